@@ -1,0 +1,647 @@
+//! [`Rejected`]: every refusal that a layer of this crate can make.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::circuit_state::CircuitState;
+use crate::name::Name;
+use crate::outcome::{Outcome, RetryHint};
+
+/// A refusal by a layer of this crate, with its reason.
+///
+/// Ask three things of it: [`kind`](Self::kind) (or the `is_*` predicates), [`retry_after`](Self::retry_after) and
+/// [`was_sent`](Self::was_sent). A refusal that was never sent is no evidence against the callee, and repeating the call
+/// elsewhere is safe whatever its method.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use mainstay::{CircuitOpen, CircuitState, Outcome, Rejected};
+///
+/// let open = CircuitOpen::new("users-db", CircuitState::Open).with_retry_after(Duration::from_millis(1200));
+/// let rejected = Rejected::from(open);
+/// assert!(rejected.is_circuit_open());
+/// assert!(!rejected.was_sent());
+/// assert_eq!(rejected.retry_after(), Some(Duration::from_millis(1200)));
+/// assert_eq!(rejected.outcome(), Outcome::Ignored);
+/// assert_eq!(rejected.to_string(), "circuit `users-db` is open: the next probe is due in 1.2s");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Rejected {
+    /// A circuit breaker refuses. Never sent.
+    CircuitOpen(CircuitOpen),
+    /// A configured timeout ran out.
+    Timeout {
+        /// The configured timeout.
+        timeout: Duration,
+        /// Whether the inner service had been called by then; `false` when time ran out while waiting for readiness.
+        sent: bool,
+    },
+    /// The caller's deadline passed (or was nearer than the configured timeout and cut it short).
+    DeadlineExceeded {
+        /// Whether the inner service had been called by then.
+        sent: bool,
+    },
+    /// A pool has no endpoint to give. Never sent.
+    NoEndpoint(NoEndpoint),
+    /// A concurrency or rate limit is reached. Never sent.
+    Limited {
+        /// When the limit will have room again, where that is known.
+        retry_after: Option<Duration>,
+    },
+    /// Load was shed. Never sent.
+    Shed,
+    /// The shared load that this call was waiting for failed.
+    LoadFailed(LoadFailed),
+}
+
+/// Why a circuit breaker refuses: its name, state, remaining wait and what opened it.
+///
+/// # Examples
+///
+/// ```
+/// use mainstay::{CircuitOpen, CircuitState, Outcome};
+///
+/// let open = CircuitOpen::new("db", CircuitState::ForcedOpen).with_cause(Outcome::Permanent);
+/// assert_eq!(open.state(), CircuitState::ForcedOpen);
+/// assert_eq!(open.cause(), Some(Outcome::Permanent));
+/// assert_eq!(open.retry_after(), None);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CircuitOpen {
+    name: Name,
+    state: CircuitState,
+    retry_after: Option<Duration>,
+    cause: Option<Outcome>,
+}
+
+/// Why a pool had nothing to give.
+///
+/// # Examples
+///
+/// ```
+/// use mainstay::{NoEndpoint, NoEndpointReason};
+///
+/// let none = NoEndpoint::new("app", NoEndpointReason::Empty);
+/// assert_eq!(none.name().as_str(), "app");
+/// assert_eq!(none.reason(), NoEndpointReason::Empty);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoEndpoint {
+    name: Name,
+    reason: NoEndpointReason,
+}
+
+/// Which kind of nothing a pool had.
+///
+/// # Examples
+///
+/// ```
+/// assert_eq!(mainstay::NoEndpointReason::Empty.as_str(), "empty");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum NoEndpointReason {
+    /// The pool knows no endpoint (within the time it was allowed to wait for one).
+    Empty,
+    /// Endpoints are known, but none may be used: drained, disabled or refused by their breakers.
+    NoneEligible,
+    /// Eligible endpoints did not become ready within the time allowed.
+    NotReady,
+}
+
+/// A load shared by several calls failed; every one of them gets the same cause.
+///
+/// The outcome is the one the leader's classifier gave, so that outer layers judge the shared failure as they would have
+/// judged the error itself.
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::Arc;
+/// use mainstay::{LoadFailed, Outcome, Rejected};
+///
+/// let failed = LoadFailed::new(Outcome::Transient, Arc::new(std::io::Error::other("reset")));
+/// let rejected = Rejected::from(failed);
+/// assert_eq!(rejected.outcome(), Outcome::Transient);
+/// assert!(rejected.was_sent());
+/// ```
+#[derive(Clone, Debug)]
+pub struct LoadFailed {
+    outcome: Outcome,
+    source: Arc<dyn StdError + Send + Sync>,
+}
+
+// === impl Rejected ===
+
+impl Rejected {
+    /// [`Rejected::Shed`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert!(mainstay::Rejected::shed().is_shed());
+    /// ```
+    #[must_use]
+    pub const fn shed() -> Self {
+        Self::Shed
+    }
+
+    /// The name of the reason, as used in metrics labels: `circuit_open`, `timeout`, `deadline_exceeded`, `no_endpoint`,
+    /// `limited`, `shed` or `load_failed`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert_eq!(mainstay::Rejected::DeadlineExceeded { sent: true }.kind(), "deadline_exceeded");
+    /// ```
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::CircuitOpen(_) => "circuit_open",
+            Self::Timeout { .. } => "timeout",
+            Self::DeadlineExceeded { .. } => "deadline_exceeded",
+            Self::NoEndpoint(_) => "no_endpoint",
+            Self::Limited { .. } => "limited",
+            Self::Shed => "shed",
+            Self::LoadFailed(_) => "load_failed",
+        }
+    }
+
+    /// Whether a circuit breaker refused.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert!(!mainstay::Rejected::shed().is_circuit_open());
+    /// ```
+    #[must_use]
+    pub const fn is_circuit_open(&self) -> bool {
+        matches!(self, Self::CircuitOpen(_))
+    }
+
+    /// Whether a configured timeout ran out.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert!(!mainstay::Rejected::DeadlineExceeded { sent: true }.is_timeout());
+    /// ```
+    #[must_use]
+    pub const fn is_timeout(&self) -> bool {
+        matches!(self, Self::Timeout { .. })
+    }
+
+    /// Whether the caller's deadline passed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert!(mainstay::Rejected::DeadlineExceeded { sent: true }.is_deadline_exceeded());
+    /// ```
+    #[must_use]
+    pub const fn is_deadline_exceeded(&self) -> bool {
+        matches!(self, Self::DeadlineExceeded { .. })
+    }
+
+    /// Whether a pool had no endpoint to give.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert!(!mainstay::Rejected::shed().is_no_endpoint());
+    /// ```
+    #[must_use]
+    pub const fn is_no_endpoint(&self) -> bool {
+        matches!(self, Self::NoEndpoint(_))
+    }
+
+    /// Whether a limit was reached.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert!(mainstay::Rejected::Limited { retry_after: None }.is_limited());
+    /// ```
+    #[must_use]
+    pub const fn is_limited(&self) -> bool {
+        matches!(self, Self::Limited { .. })
+    }
+
+    /// Whether load was shed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert!(mainstay::Rejected::shed().is_shed());
+    /// ```
+    #[must_use]
+    pub const fn is_shed(&self) -> bool {
+        matches!(self, Self::Shed)
+    }
+
+    /// Whether a shared load failed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert!(!mainstay::Rejected::shed().is_load_failed());
+    /// ```
+    #[must_use]
+    pub const fn is_load_failed(&self) -> bool {
+        matches!(self, Self::LoadFailed(_))
+    }
+
+    /// How long the refusing layer is known to go on refusing, where that is known.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert_eq!(mainstay::Rejected::shed().retry_after(), None);
+    /// ```
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::CircuitOpen(open) => open.retry_after,
+            Self::Limited { retry_after } => *retry_after,
+            Self::LoadFailed(failed) => failed.outcome.retry_after(),
+            Self::Timeout { .. } | Self::DeadlineExceeded { .. } | Self::NoEndpoint(_) | Self::Shed => None,
+        }
+    }
+
+    /// Whether the call may have reached the callee. `false` means that it certainly did not.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::Rejected;
+    ///
+    /// assert!(Rejected::Timeout { timeout: Duration::from_secs(1), sent: true }.was_sent());
+    /// assert!(!Rejected::shed().was_sent());
+    /// ```
+    #[must_use]
+    pub const fn was_sent(&self) -> bool {
+        match self {
+            Self::Timeout { sent, .. } | Self::DeadlineExceeded { sent } => *sent,
+            Self::LoadFailed(_) => true,
+            Self::CircuitOpen(_) | Self::NoEndpoint(_) | Self::Limited { .. } | Self::Shed => false,
+        }
+    }
+
+    /// What this refusal says about the callee: [`Outcome::Transient`] for a timeout of a call that was sent, the leader's
+    /// outcome for a failed shared load, [`Outcome::Ignored`] for everything else. A deadline that the caller set is no
+    /// failure of the callee.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::{Outcome, Rejected};
+    ///
+    /// let timeout = Duration::from_secs(1);
+    /// assert_eq!(Rejected::Timeout { timeout, sent: true }.outcome(), Outcome::Transient);
+    /// assert_eq!(Rejected::Timeout { timeout, sent: false }.outcome(), Outcome::Ignored);
+    /// ```
+    #[must_use]
+    pub const fn outcome(&self) -> Outcome {
+        match self {
+            Self::Timeout { sent: true, .. } => Outcome::Transient,
+            Self::LoadFailed(failed) => failed.outcome,
+            _ => Outcome::Ignored,
+        }
+    }
+
+    /// What this refusal says about another try: what was never sent may be tried again (not before
+    /// [`retry_after`](Self::retry_after)), what was sent goes by its [`outcome`](Self::outcome), and a passed deadline
+    /// ends it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::{Rejected, RetryHint};
+    ///
+    /// assert_eq!(Rejected::shed().retry(), RetryHint::Yes);
+    /// assert_eq!(Rejected::DeadlineExceeded { sent: false }.retry(), RetryHint::No);
+    /// ```
+    #[must_use]
+    pub const fn retry(&self) -> RetryHint {
+        if self.is_deadline_exceeded() {
+            return RetryHint::No;
+        }
+        if self.was_sent() {
+            return self.outcome().retry();
+        }
+        match self.retry_after() {
+            Some(after) => RetryHint::After(after),
+            None => RetryHint::Yes,
+        }
+    }
+}
+
+impl fmt::Display for Rejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CircuitOpen(open) => open.fmt(f),
+            Self::Timeout { timeout, sent: true } => write!(f, "no answer within the timeout of {timeout:?}"),
+            Self::Timeout { timeout, sent: false } => {
+                write!(f, "not sent: the service was not ready within the timeout of {timeout:?}")
+            }
+            Self::DeadlineExceeded { sent: true } => f.write_str("no answer before the caller's deadline"),
+            Self::DeadlineExceeded { sent: false } => f.write_str("not sent: the caller's deadline has passed"),
+            Self::NoEndpoint(none) => none.fmt(f),
+            Self::Limited { retry_after: Some(after) } => write!(f, "limit reached: room again in {after:?}"),
+            Self::Limited { retry_after: None } => f.write_str("limit reached"),
+            Self::Shed => f.write_str("load shed"),
+            Self::LoadFailed(failed) => failed.fmt(f),
+        }
+    }
+}
+
+impl StdError for Rejected {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            Self::LoadFailed(failed) => Some(&*failed.source),
+            _ => None,
+        }
+    }
+}
+
+impl From<CircuitOpen> for Rejected {
+    fn from(open: CircuitOpen) -> Self {
+        Self::CircuitOpen(open)
+    }
+}
+
+impl From<NoEndpoint> for Rejected {
+    fn from(none: NoEndpoint) -> Self {
+        Self::NoEndpoint(none)
+    }
+}
+
+impl From<LoadFailed> for Rejected {
+    fn from(failed: LoadFailed) -> Self {
+        Self::LoadFailed(failed)
+    }
+}
+
+// === impl CircuitOpen ===
+
+impl CircuitOpen {
+    /// A refusal by the breaker `name` in `state`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::{CircuitOpen, CircuitState};
+    ///
+    /// assert_eq!(CircuitOpen::new("db", CircuitState::HalfOpen).name().as_str(), "db");
+    /// ```
+    pub fn new(name: impl Into<Name>, state: CircuitState) -> Self {
+        Self { name: name.into(), state, retry_after: None, cause: None }
+    }
+
+    /// The same, with the time after which the breaker will admit a probe.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::{CircuitOpen, CircuitState};
+    ///
+    /// let open = CircuitOpen::new("db", CircuitState::Open).with_retry_after(Duration::from_secs(3));
+    /// assert_eq!(open.retry_after(), Some(Duration::from_secs(3)));
+    /// ```
+    #[must_use]
+    pub const fn with_retry_after(mut self, retry_after: Duration) -> Self {
+        self.retry_after = Some(retry_after);
+        self
+    }
+
+    /// The same, with the outcome that opened the breaker.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::{CircuitOpen, CircuitState, Outcome};
+    ///
+    /// let open = CircuitOpen::new("db", CircuitState::Open).with_cause(Outcome::Transient);
+    /// assert_eq!(open.cause(), Some(Outcome::Transient));
+    /// ```
+    #[must_use]
+    pub const fn with_cause(mut self, cause: Outcome) -> Self {
+        self.cause = Some(cause);
+        self
+    }
+
+    /// The breaker's name.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::{CircuitOpen, CircuitState};
+    ///
+    /// assert_eq!(&**CircuitOpen::new("db", CircuitState::Open).name(), "db");
+    /// ```
+    #[must_use]
+    pub const fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// The state that refused: open, half-open with all probes out, or forced open.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::{CircuitOpen, CircuitState};
+    ///
+    /// assert_eq!(CircuitOpen::new("db", CircuitState::Open).state(), CircuitState::Open);
+    /// ```
+    #[must_use]
+    pub const fn state(&self) -> CircuitState {
+        self.state
+    }
+
+    /// How long until the breaker admits a probe; `None` when that is not known (forced open, or half-open).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::{CircuitOpen, CircuitState};
+    ///
+    /// assert_eq!(CircuitOpen::new("db", CircuitState::ForcedOpen).retry_after(), None);
+    /// ```
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
+    /// The outcome that opened the breaker; `None` when it was opened by hand.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::{CircuitOpen, CircuitState};
+    ///
+    /// assert_eq!(CircuitOpen::new("db", CircuitState::ForcedOpen).cause(), None);
+    /// ```
+    #[must_use]
+    pub const fn cause(&self) -> Option<Outcome> {
+        self.cause
+    }
+}
+
+impl fmt::Display for CircuitOpen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "circuit `{}` is {}", self.name, self.state)?;
+        match self.retry_after {
+            Some(wait) => write!(f, ": the next probe is due in {wait:?}"),
+            None => Ok(()),
+        }
+    }
+}
+
+// === impl NoEndpoint ===
+
+impl NoEndpoint {
+    /// The pool `name` had nothing to give, for `reason`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::{NoEndpoint, NoEndpointReason};
+    ///
+    /// let none = NoEndpoint::new("app", NoEndpointReason::NoneEligible);
+    /// assert_eq!(none.to_string(), "pool `app` has no endpoint: none is eligible");
+    /// ```
+    pub fn new(name: impl Into<Name>, reason: NoEndpointReason) -> Self {
+        Self { name: name.into(), reason }
+    }
+
+    /// The pool's name.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::{NoEndpoint, NoEndpointReason};
+    ///
+    /// assert_eq!(NoEndpoint::new("app", NoEndpointReason::Empty).name().as_str(), "app");
+    /// ```
+    #[must_use]
+    pub const fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// Which kind of nothing it was.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::{NoEndpoint, NoEndpointReason};
+    ///
+    /// assert_eq!(NoEndpoint::new("app", NoEndpointReason::Empty).reason(), NoEndpointReason::Empty);
+    /// ```
+    #[must_use]
+    pub const fn reason(&self) -> NoEndpointReason {
+        self.reason
+    }
+}
+
+impl fmt::Display for NoEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let reason = match self.reason {
+            NoEndpointReason::Empty => "it is empty",
+            NoEndpointReason::NoneEligible => "none is eligible",
+            NoEndpointReason::NotReady => "none became ready in time",
+        };
+        write!(f, "pool `{}` has no endpoint: {reason}", self.name)
+    }
+}
+
+impl NoEndpointReason {
+    /// The name used in metrics labels: `empty`, `none_eligible` or `not_ready`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert_eq!(mainstay::NoEndpointReason::NotReady.as_str(), "not_ready");
+    /// ```
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Empty => "empty",
+            Self::NoneEligible => "none_eligible",
+            Self::NotReady => "not_ready",
+        }
+    }
+}
+
+// === impl LoadFailed ===
+
+impl LoadFailed {
+    /// A shared load that ended in `outcome` with `source`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use mainstay::{LoadFailed, Outcome};
+    ///
+    /// let failed = LoadFailed::new(Outcome::Permanent, Arc::new(std::fmt::Error));
+    /// assert_eq!(failed.outcome(), Outcome::Permanent);
+    /// ```
+    #[must_use]
+    pub fn new(outcome: Outcome, source: Arc<dyn StdError + Send + Sync>) -> Self {
+        Self { outcome, source }
+    }
+
+    /// What the load's own result said.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use mainstay::{LoadFailed, Outcome};
+    ///
+    /// assert_eq!(LoadFailed::new(Outcome::Transient, Arc::new(std::fmt::Error)).outcome(), Outcome::Transient);
+    /// ```
+    #[must_use]
+    pub const fn outcome(&self) -> Outcome {
+        self.outcome
+    }
+
+    /// The error that all waiters of the load share.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use mainstay::{LoadFailed, Outcome};
+    ///
+    /// let failed = LoadFailed::new(Outcome::Transient, Arc::new(std::io::Error::other("reset")));
+    /// assert_eq!(failed.error().to_string(), "reset");
+    /// ```
+    #[must_use]
+    pub fn error(&self) -> &Arc<dyn StdError + Send + Sync> {
+        &self.source
+    }
+}
+
+impl fmt::Display for LoadFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the shared load failed ({})", self.outcome)
+    }
+}
+
+/// Two failures are equal when their waiters shared one load.
+impl PartialEq for LoadFailed {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.source, &other.source)
+    }
+}
+
+impl Eq for LoadFailed {}

@@ -1,0 +1,15 @@
+//! mainstay
+mod circuit_state;
+mod cores;
+pub mod error;
+mod macros;
+mod name;
+pub mod outcome;
+
+pub use circuit_state::CircuitState;
+pub use error::{
+    BoxError, CircuitOpen, Error, InvalidConfig, Lift, LiftLayer, LoadFailed, NoEndpoint, NoEndpointReason, Rejectable,
+    Rejected,
+};
+pub use name::Name;
+pub use outcome::{Classify, DefaultClassifier, Health, Outcome, RetryHint, classify_fn, judge};

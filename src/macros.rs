@@ -1,0 +1,91 @@
+//! What every service of the crate has, written once.
+
+/// `get_ref`, `get_mut` and `into_inner` of a wrapper with a field `inner`.
+///
+/// `wrapper_methods!(Retry<S, P>)` — the first parameter is the inner service.
+macro_rules! wrapper_methods {
+    ($service:ident < $inner:ident $(, $rest:ident)* >) => {
+        impl<$inner $(, $rest)*> $service<$inner $(, $rest)*> {
+            /// The wrapped service.
+            pub const fn get_ref(&self) -> &$inner {
+                &self.inner
+            }
+
+            /// The wrapped service, mutably.
+            pub const fn get_mut(&mut self) -> &mut $inner {
+                &mut self.inner
+            }
+
+            /// Unwraps the service.
+            pub fn into_inner(self) -> $inner {
+                self.inner
+            }
+        }
+    };
+}
+pub(crate) use wrapper_methods;
+
+/// Inherent `ready` and `oneshot`, with the bound `Rejectable` where the compiler explains it.
+///
+/// Through `tower::ServiceExt` a missing `Rejectable` shows as a bare "method not found"; an inherent method carries the
+/// bound, and with it the message that names `LiftLayer`.
+///
+/// `ready_methods!(Retry<S, P>)` — the first parameter is the inner service.
+#[allow(unused_macros, reason = "used by the families, each behind its feature")]
+macro_rules! ready_methods {
+    ($service:ident < $inner:ident $(, $rest:ident)* >) => {
+        impl<$inner $(, $rest)*> $service<$inner $(, $rest)*> {
+            /// Waits until the service can take a call.
+            ///
+            /// # Errors
+            ///
+            /// The error of `poll_ready`; the service is then to be dropped.
+            ///
+            /// # Cancel safety
+            ///
+            /// Dropping the future loses nothing.
+            pub async fn ready<Req>(
+                &mut self,
+            ) -> ::core::result::Result<&mut Self, <$inner as ::tower_service::Service<Req>>::Error>
+            where
+                $inner: ::tower_service::Service<Req>,
+                <$inner as ::tower_service::Service<Req>>::Error: $crate::Rejectable,
+                Self: ::tower_service::Service<Req, Error = <$inner as ::tower_service::Service<Req>>::Error>,
+            {
+                ::core::future::poll_fn(|cx| ::tower_service::Service::poll_ready(self, cx)).await?;
+                Ok(self)
+            }
+
+            /// Waits until the service is ready, then makes one call.
+            ///
+            /// # Errors
+            ///
+            /// The error of `poll_ready`, or of the call.
+            ///
+            /// # Cancel safety
+            ///
+            /// Dropping the future drops the call; see the response future.
+            pub async fn oneshot<Req>(
+                mut self,
+                request: Req,
+            ) -> ::core::result::Result<
+                <$inner as ::tower_service::Service<Req>>::Response,
+                <$inner as ::tower_service::Service<Req>>::Error,
+            >
+            where
+                $inner: ::tower_service::Service<Req>,
+                <$inner as ::tower_service::Service<Req>>::Error: $crate::Rejectable,
+                Self: ::tower_service::Service<
+                        Req,
+                        Response = <$inner as ::tower_service::Service<Req>>::Response,
+                        Error = <$inner as ::tower_service::Service<Req>>::Error,
+                    >,
+            {
+                ::core::future::poll_fn(|cx| ::tower_service::Service::poll_ready(&mut self, cx)).await?;
+                ::tower_service::Service::call(&mut self, request).await
+            }
+        }
+    };
+}
+#[allow(unused_imports, reason = "used by the families, each behind its feature")]
+pub(crate) use ready_methods;

@@ -1,0 +1,127 @@
+//! [`Name`]: what an operator calls a layer.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
+/// The name of a layer, pool, probe or cache: it stands in every refusal, event, span and metric of that part.
+///
+/// Made from a `&'static str` it costs nothing to copy; made from a `String` it is shared, never copied. Names are chosen by
+/// the operator, never by what comes from outside: each name is a metrics label.
+///
+/// # Examples
+///
+/// ```
+/// use mainstay::Name;
+///
+/// let fixed = Name::from("users-db");
+/// let made = Name::from(format!("shard-{}", 7));
+/// assert_eq!(&*fixed, "users-db");
+/// assert_eq!(made.to_string(), "shard-7");
+/// ```
+#[derive(Clone)]
+pub struct Name(Repr);
+
+#[derive(Clone)]
+enum Repr {
+    Static(&'static str),
+    Shared(Arc<str>),
+}
+
+impl Name {
+    /// A name known at compile time; usable in constants.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::Name;
+    ///
+    /// const USERS: Name = Name::from_static("users");
+    /// assert_eq!(USERS.as_str(), "users");
+    /// ```
+    #[must_use]
+    pub const fn from_static(name: &'static str) -> Self {
+        Self(Repr::Static(name))
+    }
+
+    /// The text of the name.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert_eq!(mainstay::Name::from("a").as_str(), "a");
+    /// ```
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match &self.0 {
+            Repr::Static(name) => name,
+            Repr::Shared(name) => name,
+        }
+    }
+}
+
+// === impl Name ===
+
+impl From<&'static str> for Name {
+    fn from(name: &'static str) -> Self {
+        Self::from_static(name)
+    }
+}
+
+impl From<String> for Name {
+    fn from(name: String) -> Self {
+        Self(Repr::Shared(name.into()))
+    }
+}
+
+impl From<Arc<str>> for Name {
+    fn from(name: Arc<str>) -> Self {
+        Self(Repr::Shared(name))
+    }
+}
+
+impl Deref for Name {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl AsRef<str> for Name {
+    fn as_ref(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl PartialEq for Name {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Name {}
+
+impl PartialEq<str> for Name {
+    fn eq(&self, other: &str) -> bool {
+        self.as_str() == other
+    }
+}
+
+impl std::hash::Hash for Name {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
