@@ -1,5 +1,6 @@
 //! mainstay
 mod circuit_state;
+pub mod context;
 mod cores;
 pub mod error;
 mod macros;

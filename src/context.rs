@@ -1,0 +1,725 @@
+//! The ambient context: what follows a request through every layer, whatever the request's type.
+//!
+//! A deadline, the number of the attempt, how critical the request is, and (between the layers) which endpoints were tried.
+//! It lives in a thread-local that a layer fills *around* each `call`, each `poll` and the drop of its inner future, the way
+//! `tracing::Instrument` does it, and restores afterwards. Two futures polled by turns on one thread never see each other's.
+//!
+//! | field | set by | read by |
+//! |---|---|---|
+//! | [`deadline`](Context::deadline) | a total timeout, a caller's header | timeouts, retries, loads |
+//! | [`attempt`](Context::attempt) | retry | the service, telemetry, headers |
+//! | [`criticality`](Context::criticality) | the application | limits and load shedding |
+//! | endpoints tried, "an inner retry gave up" | pool, inner retry | pool, outer retry |
+//!
+//! A scope restores only the fields that are its own, so what an inner layer noted (endpoints tried, the mark of a retry that
+//! gave up) flows back up to the layer that asked.
+//!
+//! # Boundaries
+//!
+//! A `tokio::spawn` and `tower::buffer` poll the work elsewhere and so lose the context. Carry it over by hand:
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() {
+//! use std::time::Duration;
+//! use mainstay::context::{self, Context};
+//! use tokio::time::Instant;
+//!
+//! let deadline = Instant::now() + Duration::from_secs(1);
+//! let seen = Context::new()
+//!     .with_deadline(deadline)
+//!     .scope(async {
+//!         // `carry` takes the context of here along into the task.
+//!         tokio::spawn(context::carry(async { context::current().deadline() })).await
+//!     })
+//!     .await;
+//! assert_eq!(seen.unwrap(), Some(deadline));
+//! # }
+//! ```
+//!
+//! Work that is shared by several requests (a cache's flight, a refresh) runs under a context of its own, never under that of
+//! whoever happens to poll it.
+
+use std::cell::Cell;
+use std::fmt;
+use std::future::Future;
+use std::num::NonZeroU32;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{self, Poll};
+use std::time::Duration;
+
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+
+/// How much it matters that a request is answered, after the four levels of Google's *Site Reliability Engineering*
+/// (chapter 21, "Criticality").
+///
+/// Ordered: what is less matters less. The default is [`Critical`](Self::Critical), as in that book.
+///
+/// # Examples
+///
+/// ```
+/// use mainstay::context::Criticality;
+///
+/// assert!(Criticality::Sheddable < Criticality::CriticalPlus);
+/// assert_eq!(Criticality::default().as_str(), "critical");
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Criticality {
+    /// Frequent partial and occasional full unavailability is expected.
+    Sheddable,
+    /// Partial unavailability is expected; batch work that can be retried minutes later.
+    SheddablePlus,
+    /// Users see it when it fails, but less than the most critical.
+    #[default]
+    Critical,
+    /// Serious impact when it fails.
+    CriticalPlus,
+}
+
+/// A snapshot of the ambient context, or one to run work under.
+///
+/// # Examples
+///
+/// ```
+/// use mainstay::context::{self, Context, Criticality};
+///
+/// let background = Context::new().with_criticality(Criticality::Sheddable);
+/// background.enter(|| assert_eq!(context::current().criticality(), Criticality::Sheddable));
+/// assert_eq!(context::current().criticality(), Criticality::Critical);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Context {
+    deadline: Option<Instant>,
+    attempt: u32,
+    criticality: Criticality,
+}
+
+pin_project! {
+    /// A future that runs under a [`Context`]; see [`Context::scope`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it drops the inner future, under the same context.
+    #[must_use = "futures do nothing unless polled"]
+    #[derive(Debug)]
+    pub struct Scoped<F> {
+        #[pin]
+        inner: InScope<FullScope, F>,
+    }
+}
+
+/// The context of the running code.
+///
+/// Outside of any scope: no deadline, attempt 0, [`Criticality::Critical`].
+///
+/// # Examples
+///
+/// ```
+/// assert_eq!(mainstay::context::current().deadline(), None);
+/// ```
+#[must_use]
+pub fn current() -> Context {
+    AMBIENT.with(|ambient| Context {
+        deadline: ambient.deadline.get(),
+        attempt: ambient.attempt.get().number,
+        criticality: ambient.criticality.get(),
+    })
+}
+
+/// Runs `future` under the context of here, wherever it is polled: for `tokio::spawn` and other boundaries.
+///
+/// # Cancel safety
+///
+/// That of `future`.
+///
+/// # Examples
+///
+/// See the [module documentation](crate::context#boundaries).
+pub fn carry<F: Future>(future: F) -> Scoped<F> {
+    current().scope(future)
+}
+
+// === impl Criticality ===
+
+impl Criticality {
+    /// The name used in headers and labels: `sheddable`, `sheddable_plus`, `critical` or `critical_plus`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert_eq!(mainstay::context::Criticality::SheddablePlus.as_str(), "sheddable_plus");
+    /// ```
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sheddable => "sheddable",
+            Self::SheddablePlus => "sheddable_plus",
+            Self::Critical => "critical",
+            Self::CriticalPlus => "critical_plus",
+        }
+    }
+
+    /// The level of that name; `None` for any other text.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::context::Criticality;
+    ///
+    /// assert_eq!(Criticality::from_name("critical_plus"), Some(Criticality::CriticalPlus));
+    /// assert_eq!(Criticality::from_name("urgent"), None);
+    /// ```
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Sheddable, Self::SheddablePlus, Self::Critical, Self::CriticalPlus]
+            .into_iter()
+            .find(|level| level.as_str() == name)
+    }
+}
+
+impl fmt::Display for Criticality {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+// === impl Context ===
+
+impl Context {
+    /// The empty context: no deadline, attempt 0, [`Criticality::Critical`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::context::{self, Context};
+    ///
+    /// assert_eq!(Context::new(), context::current());
+    /// ```
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { deadline: None, attempt: 0, criticality: Criticality::Critical }
+    }
+
+    /// The same, with this deadline (it may also be later than the one before).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::context::Context;
+    /// use tokio::time::Instant;
+    ///
+    /// let now = Instant::now();
+    /// assert_eq!(Context::new().with_deadline(now).deadline(), Some(now));
+    /// ```
+    #[must_use]
+    pub const fn with_deadline(mut self, deadline: Instant) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// The same, as this attempt.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert_eq!(mainstay::context::Context::new().with_attempt(2).attempt(), 2);
+    /// ```
+    #[must_use]
+    pub const fn with_attempt(mut self, attempt: u32) -> Self {
+        self.attempt = attempt;
+        self
+    }
+
+    /// The same, this critical.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::context::{Context, Criticality};
+    ///
+    /// let context = Context::new().with_criticality(Criticality::CriticalPlus);
+    /// assert_eq!(context.criticality(), Criticality::CriticalPlus);
+    /// ```
+    #[must_use]
+    pub const fn with_criticality(mut self, criticality: Criticality) -> Self {
+        self.criticality = criticality;
+        self
+    }
+
+    /// The point in time after which nobody waits for the answer.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert_eq!(mainstay::context::Context::new().deadline(), None);
+    /// ```
+    #[must_use]
+    pub const fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// What is left until the deadline: zero when it has passed, `None` when there is none.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::context::Context;
+    /// use tokio::time::Instant;
+    ///
+    /// let now = Instant::now();
+    /// let context = Context::new().with_deadline(now + Duration::from_secs(2));
+    /// assert_eq!(context.remaining(now), Some(Duration::from_secs(2)));
+    /// assert_eq!(context.remaining(now + Duration::from_secs(9)), Some(Duration::ZERO));
+    /// ```
+    #[must_use]
+    pub fn remaining(&self, now: Instant) -> Option<Duration> {
+        self.deadline.map(|deadline| deadline.saturating_duration_since(now))
+    }
+
+    /// The number of the attempt: 1 for the first try below a retry, 0 where no retry is above.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert_eq!(mainstay::context::current().attempt(), 0);
+    /// ```
+    #[must_use]
+    pub const fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// How critical the request is.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::context::{Context, Criticality};
+    ///
+    /// assert_eq!(Context::new().criticality(), Criticality::Critical);
+    /// ```
+    #[must_use]
+    pub const fn criticality(&self) -> Criticality {
+        self.criticality
+    }
+
+    /// Runs `future` under this context: each poll, and its drop.
+    ///
+    /// # Cancel safety
+    ///
+    /// That of `future`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// use mainstay::context::{self, Context};
+    ///
+    /// let attempt = Context::new().with_attempt(3).scope(async { context::current().attempt() }).await;
+    /// assert_eq!(attempt, 3);
+    /// # }
+    /// ```
+    pub fn scope<F: Future>(self, future: F) -> Scoped<F> {
+        Scoped { inner: InScope::new(FullScope::from(self), future) }
+    }
+
+    /// Runs `work` under this context.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::context::{self, Context};
+    ///
+    /// assert_eq!(Context::new().with_attempt(1).enter(|| context::current().attempt()), 1);
+    /// ```
+    pub fn enter<R>(self, work: impl FnOnce() -> R) -> R {
+        within(&mut FullScope::from(self), work)
+    }
+}
+
+// === impl Scoped ===
+
+impl<F: Future> Future for Scoped<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<F::Output> {
+        self.project().inner.poll(cx)
+    }
+}
+
+// === the thread-local and its scopes ===
+
+struct Ambient {
+    deadline: Cell<Option<Instant>>,
+    attempt: Cell<Attempt>,
+    criticality: Cell<Criticality>,
+}
+
+thread_local! {
+    static AMBIENT: Ambient = const {
+        Ambient {
+            deadline: Cell::new(None),
+            attempt: Cell::new(Attempt::OUTSIDE),
+            criticality: Cell::new(Criticality::Critical),
+        }
+    };
+}
+
+/// What a layer that makes attempts shares with the layers below it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Attempt {
+    pub(crate) number: u32,
+    /// An inner retry gave up: its result is final.
+    pub(crate) gave_up: bool,
+    /// Whether any scope is there to take notes; outside of all of them a note would never be cleared.
+    scoped: bool,
+    noted: u16,
+    /// The endpoints tried last.
+    tried: [Option<EndpointId>; Attempt::TRIED],
+}
+
+impl Attempt {
+    /// How many endpoints are remembered; of more, the latest.
+    pub(crate) const TRIED: usize = 4;
+
+    const OUTSIDE: Self = Self { number: 0, gave_up: false, scoped: false, noted: 0, tried: [None; Self::TRIED] };
+
+    pub(crate) const fn new(number: u32) -> Self {
+        Self { number, scoped: true, ..Self::OUTSIDE }
+    }
+}
+
+/// An endpoint of some pool, unique in the process (until 2^32 of them were made).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct EndpointId(NonZeroU32);
+
+#[allow(dead_code, reason = "used by the families, each behind its feature")]
+impl EndpointId {
+    pub(crate) fn next() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        loop {
+            if let Some(id) = NonZeroU32::new(NEXT.fetch_add(1, Ordering::Relaxed)) {
+                return Self(id);
+            }
+        }
+    }
+}
+
+/// Notes that this call went to `endpoint`; forgotten where no attempt is being made.
+#[allow(dead_code, reason = "used by the families, each behind its feature")]
+pub(crate) fn record_tried(endpoint: EndpointId) {
+    AMBIENT.with(|ambient| {
+        let mut attempt = ambient.attempt.get();
+        if attempt.scoped {
+            attempt.tried[attempt.noted as usize % Attempt::TRIED] = Some(endpoint);
+            attempt.noted = attempt.noted.wrapping_add(1);
+            ambient.attempt.set(attempt);
+        }
+    });
+}
+
+/// Whether an earlier attempt of this call went to `endpoint`.
+#[allow(dead_code, reason = "used by the families, each behind its feature")]
+pub(crate) fn was_tried(endpoint: EndpointId) -> bool {
+    AMBIENT.with(|ambient| ambient.attempt.get().tried.contains(&Some(endpoint)))
+}
+
+/// Whether this call has been to any endpoint before.
+#[allow(dead_code, reason = "used by the families, each behind its feature")]
+#[inline]
+pub(crate) fn any_tried() -> bool {
+    AMBIENT.with(|ambient| ambient.attempt.get().noted != 0)
+}
+
+/// Tells the retry above, if there is one, that the result which is about to be returned was already retried in vain.
+#[allow(dead_code, reason = "used by the families, each behind its feature")]
+pub(crate) fn mark_gave_up() {
+    AMBIENT.with(|ambient| {
+        let mut attempt = ambient.attempt.get();
+        if attempt.scoped {
+            attempt.gave_up = true;
+            ambient.attempt.set(attempt);
+        }
+    });
+}
+
+/// Fields that a layer sets for what it wraps.
+pub(crate) trait Scope {
+    /// Exchanges the scope's own fields with the thread-local's. Called once on the way in and once on the way out, so that
+    /// the scope holds what the inner side left behind.
+    fn swap(&mut self);
+}
+
+/// Sets the deadline.
+#[derive(Debug)]
+#[allow(dead_code, reason = "used by the families, each behind its feature")]
+pub(crate) struct DeadlineScope(pub(crate) Option<Instant>);
+
+/// Sets the attempt, and takes the notes of the layers below.
+#[derive(Debug)]
+#[allow(dead_code, reason = "used by the families, each behind its feature")]
+pub(crate) struct AttemptScope(pub(crate) Attempt);
+
+/// Sets everything.
+#[derive(Debug)]
+pub(crate) struct FullScope {
+    deadline: DeadlineScope,
+    attempt: AttemptScope,
+    criticality: Criticality,
+}
+
+/// Empties everything: for work that belongs to no single caller.
+#[derive(Debug)]
+#[allow(dead_code, reason = "used by the families, each behind its feature")]
+pub(crate) struct IsolatedScope(FullScope);
+
+impl Scope for DeadlineScope {
+    #[inline]
+    fn swap(&mut self) {
+        AMBIENT.with(|ambient| self.0 = ambient.deadline.replace(self.0));
+    }
+}
+
+impl Scope for AttemptScope {
+    #[inline]
+    fn swap(&mut self) {
+        AMBIENT.with(|ambient| self.0 = ambient.attempt.replace(self.0));
+    }
+}
+
+impl Scope for FullScope {
+    fn swap(&mut self) {
+        self.deadline.swap();
+        self.attempt.swap();
+        AMBIENT.with(|ambient| self.criticality = ambient.criticality.replace(self.criticality));
+    }
+}
+
+#[allow(dead_code, reason = "used by the families, each behind its feature")]
+impl FullScope {
+    /// Whether a retry inside gave up.
+    pub(crate) const fn gave_up(&self) -> bool {
+        self.attempt.0.gave_up
+    }
+}
+
+impl From<Context> for FullScope {
+    fn from(context: Context) -> Self {
+        Self {
+            deadline: DeadlineScope(context.deadline),
+            attempt: AttemptScope(Attempt::new(context.attempt)),
+            criticality: context.criticality,
+        }
+    }
+}
+
+#[allow(dead_code, reason = "used by the families, each behind its feature")]
+impl IsolatedScope {
+    pub(crate) fn new() -> Self {
+        Self(Context::new().into())
+    }
+
+    /// Whether a retry inside gave up.
+    pub(crate) const fn gave_up(&self) -> bool {
+        self.0.gave_up()
+    }
+}
+
+impl Scope for IsolatedScope {
+    fn swap(&mut self) {
+        self.0.swap();
+    }
+}
+
+/// Runs `work` with the scope's fields set, and restores them on the way out, on unwinding too.
+#[inline]
+pub(crate) fn within<S: Scope, R>(scope: &mut S, work: impl FnOnce() -> R) -> R {
+    struct Leave<'a, S: Scope>(&'a mut S);
+
+    impl<S: Scope> Drop for Leave<'_, S> {
+        #[inline]
+        fn drop(&mut self) {
+            self.0.swap();
+        }
+    }
+
+    scope.swap();
+    let _leave = Leave(scope);
+    work()
+}
+
+pin_project! {
+    /// Polls and drops a future inside a scope.
+    #[derive(Debug)]
+    pub(crate) struct InScope<S: Scope, F> {
+        scope: S,
+        // `None` only while the last of it is being dropped.
+        #[pin]
+        future: Option<F>,
+    }
+
+    impl<S: Scope, F> PinnedDrop for InScope<S, F> {
+        fn drop(this: Pin<&mut Self>) {
+            let mut this = this.project();
+            if this.future.is_some() {
+                within(this.scope, || this.future.set(None));
+            }
+        }
+    }
+}
+
+#[allow(dead_code, reason = "used by the families, each behind its feature")]
+impl<S: Scope, F> InScope<S, F> {
+    pub(crate) const fn new(scope: S, future: F) -> Self {
+        Self { scope, future: Some(future) }
+    }
+
+    /// Makes the future inside the scope: for the inner service's `call`.
+    #[inline]
+    pub(crate) fn call(mut scope: S, make: impl FnOnce() -> F) -> Self {
+        let future = within(&mut scope, make);
+        Self::new(scope, future)
+    }
+
+    pub(crate) const fn scope(&self) -> &S {
+        &self.scope
+    }
+
+    pub(crate) fn scope_mut(self: Pin<&mut Self>) -> &mut S {
+        self.project().scope
+    }
+
+    /// Drops the future now, inside the scope.
+    pub(crate) fn clear(self: Pin<&mut Self>) {
+        let mut this = self.project();
+        within(this.scope, || this.future.set(None));
+    }
+
+    /// Puts the next future in, dropping the last one inside the scope.
+    pub(crate) fn set(mut self: Pin<&mut Self>, scope: S, make: impl FnOnce() -> F) {
+        self.as_mut().clear();
+        let mut this = self.project();
+        *this.scope = scope;
+        let future = within(this.scope, make);
+        this.future.set(Some(future));
+    }
+}
+
+impl<S: Scope, F: Future> Future for InScope<S, F> {
+    type Output = F::Output;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let future = this.future;
+        within(this.scope, || match future.as_pin_mut() {
+            Some(future) => future.poll(cx),
+            // Polled after `clear`: as a finished future, it has nothing more to say.
+            None => Poll::Pending,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+
+    fn in_one_second() -> Instant {
+        Instant::now() + Duration::from_secs(1)
+    }
+
+    #[test]
+    fn a_scope_restores_what_was_there_on_unwinding_too() {
+        let deadline = in_one_second();
+        let outer = Context::new().with_deadline(deadline).with_attempt(2);
+        outer.enter(|| {
+            let inner = Context::new().with_criticality(Criticality::Sheddable);
+            let panicked = catch_unwind(AssertUnwindSafe(|| inner.enter(|| panic!("inside"))));
+            assert!(panicked.is_err());
+            assert_eq!(current(), outer);
+        });
+        assert_eq!(current(), Context::new());
+    }
+
+    #[test]
+    fn a_scope_restores_only_its_own_fields_so_notes_flow_back_up() {
+        let endpoint = EndpointId::next();
+        let mut attempt = AttemptScope(Attempt::new(1));
+        within(&mut attempt, || {
+            within(&mut DeadlineScope(Some(in_one_second())), || {
+                record_tried(endpoint);
+                mark_gave_up();
+            });
+            assert_eq!(current().deadline(), None);
+            assert!(was_tried(endpoint));
+        });
+        assert!(attempt.0.gave_up);
+        assert!(!was_tried(endpoint), "outside of the attempt nothing is left");
+        within(&mut attempt, || assert!(was_tried(endpoint), "the next poll of the same attempt sees it"));
+    }
+
+    #[test]
+    fn outside_of_all_scopes_no_note_is_taken() {
+        let endpoint = EndpointId::next();
+        record_tried(endpoint);
+        mark_gave_up();
+        assert!(!was_tried(endpoint));
+        assert!(!any_tried());
+        assert!(!AMBIENT.with(|ambient| ambient.attempt.get().gave_up));
+    }
+
+    #[test]
+    fn of_many_endpoints_tried_the_latest_are_remembered() {
+        let endpoints: Vec<_> = (0..6).map(|_| EndpointId::next()).collect();
+        within(&mut AttemptScope(Attempt::new(1)), || {
+            endpoints.iter().copied().for_each(record_tried);
+            let tried: Vec<_> = endpoints.iter().map(|&endpoint| was_tried(endpoint)).collect();
+            assert_eq!(tried, [false, false, true, true, true, true]);
+        });
+    }
+
+    #[test]
+    fn the_inner_future_is_dropped_inside_its_scope() {
+        struct Expect(u32);
+        impl Drop for Expect {
+            fn drop(&mut self) {
+                assert_eq!(current().attempt(), self.0);
+            }
+        }
+        let expect = Expect(7);
+        drop(Context::new().with_attempt(7).scope(async move {
+            let _held = expect;
+            std::future::pending::<()>().await;
+        }));
+        assert_eq!(current().attempt(), 0);
+    }
+
+    #[test]
+    fn shared_work_does_not_see_its_pollers_context() {
+        Context::new().with_attempt(3).with_deadline(in_one_second()).enter(|| {
+            within(&mut IsolatedScope::new(), || assert_eq!(current(), Context::new()));
+            assert_eq!(current().attempt(), 3);
+        });
+    }
+
+    #[test]
+    fn two_futures_by_turns_on_one_thread_never_see_each_others() {
+        let mut one = tokio_test::task::spawn(Context::new().with_attempt(1).scope(async {
+            tokio::task::yield_now().await;
+            current().attempt()
+        }));
+        let mut two = tokio_test::task::spawn(Context::new().with_attempt(2).scope(async { current().attempt() }));
+        assert!(one.poll().is_pending());
+        assert_eq!(two.poll(), Poll::Ready(2));
+        assert_eq!(one.poll(), Poll::Ready(1));
+    }
+
+    #[test]
+    fn scopes_stay_small() {
+        assert!(size_of::<DeadlineScope>() <= 16);
+        assert!(size_of::<AttemptScope>() <= 24);
+    }
+}

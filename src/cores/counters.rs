@@ -1,0 +1,150 @@
+//! [`StripedCounters`]: exact counts without a shared cache line or a locked instruction on the way.
+//!
+//! A counter shared by two threads costs each of them the other's cache line. Here every live thread has a stripe of its
+//! own, to which only it writes, so that a plain load and store will do. Threads beyond the number of stripes share the
+//! last one and use `fetch_add`. A read adds the stripes up: exact as soon as the writers are at rest, and never lower
+//! than what the reading thread itself has counted.
+#![allow(dead_code, reason = "used by the families, each behind its feature")]
+
+use std::array;
+use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock};
+use std::thread;
+
+use super::lock::lock;
+
+/// `N` counters, striped by thread.
+#[derive(Debug)]
+pub(crate) struct StripedCounters<const N: usize> {
+    stripes: Box<[Stripe<N>]>,
+}
+
+/// One thread's counters, on cache lines of their own (two lines: the prefetcher fetches in pairs).
+#[derive(Debug)]
+#[repr(align(128))]
+struct Stripe<const N: usize>([AtomicU64; N]);
+
+impl<const N: usize> StripedCounters<N> {
+    /// All at zero. Allocates one stripe for each thread that can run at a time, and one to share.
+    pub(crate) fn new() -> Self {
+        let stripe = |_| Stripe(array::from_fn(|_| AtomicU64::new(0)));
+        Self { stripes: (0..=owned_stripes()).map(stripe).collect() }
+    }
+
+    /// Counts one more of `which`.
+    #[inline]
+    pub(crate) fn add(&self, which: usize) {
+        let slot = thread_slot();
+        match self.stripes.get(slot) {
+            // The last stripe is the shared one, so an owned slot is always below it.
+            Some(Stripe(counters)) if slot + 1 < self.stripes.len() => {
+                let counter = &counters[which];
+                counter.store(counter.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+            }
+            _ => self.add_shared(which),
+        }
+    }
+
+    #[cold]
+    fn add_shared(&self, which: usize) {
+        if let Some(Stripe(counters)) = self.stripes.last() {
+            counters[which].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How often `which` was counted.
+    pub(crate) fn get(&self, which: usize) -> u64 {
+        self.stripes.iter().map(|Stripe(counters)| counters[which].load(Ordering::Relaxed)).fold(0, u64::wrapping_add)
+    }
+
+    /// All counts.
+    pub(crate) fn all(&self) -> [u64; N] {
+        array::from_fn(|which| self.get(which))
+    }
+}
+
+/// How many threads get a stripe of their own: twice the processors, from 4 to 64.
+fn owned_stripes() -> usize {
+    static COUNT: OnceLock<usize> = OnceLock::new();
+    *COUNT.get_or_init(|| thread::available_parallelism().map_or(4, |count| (count.get() * 2).clamp(4, 64)))
+}
+
+// === the slots of threads ===
+
+const UNASSIGNED: usize = usize::MAX;
+const SHARED: usize = usize::MAX - 1;
+
+thread_local! {
+    static SLOT: Cell<usize> = const { Cell::new(UNASSIGNED) };
+    static RELEASE: Release = const { Release };
+}
+
+/// Slots that ended threads gave back. Taking one from behind the lock orders this thread after all writes of the last.
+static FREE: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+static NEXT: AtomicUsize = AtomicUsize::new(0);
+
+/// This thread's slot: exclusive among live threads.
+#[inline]
+fn thread_slot() -> usize {
+    let slot = SLOT.get();
+    if slot == UNASSIGNED { assign_slot() } else { slot }
+}
+
+#[cold]
+fn assign_slot() -> usize {
+    // A thread that is being torn down cannot promise to give the slot back, so it shares.
+    let slot = if RELEASE.try_with(|_| ()).is_ok() {
+        lock(&FREE).pop().unwrap_or_else(|| NEXT.fetch_add(1, Ordering::Relaxed))
+    } else {
+        SHARED
+    };
+    SLOT.set(slot);
+    slot
+}
+
+/// Gives the thread's slot back when the thread ends.
+struct Release;
+
+impl Drop for Release {
+    fn drop(&mut self) {
+        let slot = SLOT.replace(SHARED);
+        if slot < SHARED {
+            lock(&FREE).push(slot);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_of_many_threads_add_up_exactly_at_rest() {
+        let counters = StripedCounters::<3>::new();
+        // More threads than stripes, in two waves, so that slots are shared and handed on.
+        for _ in 0..2 {
+            thread::scope(|scope| {
+                for _ in 0..owned_stripes() + 8 {
+                    scope.spawn(|| (0..1_000).for_each(|_| counters.add(1)));
+                }
+            });
+        }
+        assert_eq!(counters.all(), [0, 2 * 1_000 * (owned_stripes() as u64 + 8), 0]);
+    }
+
+    #[test]
+    fn live_threads_never_share_an_owned_slot() {
+        let (mine, theirs) = (thread_slot(), thread::spawn(thread_slot).join().unwrap());
+        assert_ne!(mine, theirs);
+    }
+
+    #[test]
+    fn a_reader_sees_its_own_counts_at_once() {
+        let counters = StripedCounters::<1>::new();
+        for expected in 1..=100 {
+            counters.add(0);
+            assert_eq!(counters.get(0), expected);
+        }
+    }
+}
