@@ -6,6 +6,7 @@ pub mod error;
 mod macros;
 mod name;
 pub mod outcome;
+pub mod telemetry;
 
 pub use circuit_state::CircuitState;
 pub use error::{

@@ -5,3 +5,4 @@ pub(crate) mod lock;
 pub(crate) mod random;
 #[cfg(feature = "serde")]
 pub(crate) mod serde_duration;
+pub(crate) mod unwind;

@@ -1,0 +1,72 @@
+//! Events of the family `cache`.
+
+use std::fmt;
+
+use crate::name::Name;
+
+/// Something that happened in a cache.
+///
+/// # Examples
+///
+/// ```
+/// use mainstay::telemetry::event::CacheEvent;
+///
+/// fn log(event: &CacheEvent<'_>) {
+///     println!("{}: {}", event.name, event.kind);
+/// }
+/// # let _ = log;
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct CacheEvent<'a> {
+    /// The name it was given.
+    pub name: &'a Name,
+    /// What happened.
+    pub kind: CacheEventKind<'a>,
+}
+
+/// What happened in a cache.
+///
+/// # Examples
+///
+/// ```
+/// fn word(kind: &mainstay::telemetry::event::CacheEventKind<'_>) -> &'static str {
+///     kind.as_str()
+/// }
+/// # let _ = word;
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum CacheEventKind<'a> {
+    /// The store failed or was too slow, and was bypassed.
+    StoreFailed {
+        /// What was asked of it: `get`, `set` or `remove`.
+        operation: &'static str,
+        /// Why, in words.
+        reason: &'a str,
+    },
+}
+
+impl CacheEventKind<'_> {
+    /// The kind as a fixed word: `store_failed`.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::StoreFailed { .. } => "store_failed",
+        }
+    }
+
+    /// Whether something got worse.
+    #[must_use]
+    pub const fn is_warning(&self) -> bool {
+        true
+    }
+}
+
+impl fmt::Display for CacheEventKind<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::StoreFailed { operation, reason } => write!(f, "bypassed its store, {operation} failed: {reason}"),
+        }
+    }
+}

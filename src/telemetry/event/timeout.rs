@@ -1,0 +1,73 @@
+//! Events of the family `timeout`.
+
+use std::fmt;
+
+use crate::name::Name;
+use std::time::Duration;
+
+/// Something that happened in a timeout.
+///
+/// # Examples
+///
+/// ```
+/// use mainstay::telemetry::event::TimeoutEvent;
+///
+/// fn log(event: &TimeoutEvent<'_>) {
+///     println!("{}: {}", event.name, event.kind);
+/// }
+/// # let _ = log;
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct TimeoutEvent<'a> {
+    /// The name it was given.
+    pub name: &'a Name,
+    /// What happened.
+    pub kind: TimeoutEventKind<'a>,
+}
+
+/// What happened in a timeout.
+///
+/// # Examples
+///
+/// ```
+/// fn word(kind: &mainstay::telemetry::event::TimeoutEventKind<'_>) -> &'static str {
+///     kind.as_str()
+/// }
+/// # let _ = word;
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum TimeoutEventKind<'a> {
+    /// A call was cut off.
+    TimedOut {
+        /// The time it was given.
+        timeout: Duration,
+        /// What cut it: `timeout` or `deadline`.
+        cause: &'a str,
+    },
+}
+
+impl TimeoutEventKind<'_> {
+    /// The kind as a fixed word: `timed_out`.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::TimedOut { .. } => "timed_out",
+        }
+    }
+
+    /// Whether something got worse.
+    #[must_use]
+    pub const fn is_warning(&self) -> bool {
+        true
+    }
+}
+
+impl fmt::Display for TimeoutEventKind<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TimedOut { timeout, cause } => write!(f, "cut a call off after {timeout:?} by its {cause}"),
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! The response future of [`Telemetry`](super::Telemetry).
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+
+use super::service::{End, TelemetryHandle};
+use crate::cores::unwind::on_unwind;
+use crate::error::Rejectable;
+use crate::outcome::Classify;
+
+pin_project! {
+    /// The response future of [`Telemetry`](super::Telemetry).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it before it finished drops the inner future and counts the call as `abandoned`.
+    #[must_use = "futures do nothing unless polled"]
+    #[derive(Debug)]
+    pub struct ResponseFuture<F, C> {
+        #[pin]
+        inner: F,
+        call: Call<C>,
+    }
+}
+
+/// What is known of the call while it runs; counts it when it ends.
+#[derive(Debug)]
+struct Call<C> {
+    classifier: C,
+    handle: TelemetryHandle,
+    started: Instant,
+    counted: bool,
+    #[cfg(feature = "tracing")]
+    span: ::tracing::Span,
+}
+
+// === impl ResponseFuture ===
+
+impl<F, C> ResponseFuture<F, C> {
+    pub(super) fn call(classifier: C, handle: TelemetryHandle, started: Instant, make: impl FnOnce() -> F) -> Self {
+        #[cfg(feature = "tracing")]
+        let span = ::tracing::info_span!(
+            target: "mainstay",
+            "call",
+            name = handle.name().as_str(),
+            outcome = ::tracing::field::Empty,
+        );
+        #[cfg(feature = "tracing")]
+        let inner = span.in_scope(make);
+        #[cfg(not(feature = "tracing"))]
+        let inner = make();
+        let call = Call {
+            classifier,
+            handle,
+            started,
+            counted: false,
+            #[cfg(feature = "tracing")]
+            span,
+        };
+        Self { inner, call }
+    }
+}
+
+impl<F, C, T, E> Future for ResponseFuture<F, C>
+where
+    F: Future<Output = Result<T, E>>,
+    E: Rejectable,
+    C: Classify<T, E>,
+{
+    type Output = Result<T, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let call = this.call;
+        #[cfg(feature = "tracing")]
+        let span = call.span.clone();
+        #[cfg(feature = "tracing")]
+        let _entered = span.enter();
+        let result = ready!(on_unwind(|| call.end(End::Panicked), || this.inner.poll(cx)));
+        match &result {
+            Ok(response) => call.judge(Ok(response)),
+            Err(error) => match error.as_rejected() {
+                Some(rejected) => call.end(End::Rejected(rejected)),
+                None => call.judge(Err(error)),
+            },
+        }
+        Poll::Ready(result)
+    }
+}
+
+// === impl Call ===
+
+impl<C> Call<C> {
+    fn judge<T, E>(&mut self, result: Result<&T, &E>)
+    where
+        C: Classify<T, E>,
+    {
+        // A classifier that panics has judged nothing; the call is counted all the same.
+        let outcome = {
+            let handle = &self.handle;
+            let (counted, started) = (&mut self.counted, self.started);
+            on_unwind(
+                || {
+                    *counted = true;
+                    handle.count(End::Panicked, started);
+                },
+                || self.classifier.classify(result),
+            )
+        };
+        self.end(End::Outcome(outcome));
+    }
+
+    fn end(&mut self, end: End<'_>) {
+        if !self.counted {
+            self.counted = true;
+            #[cfg(feature = "tracing")]
+            self.span.record("outcome", end.as_str());
+            self.handle.count(end, self.started);
+        }
+    }
+}
+
+impl<C> Drop for Call<C> {
+    fn drop(&mut self) {
+        self.end(End::Abandoned);
+    }
+}

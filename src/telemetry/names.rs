@@ -1,0 +1,101 @@
+//! The names of all metrics: prefix `mainstay_`, base units, `_seconds`, `_total`.
+
+/// One metric that this crate publishes.
+///
+/// # Examples
+///
+/// ```
+/// use mainstay::telemetry::{METRICS, MetricKind};
+///
+/// let calls = METRICS.iter().find(|metric| metric.name == "mainstay_calls_total").unwrap();
+/// assert_eq!(calls.kind, MetricKind::Counter);
+/// assert_eq!(calls.labels, ["name", "outcome"]);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Metric {
+    /// Its name.
+    pub name: &'static str,
+    /// Whether it counts, shows a level, or collects a distribution.
+    pub kind: MetricKind,
+    /// Its labels, in order.
+    pub labels: &'static [&'static str],
+    /// What it tells, in one line.
+    pub description: &'static str,
+}
+
+/// The kind of a [`Metric`].
+///
+/// # Examples
+///
+/// ```
+/// use mainstay::telemetry::{METRICS, MetricKind};
+///
+/// assert!(METRICS.iter().all(|metric| (metric.kind == MetricKind::Counter) == metric.name.ends_with("_total")));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum MetricKind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// A distribution, in seconds.
+    Histogram,
+}
+
+/// Every metric that this crate publishes, for dashboards and documentation.
+///
+/// # Examples
+///
+/// ```
+/// for metric in mainstay::telemetry::METRICS {
+///     println!("{} {:?} {:?}: {}", metric.name, metric.kind, metric.labels, metric.description);
+/// }
+/// ```
+pub const METRICS: &[Metric] = &[
+    counter(CALLS, &["name", "outcome"], "Calls that ended, by what they ended in."),
+    counter(REJECTIONS, &["name", "reason"], "Calls that a layer of this crate refused, by reason."),
+    histogram(CALL_DURATION, &["name"], "How long calls took to the head of their answer."),
+];
+
+pub(crate) const CALLS: &str = "mainstay_calls_total";
+pub(crate) const REJECTIONS: &str = "mainstay_rejections_total";
+pub(crate) const CALL_DURATION: &str = "mainstay_call_duration_seconds";
+
+const fn counter(name: &'static str, labels: &'static [&'static str], description: &'static str) -> Metric {
+    Metric { name, kind: MetricKind::Counter, labels, description }
+}
+
+#[allow(dead_code, reason = "used by the families, each behind its feature")]
+const fn gauge(name: &'static str, labels: &'static [&'static str], description: &'static str) -> Metric {
+    Metric { name, kind: MetricKind::Gauge, labels, description }
+}
+
+const fn histogram(name: &'static str, labels: &'static [&'static str], description: &'static str) -> Metric {
+    Metric { name, kind: MetricKind::Histogram, labels, description }
+}
+
+/// The entry of `name`; asserted by every instrument in debug builds, so that no metric stays unlisted.
+#[allow(dead_code, reason = "only asked in debug builds and with the feature `metrics`")]
+pub(crate) fn find(name: &str) -> Option<&'static Metric> {
+    METRICS.iter().find(|metric| metric.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_rules_of_prometheus() {
+        for metric in METRICS {
+            let name = metric.name;
+            assert!(name.starts_with("mainstay_"), "{name}");
+            assert_eq!(name.ends_with("_total"), metric.kind == MetricKind::Counter, "{name}");
+            assert_eq!(name.ends_with("_seconds"), metric.kind == MetricKind::Histogram, "{name}");
+            assert!(name.bytes().all(|byte| byte == b'_' || byte.is_ascii_lowercase()), "{name}");
+            assert_eq!(metric.labels.first(), Some(&"name"), "{name}");
+            assert_eq!(METRICS.iter().filter(|other| other.name == name).count(), 1, "{name} is listed twice");
+        }
+    }
+}
