@@ -165,7 +165,7 @@ async fn a_future_dropped_at_any_poll_releases_everything<S: Subject>(build: imp
 async fn a_panic_goes_on_unwinding_and_the_next_call_works<S: Subject>(build: impl Fn(Strict) -> S) {
     let (inner, script) = Strict::new();
     let mut service = build(inner);
-    let mut call = |request| {
+    let call = |request| {
         let mut service = service.clone();
         let unwound = catch_unwind(AssertUnwindSafe(|| {
             let mut ready = task::spawn(service.ready());
