@@ -7,7 +7,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// The cores keep their invariants between statements and run no user code under a lock, so there is nothing to protect
 /// others from; a poisoned lock would turn one caller's panic into everybody's.
 #[allow(dead_code, reason = "used by the families, each behind its feature")]
-#[allow(clippy::disallowed_methods, reason = "this is the one place that locks")]
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
