@@ -1,0 +1,112 @@
+//! Counts the instructions and allocations that each layer adds to a call.
+//!
+//! Without arguments it runs itself under `valgrind --tool=callgrind`, twice for each path with different numbers of calls,
+//! and prints the difference a call: exact for one binary, whatever else the machine does. Reads of the system's clock are
+//! not seen as they are outside of it (the kernel's page for them is not used under valgrind).
+
+use std::future::{Future, Ready, ready};
+use std::process::{Command, ExitCode};
+use std::task::{Context, Poll, Waker};
+use std::{env, fs, hint, pin, process};
+
+use tower::{Layer, Service};
+
+/// Immediately ready, as cheap as a service can be.
+#[derive(Clone)]
+struct Bare;
+
+impl Service<u64> for Bare {
+    type Response = u64;
+    type Error = mainstay::Error<std::convert::Infallible>;
+    type Future = Ready<Result<u64, Self::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: u64) -> Self::Future {
+        ready(Ok(hint::black_box(request)))
+    }
+}
+
+/// Makes `calls` calls on one handle.
+fn drive<S: Service<u64>>(mut service: S, calls: u64) {
+    let mut cx = Context::from_waker(Waker::noop());
+    for request in 0..calls {
+        assert!(service.poll_ready(&mut cx).is_ready());
+        let future = pin::pin!(service.call(request));
+        assert!(future.poll(&mut cx).is_ready());
+    }
+}
+
+type Path = (&'static str, fn(u64));
+
+/// Every path, by name.
+const PATHS: &[Path] = &[
+    ("bare", |calls| drive(Bare, calls)),
+    ("telemetry", |calls| drive(mainstay::telemetry::TelemetryLayer::new("t").layer(Bare), calls)),
+];
+
+/// Enough to fill windows and resolve handles before the calls that count.
+const WARM_UP: u64 = 1_000;
+const MEASURED: u64 = 10_000;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    match arguments.as_slice() {
+        [] => measure(),
+        [path, calls] => {
+            let run = PATHS.iter().find(|(name, _)| name == path).map(|(_, run)| run);
+            let (Some(run), Ok(calls)) = (run, calls.parse()) else { return ExitCode::from(2) };
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+            let _entered = runtime.enter();
+            run(calls);
+            ExitCode::SUCCESS
+        }
+        _ => ExitCode::from(2),
+    }
+}
+
+fn measure() -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let _entered = runtime.enter();
+    let Some(bare) = instructions("bare") else {
+        eprintln!("valgrind is needed to count instructions (on Debian: apt-get install valgrind)");
+        return ExitCode::FAILURE;
+    };
+    println!("{:<32} {:>10} {:>10} {:>12}", "path", "Ir a call", "over bare", "allocations");
+    for (name, run) in PATHS {
+        let Some(total) = instructions(name) else { return ExitCode::FAILURE };
+        let few = allocation_counter::measure(|| run(WARM_UP)).count_total;
+        let many = allocation_counter::measure(|| run(WARM_UP + 1_000)).count_total;
+        let allocations = many.saturating_sub(few) as f64 / 1_000.0;
+        println!("{name:<32} {total:>10.1} {:>10.1} {allocations:>12.3}", total - bare);
+    }
+    ExitCode::SUCCESS
+}
+
+/// Instructions of one call of `path`.
+fn instructions(path: &str) -> Option<f64> {
+    let few = total(path, WARM_UP)?;
+    let many = total(path, WARM_UP + MEASURED)?;
+    Some(many.saturating_sub(few) as f64 / MEASURED as f64)
+}
+
+/// All instructions of a process that makes `calls` calls.
+fn total(path: &str, calls: u64) -> Option<u64> {
+    let output = env::temp_dir().join(format!("mainstay-callgrind-{}", process::id()));
+    let run = Command::new("valgrind")
+        .args(["--tool=callgrind", "--quiet"])
+        .arg(format!("--callgrind-out-file={}", output.display()))
+        .arg(env::current_exe().ok()?)
+        .args([path, &calls.to_string()])
+        .output()
+        .ok()?;
+    let text = fs::read_to_string(&output).ok();
+    let _ = fs::remove_file(&output);
+    if !run.status.success() {
+        eprintln!("{path}: {}", String::from_utf8_lossy(&run.stderr));
+        return None;
+    }
+    text?.lines().find_map(|line| line.strip_prefix("summary: ")?.trim().parse().ok())
+}
