@@ -1,4 +1,6 @@
 //! mainstay
+#[cfg(feature = "cache")]
+pub mod cache;
 mod circuit_state;
 pub mod context;
 mod cores;
@@ -8,6 +10,8 @@ mod name;
 pub mod outcome;
 pub mod telemetry;
 
+#[cfg(feature = "cache")]
+pub use cache::{Cache, CacheConfig, CacheHandle, CacheLayer, CacheStatistics};
 pub use circuit_state::CircuitState;
 pub use error::{
     BoxError, CircuitOpen, Error, InvalidConfig, Lift, LiftLayer, LoadFailed, NoEndpoint, NoEndpointReason, Rejectable,

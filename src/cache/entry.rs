@@ -226,11 +226,8 @@ mod tests {
     #[test]
     fn endless_times_saturate() {
         let now = start();
-        let lifetime = Lifetime {
-            fresh: Duration::MAX,
-            stale_while_revalidate: Duration::MAX,
-            stale_if_error: Duration::MAX,
-        };
+        let lifetime =
+            Lifetime { fresh: Duration::MAX, stale_while_revalidate: Duration::MAX, stale_if_error: Duration::MAX };
         let entry = Entry::new(Ok(()), false, lifetime, now, Stamp::default());
         assert_eq!(entry.freshness(now + secs(1_000_000)), Freshness::Fresh);
         assert!(jittered(Duration::MAX, 1.0, 0.999_999) < Duration::MAX);

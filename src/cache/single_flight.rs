@@ -66,7 +66,7 @@ pub(crate) enum Landing<V> {
     /// Found in the store, and good to be served.
     Found(Arc<Entry<V>>),
     /// An old answer in place of a load that failed.
-    StandIn(Arc<Entry<V>>, super::StaleReason),
+    StandIn(Arc<Entry<V>>, super::served::StaleReason),
     /// No answer.
     Failed(Rejected),
 }
@@ -252,10 +252,6 @@ impl<V> Seat<V> {
             waker => *waker = Some(cx.waker().clone()),
         }
         Poll::Pending
-    }
-
-    pub(crate) const fn flight(&self) -> &Arc<Flight<V>> {
-        &self.flight
     }
 
     /// What may be served in place of a slow load.

@@ -9,7 +9,6 @@
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The number of slots for tags. At 100 invalidations of different tags in the life of an entry with one tag, it has a
@@ -88,9 +87,7 @@ impl Versions {
         }
         match &stamp.tags {
             None => true,
-            Some(tags) => {
-                tags.iter().all(|slot| stamp.began >= self.slots[usize::from(*slot)].load(Ordering::Acquire))
-            }
+            Some(tags) => tags.iter().all(|slot| stamp.began >= self.slots[usize::from(*slot)].load(Ordering::Acquire)),
         }
     }
 

@@ -57,11 +57,27 @@ pub const METRICS: &[Metric] = &[
     counter(CALLS, &["name", "outcome"], "Calls that ended, by what they ended in."),
     counter(REJECTIONS, &["name", "reason"], "Calls that a layer of this crate refused, by reason."),
     histogram(CALL_DURATION, &["name"], "How long calls took to the head of their answer."),
+    counter(CACHE_CALLS, &["name", "result"], "Calls of a cache, by how they were served."),
+    counter(CACHE_STALE, &["name", "reason"], "Old answers that a cache served, by reason."),
+    counter(CACHE_LOADS, &["name", "outcome"], "Loads of a cache, by what came of their answer."),
+    counter(CACHE_REFRESHES, &["name", "outcome"], "Loads that ran behind an old answer, by what came of them."),
+    counter(CACHE_ERRORS, &["name", "reason"], "Operations that the store of a cache did not do, by reason."),
+    gauge(CACHE_LOADING, &["name"], "Loads of a cache that run now."),
+    histogram(CACHE_LOAD_DURATION, &["name"], "How long loads of a cache took."),
 ];
 
 pub(crate) const CALLS: &str = "mainstay_calls_total";
 pub(crate) const REJECTIONS: &str = "mainstay_rejections_total";
 pub(crate) const CALL_DURATION: &str = "mainstay_call_duration_seconds";
+
+// The cache's.
+pub(crate) const CACHE_CALLS: &str = "mainstay_cache_calls_total";
+pub(crate) const CACHE_STALE: &str = "mainstay_cache_stale_total";
+pub(crate) const CACHE_LOADS: &str = "mainstay_cache_loads_total";
+pub(crate) const CACHE_REFRESHES: &str = "mainstay_cache_refreshes_total";
+pub(crate) const CACHE_ERRORS: &str = "mainstay_cache_errors_total";
+pub(crate) const CACHE_LOADING: &str = "mainstay_cache_loads_in_flight";
+pub(crate) const CACHE_LOAD_DURATION: &str = "mainstay_cache_load_duration_seconds";
 
 const fn counter(name: &'static str, labels: &'static [&'static str], description: &'static str) -> Metric {
     Metric { name, kind: MetricKind::Counter, labels, description }

@@ -1,7 +1,6 @@
 //! [`MemoryStore`]: entries in this process's memory, over moka.
 
 use std::fmt;
-use std::future::{Ready, ready};
 use std::hash::Hash;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -98,23 +97,23 @@ where
         Lookup::Known(self.entries.get(key).map(|kept| kept.entry))
     }
 
-    fn get(&self, key: &K) -> Ready<Result<Option<Arc<Entry<V>>>, StoreError>> {
-        ready(Ok(self.entries.get(key).map(|kept| kept.entry)))
+    async fn get(&self, key: &K) -> Result<Option<Arc<Entry<V>>>, StoreError> {
+        Ok(self.entries.get(key).map(|kept| kept.entry))
     }
 
-    fn set(&self, key: &K, entry: Arc<Entry<V>>, keep_for: Duration) -> Ready<Result<(), StoreError>> {
+    async fn set(&self, key: &K, entry: Arc<Entry<V>>, keep_for: Duration) -> Result<(), StoreError> {
         self.entries.insert(key.clone(), Kept { entry, keep_for });
-        ready(Ok(()))
+        Ok(())
     }
 
-    fn remove(&self, key: &K) -> Ready<Result<(), StoreError>> {
+    async fn remove(&self, key: &K) -> Result<(), StoreError> {
         self.entries.invalidate(key);
-        ready(Ok(()))
+        Ok(())
     }
 
-    fn clear(&self) -> Ready<Result<(), StoreError>> {
+    async fn clear(&self) -> Result<(), StoreError> {
         self.entries.invalidate_all();
-        ready(Ok(()))
+        Ok(())
     }
 }
 

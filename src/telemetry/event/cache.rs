@@ -1,8 +1,10 @@
 //! Events of the family `cache`.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::name::Name;
+use crate::outcome::Outcome;
 
 /// Something that happened in a cache.
 ///
@@ -45,14 +47,30 @@ pub enum CacheEventKind<'a> {
         /// Why, in words.
         reason: &'a str,
     },
+    /// A load failed.
+    LoadFailed {
+        /// Whether it ran behind an old answer, for no caller.
+        refresh: bool,
+        /// What its result said.
+        outcome: Outcome,
+        /// For how long the key is left alone, if there is an old answer to serve.
+        cooldown: Option<Duration>,
+    },
+    /// A call found neither an answer nor room for its load.
+    Limited {
+        /// How many loads run or wait.
+        flights: usize,
+    },
 }
 
 impl CacheEventKind<'_> {
-    /// The kind as a fixed word: `store_failed`.
+    /// The kind as a fixed word: `store_failed`, `load_failed` or `limited`.
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::StoreFailed { .. } => "store_failed",
+            Self::LoadFailed { .. } => "load_failed",
+            Self::Limited { .. } => "limited",
         }
     }
 
@@ -67,6 +85,11 @@ impl fmt::Display for CacheEventKind<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::StoreFailed { operation, reason } => write!(f, "bypassed its store, {operation} failed: {reason}"),
+            Self::LoadFailed { refresh, outcome, cooldown } => {
+                write!(f, "{} failed ({outcome})", if *refresh { "a refresh" } else { "a load" })?;
+                cooldown.map_or(Ok(()), |cooldown| write!(f, ": the key is left alone for {cooldown:?}"))
+            }
+            Self::Limited { flights } => write!(f, "refused a call: {flights} loads run or wait"),
         }
     }
 }

@@ -1,0 +1,137 @@
+//! [`CacheFuture`]: the response future.
+
+use std::fmt::{self, Display};
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use pin_project_lite::pin_project;
+use tower_service::Service;
+
+use super::key::CacheKey;
+use super::miss::Miss;
+use super::store::Store;
+use crate::error::Rejectable;
+use crate::outcome::Classify;
+
+pin_project! {
+    /// The response future of [`Cache`](super::Cache).
+    ///
+    /// A hit is decided when the call is made: the future holds the answer, and neither allocates nor waits. A miss keeps its
+    /// state in one allocation; the load itself runs as a task of its own.
+    ///
+    /// # Panics
+    ///
+    /// A miss that is polled outside a tokio runtime, since it has to start a load. A panic of the inner service, or of a hook
+    /// that judges its answer, goes on in the call that led the load.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it takes the caller off the flight and nothing more: a load that has begun is finished and stored, for the other
+    /// callers on it and for the next. A load that has not begun yet and that nobody else waits for is called off. A call that is
+    /// not cached drops its inner call.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct CacheFuture<S, Req, K, V, C, St>
+    where
+        S: Service<Req>,
+    {
+        #[pin]
+        state: State<S, Req, K, V, C, St>,
+    }
+}
+
+pin_project! {
+    #[project = StateProjection]
+    enum State<S, Req, K, V, C, St>
+    where
+        S: Service<Req>,
+    {
+        Answered { answer: Option<Result<V, S::Error>> },
+        Uncached {
+            inner: S,
+            request: Option<Req>,
+            #[pin]
+            call: Option<S::Future>,
+        },
+        Missed { miss: Box<Miss<S, Req, K, V, C, St, S::Error>> },
+    }
+}
+
+// === impl CacheFuture ===
+
+impl<S, Req, K, V, C, St> CacheFuture<S, Req, K, V, C, St>
+where
+    S: Service<Req>,
+{
+    #[inline]
+    pub(crate) const fn answered(answer: Result<V, S::Error>) -> Self {
+        Self { state: State::Answered { answer: Some(answer) } }
+    }
+
+    pub(crate) const fn uncached(inner: S, request: Req) -> Self {
+        Self { state: State::Uncached { inner, request: Some(request), call: None } }
+    }
+
+    pub(crate) fn missed(miss: Miss<S, Req, K, V, C, St, S::Error>) -> Self {
+        Self { state: State::Missed { miss: Box::new(miss) } }
+    }
+}
+
+impl<S, Req, K, V, C, St> Future for CacheFuture<S, Req, K, V, C, St>
+where
+    S: Service<Req, Response = V> + Send + 'static,
+    S::Future: Send,
+    S::Error: Rejectable + Display + Send + 'static,
+    Req: Send + 'static,
+    K: CacheKey,
+    V: Clone + Send + Sync + 'static,
+    C: Classify<V, S::Error> + Send + Sync + 'static,
+    St: Store<K, V>,
+{
+    type Output = Result<V, S::Error>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().state.project() {
+            StateProjection::Answered { answer } => match answer.take() {
+                Some(answer) => Poll::Ready(answer),
+                None => panic!("a cache's future was polled after its end"),
+            },
+            StateProjection::Uncached { inner, request, mut call } => {
+                if let Some(waiting) = request.take() {
+                    match inner.poll_ready(cx) {
+                        Poll::Ready(Ok(())) => call.set(Some(inner.call(waiting))),
+                        Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                        Poll::Pending => {
+                            *request = Some(waiting);
+                            return Poll::Pending;
+                        }
+                    }
+                }
+                match call.as_mut().as_pin_mut() {
+                    Some(running) => {
+                        let answer = ready!(running.poll(cx));
+                        call.set(None);
+                        Poll::Ready(answer)
+                    }
+                    None => panic!("a cache's future was polled after its end"),
+                }
+            }
+            StateProjection::Missed { miss } => miss.poll(cx),
+        }
+    }
+}
+
+impl<S, Req, K, V, C, St> fmt::Debug for CacheFuture<S, Req, K, V, C, St>
+where
+    S: Service<Req>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match self.state {
+            State::Answered { .. } => "answered",
+            State::Uncached { .. } => "uncached",
+            State::Missed { .. } => "missed",
+        };
+        f.debug_struct("CacheFuture").field("state", &state).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,426 @@
+//! [`CacheLayer`] and its builder.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tower_layer::Layer;
+
+use super::config::CacheConfig;
+use super::core::Core;
+use super::handle::CacheHandle;
+use super::key::CacheKey;
+use super::policy::Policy;
+use super::served::Served;
+use super::service::{Cache, Parts};
+use super::store::{MemoryStore, Store};
+use super::versions::Tags;
+use crate::error::InvalidConfig;
+use crate::name::Name;
+use crate::outcome::DefaultClassifier;
+use crate::telemetry::{Emitter, Listener};
+
+/// Puts a cache around a service; see the [module documentation](crate::cache).
+///
+/// All services made by one layer (and its clones) share one cache: entries, flights, limits and statistics. Two layers share
+/// nothing, unless they were given clones of one store.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use mainstay::BoxError;
+/// use mainstay::cache::CacheLayer;
+/// use tower::{ServiceBuilder, service_fn};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), BoxError> {
+/// let layer = CacheLayer::builder("squares").key(|n: &u64| Some(*n)).ttl(Duration::from_secs(5)).build()?;
+/// let service = ServiceBuilder::new().layer(layer).service(service_fn(|n: u64| async move { Ok::<_, BoxError>(n * n) }));
+/// assert_eq!(service.clone().oneshot(7).await?, 49);
+/// assert_eq!(service.clone().oneshot(7).await?, 49);
+/// assert_eq!(service.handle().statistics().hits, 1);
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct CacheLayer<K, V, F, C = DefaultClassifier, St = MemoryStore<K, V>> {
+    parts: Arc<Parts<K, V, F, C, St>>,
+}
+
+/// Builds a [`CacheLayer`].
+///
+/// Start with [`CacheLayer::builder`], say how requests map to keys with [`key`](Self::key), and end with
+/// [`build`](Self::build).
+#[must_use = "a builder does nothing until it is built"]
+pub struct CacheBuilder<K, V, F, C = DefaultClassifier, M = InMemory> {
+    name: Name,
+    config: CacheConfig,
+    key: F,
+    policy: Policy<K, V, C>,
+    store: M,
+    listener: Option<Arc<dyn Listener>>,
+}
+
+/// No key function yet: [`CacheBuilder::key`] sets it.
+#[derive(Clone, Copy, Debug)]
+pub struct NoKey(());
+
+/// What makes a builder's store when it is built; sealed.
+pub trait MakeStore<K, V>: sealed::Sealed {
+    /// The store it makes.
+    type Store;
+
+    /// Makes the store.
+    fn make(self, config: &CacheConfig) -> Self::Store;
+}
+
+/// A [`MemoryStore`] of [`capacity`](CacheConfig::capacity) entries.
+#[derive(Clone, Copy, Debug)]
+pub struct InMemory(());
+
+/// A [`MemoryStore`] whose entries' weights add up to [`capacity`](CacheConfig::capacity).
+#[derive(Clone, Copy, Debug)]
+pub struct Weighted<W>(W);
+
+/// A store made elsewhere.
+#[derive(Clone, Copy, Debug)]
+pub struct Custom<St>(St);
+
+mod sealed {
+    pub trait Sealed {}
+
+    impl Sealed for super::InMemory {}
+    impl<W> Sealed for super::Weighted<W> {}
+    impl<St> Sealed for super::Custom<St> {}
+}
+
+// === impl CacheLayer ===
+
+impl CacheLayer<(), (), NoKey> {
+    /// Starts a builder for a cache that is called `name`.
+    pub fn builder<V>(name: impl Into<Name>) -> CacheBuilder<(), V, NoKey> {
+        CacheBuilder {
+            name: name.into(),
+            config: CacheConfig::default(),
+            key: NoKey(()),
+            policy: Policy::new(DefaultClassifier),
+            store: InMemory(()),
+            listener: None,
+        }
+    }
+}
+
+impl<K: CacheKey, V: Send + Sync + 'static, F> CacheLayer<K, V, F> {
+    /// A cache in memory, with the default classifier and no hooks.
+    ///
+    /// # Errors
+    ///
+    /// The first field of `config` whose value cannot be used.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::cache::{CacheConfig, CacheLayer};
+    ///
+    /// let layer: CacheLayer<u32, String, _> = CacheLayer::new("users", |id: &u32| Some(*id), CacheConfig::default())?;
+    /// assert_eq!(layer.handle().name().as_str(), "users");
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    pub fn new<Req>(name: impl Into<Name>, key: F, config: CacheConfig) -> Result<Self, InvalidConfig>
+    where
+        F: Fn(&Req) -> Option<K>,
+    {
+        CacheLayer::builder(name).key(key).config(config).build()
+    }
+}
+
+impl<K, V, F, C, St> CacheLayer<K, V, F, C, St> {
+    /// A handle that reads statistics and invalidates.
+    #[must_use]
+    pub fn handle(&self) -> CacheHandle<K, V, St> {
+        self.parts.handle()
+    }
+}
+
+impl<K, V, F, C, St> Clone for CacheLayer<K, V, F, C, St> {
+    fn clone(&self) -> Self {
+        Self { parts: Arc::clone(&self.parts) }
+    }
+}
+
+impl<S, K, V, F, C, St> Layer<S> for CacheLayer<K, V, F, C, St> {
+    type Service = Cache<S, K, V, F, C, St>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Cache::new(inner, Arc::clone(&self.parts))
+    }
+}
+
+// === impl CacheBuilder: what it is made of ===
+
+impl<V, C, M> CacheBuilder<(), V, NoKey, C, M> {
+    /// How a request maps to the key of its answer; `None` sends it to the inner service uncached.
+    ///
+    /// Everything that the answer depends on belongs into the key; see [`CacheKey`]. The function runs once a call, on the
+    /// caller's task; a panic in it unwinds to the caller and leaves nothing behind. It comes before the hooks
+    /// that know the key.
+    pub fn key<Req, K, F>(self, key: F) -> CacheBuilder<K, V, F, C, M>
+    where
+        K: CacheKey,
+        F: Fn(&Req) -> Option<K>,
+    {
+        let policy = Policy {
+            classifier: self.policy.classifier,
+            cache_if: self.policy.cache_if,
+            ttl_of: self.policy.ttl_of,
+            // Set after the key only, since they see it.
+            tags: None,
+            on_served: self.policy.on_served,
+        };
+        CacheBuilder { name: self.name, config: self.config, key, policy, store: self.store, listener: self.listener }
+    }
+}
+
+impl<K, V, F, C, M> CacheBuilder<K, V, F, C, M> {
+    /// Judges the results of loads: only a [`Success`](crate::Outcome::Success) is stored, and with
+    /// [`negative_ttl`](CacheConfig::negative_ttl) a [`Refused`](crate::Outcome::Refused). Default: [`DefaultClassifier`],
+    /// for which every `Ok` is a success.
+    pub fn classify<D>(self, classifier: D) -> CacheBuilder<K, V, F, D, M> {
+        CacheBuilder {
+            name: self.name,
+            config: self.config,
+            key: self.key,
+            policy: self.policy.with_classifier(classifier),
+            store: self.store,
+            listener: self.listener,
+        }
+    }
+
+    /// Keeps the entries in a store of your own.
+    pub fn store<St>(self, store: St) -> CacheBuilder<K, V, F, C, Custom<St>>
+    where
+        St: Store<K, V>,
+    {
+        self.with_store(Custom(store))
+    }
+
+    /// Bounds the memory store by weight instead of number: the weights of all entries add up to
+    /// [`capacity`](CacheConfig::capacity) at most. See [`MemoryStore::weighted`].
+    pub fn weigher<W>(self, weigh: W) -> CacheBuilder<K, V, F, C, Weighted<W>>
+    where
+        W: Fn(&K, Option<&V>) -> u32 + Send + Sync + 'static,
+    {
+        self.with_store(Weighted(weigh))
+    }
+
+    fn with_store<N>(self, store: N) -> CacheBuilder<K, V, F, C, N> {
+        CacheBuilder {
+            name: self.name,
+            config: self.config,
+            key: self.key,
+            policy: self.policy,
+            store,
+            listener: self.listener,
+        }
+    }
+
+    /// Hears of failed loads, refused calls and a failing store.
+    pub fn listener(mut self, listener: impl Listener) -> Self {
+        self.listener = Some(Arc::new(listener));
+        self
+    }
+
+    // === hooks ===
+
+    /// Stores only the successes for which this is true. It is asked after the classifier, in the task of the load.
+    ///
+    /// What is not stored is still shared by the calls that waited for the same load.
+    pub fn cache_if(mut self, cache_if: impl Fn(&V) -> bool + Send + Sync + 'static) -> Self {
+        self.policy.cache_if = Some(Arc::new(cache_if));
+        self
+    }
+
+    /// How long this response is fresh, where it says so itself; `None` takes [`ttl`](CacheConfig::ttl), zero does not store it.
+    /// The jitter applies.
+    pub fn ttl_of(mut self, ttl_of: impl Fn(&V) -> Option<Duration> + Send + Sync + 'static) -> Self {
+        self.policy.ttl_of = Some(Arc::new(ttl_of));
+        self
+    }
+
+    /// Tags a response as it is stored, for [`CacheHandle::invalidate_tag`].
+    pub fn tags(mut self, tags: impl Fn(&K, &V, &mut Tags<'_>) + Send + Sync + 'static) -> Self {
+        self.policy.tags = Some(Arc::new(tags));
+        self
+    }
+
+    /// Tells a response how it came about, so that it can say so: a flag, a header `Age`. It runs on the caller's own copy,
+    /// for every answer with a key.
+    pub fn on_served(mut self, on_served: impl Fn(&mut V, Served) + Send + Sync + 'static) -> Self {
+        self.policy.on_served = Some(Arc::new(on_served));
+        self
+    }
+
+    // === settings ===
+
+    /// Sets all settings at once; those set before are lost.
+    pub fn config(mut self, config: CacheConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Sets [`CacheConfig::capacity`].
+    pub const fn capacity(mut self, capacity: u64) -> Self {
+        self.config.capacity = capacity;
+        self
+    }
+
+    /// Sets [`CacheConfig::ttl`].
+    pub const fn ttl(mut self, ttl: Duration) -> Self {
+        self.config.ttl = ttl;
+        self
+    }
+
+    /// Sets [`CacheConfig::ttl_jitter`].
+    pub const fn ttl_jitter(mut self, share: f64) -> Self {
+        self.config.ttl_jitter = share;
+        self
+    }
+
+    /// Sets [`CacheConfig::negative_ttl`].
+    pub fn negative_ttl(mut self, ttl: impl Into<Option<Duration>>) -> Self {
+        self.config.negative_ttl = ttl.into();
+        self
+    }
+
+    /// Sets [`CacheConfig::stale_while_revalidate`].
+    pub const fn stale_while_revalidate(mut self, window: Duration) -> Self {
+        self.config.stale_while_revalidate = window;
+        self
+    }
+
+    /// Sets [`CacheConfig::stale_if_error`].
+    pub const fn stale_if_error(mut self, window: Duration) -> Self {
+        self.config.stale_if_error = window;
+        self
+    }
+
+    /// Sets [`CacheConfig::refresh_backoff`].
+    pub const fn refresh_backoff(mut self, first: Duration) -> Self {
+        self.config.refresh_backoff = first;
+        self
+    }
+
+    /// Sets [`CacheConfig::max_refresh_backoff`].
+    pub const fn max_refresh_backoff(mut self, max: Duration) -> Self {
+        self.config.max_refresh_backoff = max;
+        self
+    }
+
+    /// Sets [`CacheConfig::load_timeout`].
+    pub fn load_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.config.load_timeout = timeout.into();
+        self
+    }
+
+    /// Sets [`CacheConfig::soft_load_timeout`].
+    pub fn soft_load_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.config.soft_load_timeout = timeout.into();
+        self
+    }
+
+    /// Sets [`CacheConfig::max_concurrent_loads`].
+    pub const fn max_concurrent_loads(mut self, loads: usize) -> Self {
+        self.config.max_concurrent_loads = loads;
+        self
+    }
+
+    /// Sets [`CacheConfig::max_queued_loads`].
+    pub const fn max_queued_loads(mut self, loads: usize) -> Self {
+        self.config.max_queued_loads = loads;
+        self
+    }
+
+    /// Sets [`CacheConfig::store_timeout`].
+    pub const fn store_timeout(mut self, timeout: Duration) -> Self {
+        self.config.store_timeout = timeout;
+        self
+    }
+
+    /// Sets [`CacheConfig::store_failures`].
+    pub const fn store_failures(mut self, failures: u32) -> Self {
+        self.config.store_failures = failures;
+        self
+    }
+
+    /// Sets [`CacheConfig::store_backoff`].
+    pub const fn store_backoff(mut self, first: Duration) -> Self {
+        self.config.store_backoff = first;
+        self
+    }
+
+    /// Sets [`CacheConfig::max_store_backoff`].
+    pub const fn max_store_backoff(mut self, max: Duration) -> Self {
+        self.config.max_store_backoff = max;
+        self
+    }
+
+    /// Sets [`CacheConfig::seed`].
+    pub fn seed(mut self, seed: impl Into<Option<u64>>) -> Self {
+        self.config.seed = seed.into();
+        self
+    }
+
+    /// Makes the layer.
+    ///
+    /// # Errors
+    ///
+    /// The first setting whose value cannot be used; see [`CacheConfig::validate`].
+    pub fn build(self) -> Result<CacheLayer<K, V, F, C, M::Store>, InvalidConfig>
+    where
+        K: CacheKey,
+        V: Send + Sync + 'static,
+        M: MakeStore<K, V>,
+        M::Store: Store<K, V>,
+    {
+        self.config.validate()?;
+        let store = self.store.make(&self.config);
+        let (core, owner) = Core::new(self.config, store, Emitter::new(self.name, self.listener));
+        let parts =
+            Parts { key: self.key, policy: Arc::new(self.policy), core: Arc::new(core), owner: Arc::new(owner) };
+        Ok(CacheLayer { parts: Arc::new(parts) })
+    }
+}
+
+impl<K, V, F, C, M> fmt::Debug for CacheBuilder<K, V, F, C, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CacheBuilder").field("name", &self.name).field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+// === impl MakeStore ===
+
+impl<K: CacheKey, V: Send + Sync + 'static> MakeStore<K, V> for InMemory {
+    type Store = MemoryStore<K, V>;
+
+    fn make(self, config: &CacheConfig) -> Self::Store {
+        MemoryStore::new(config.capacity)
+    }
+}
+
+impl<K: CacheKey, V: Send + Sync + 'static, W> MakeStore<K, V> for Weighted<W>
+where
+    W: Fn(&K, Option<&V>) -> u32 + Send + Sync + 'static,
+{
+    type Store = MemoryStore<K, V>;
+
+    fn make(self, config: &CacheConfig) -> Self::Store {
+        MemoryStore::weighted(config.capacity, self.0)
+    }
+}
+
+impl<K, V, St: Store<K, V>> MakeStore<K, V> for Custom<St> {
+    type Store = St;
+
+    fn make(self, _: &CacheConfig) -> Self::Store {
+        self.0
+    }
+}

@@ -1,0 +1,113 @@
+//! [`Cache`]: the service.
+
+use std::fmt::Display;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::time::Instant;
+use tower_service::Service;
+
+use super::core::{Call, Core, Owner};
+use super::entry::Freshness;
+use super::future::CacheFuture;
+use super::handle::CacheHandle;
+use super::key::CacheKey;
+use super::miss::{Miss, Start};
+use super::policy::Policy;
+use super::store::{Lookup, Store};
+use crate::error::Rejectable;
+use crate::outcome::Classify;
+
+/// Answers from a store, and loads from the inner service what is not there; made by [`CacheLayer`](super::CacheLayer).
+///
+/// It is always ready: a cached key is served whatever the state of the inner service. A clone of the inner service is made
+/// ready by the load that calls it.
+///
+/// A clone shares everything but its own copy of the inner service.
+#[derive(Debug)]
+pub struct Cache<S, K, V, F, C, St> {
+    inner: S,
+    parts: Arc<Parts<K, V, F, C, St>>,
+}
+
+/// What a layer and its services share.
+#[derive(Debug)]
+pub(crate) struct Parts<K, V, F, C, St> {
+    pub(crate) key: F,
+    pub(crate) policy: Arc<Policy<K, V, C>>,
+    pub(crate) core: Arc<Core<K, V, St>>,
+    pub(crate) owner: Arc<Owner>,
+}
+
+// === impl Cache ===
+
+impl<S, K, V, F, C, St> Cache<S, K, V, F, C, St> {
+    pub(crate) const fn new(inner: S, parts: Arc<Parts<K, V, F, C, St>>) -> Self {
+        Self { inner, parts }
+    }
+
+    /// A handle that reads statistics and invalidates.
+    #[must_use]
+    pub fn handle(&self) -> CacheHandle<K, V, St> {
+        self.parts.handle()
+    }
+}
+
+crate::macros::wrapper_methods!(Cache<S, K, V, F, C, St>);
+crate::macros::ready_methods!(Cache<S, K, V, F, C, St>);
+
+impl<S: Clone, K, V, F, C, St> Clone for Cache<S, K, V, F, C, St> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), parts: Arc::clone(&self.parts) }
+    }
+}
+
+impl<S, Req, K, V, F, C, St> Service<Req> for Cache<S, K, V, F, C, St>
+where
+    S: Service<Req, Response = V> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Rejectable + Display + Send + 'static,
+    Req: Send + 'static,
+    K: CacheKey,
+    V: Clone + Send + Sync + 'static,
+    F: Fn(&Req) -> Option<K>,
+    C: Classify<V, S::Error> + Send + Sync + 'static,
+    St: Store<K, V>,
+{
+    type Response = V;
+    type Error = S::Error;
+    type Future = CacheFuture<S, Req, K, V, C, St>;
+
+    /// Always ready: what is cached does not need the inner service.
+    #[inline]
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    #[inline]
+    fn call(&mut self, request: Req) -> Self::Future {
+        let parts = &*self.parts;
+        let Some(key) = (parts.key)(&request) else {
+            parts.core.counts.call(Call::Uncached);
+            return CacheFuture::uncached(self.inner.clone(), request);
+        };
+        let found = parts.core.look(&key);
+        if let Lookup::Known(Some(entry)) = &found {
+            let now = Instant::now().into_std();
+            if entry.freshness(now) == Freshness::Fresh {
+                parts.core.counts.call(if entry.is_negative() { Call::NegativeHit } else { Call::Hit });
+                return CacheFuture::answered(parts.policy.answer(entry, now, None));
+            }
+        }
+        let start = Start { inner: self.inner.clone(), request, key, found };
+        CacheFuture::missed(Miss::new(&parts.core, &parts.policy, &parts.owner, start))
+    }
+}
+
+// === impl Parts ===
+
+impl<K, V, F, C, St> Parts<K, V, F, C, St> {
+    pub(crate) fn handle(&self) -> CacheHandle<K, V, St> {
+        CacheHandle::new(Arc::clone(&self.core), Arc::clone(&self.owner))
+    }
+}
