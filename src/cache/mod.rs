@@ -1,4 +1,135 @@
-//! Cache-aside.
+//! Cache-aside: answers are kept in a store; what is missing is loaded from the inner service, once for all who ask.
+//!
+//! A cache takes load from what is behind it, and keeps answering while that is slow or gone. It also becomes something that the
+//! system leans on: the day it is cold, everything behind it sees the full load at once. So what is behind it is protected in
+//! three ways: **one load a key** however many ask, **a limit on loads of different keys**, and **old answers** in place of new
+//! ones where the application says that it can live with them.
+//!
+//! Use it for answers that many calls share and that may be a little old. Do not use it for answers that must be read after a
+//! write by somebody else at once, that differ by something which is not in the key, or that are asked for once.
+//!
+//! # Examples
+//!
+//! ```
+//! use std::time::Duration;
+//! use mainstay::BoxError;
+//! use mainstay::cache::CacheLayer;
+//! use tower::{ServiceBuilder, service_fn};
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), BoxError> {
+//! let layer = CacheLayer::builder("users")
+//!     // `None` would send a request past the cache.
+//!     .key(|id: &u64| Some(*id))
+//!     .ttl(Duration::from_secs(60))
+//!     .stale_while_revalidate(Duration::from_secs(300))
+//!     .stale_if_error(Duration::from_secs(3600))
+//!     .build()?;
+//! let handle = layer.handle();
+//!
+//! let database = service_fn(|id: u64| async move { Ok::<_, BoxError>(format!("user {id}")) });
+//! let users = ServiceBuilder::new().layer(layer).service(database);
+//!
+//! assert_eq!(users.clone().oneshot(7).await?, "user 7");
+//! assert_eq!(users.clone().oneshot(7).await?, "user 7");
+//! let statistics = handle.statistics();
+//! assert_eq!((statistics.misses, statistics.hits, statistics.loads), (1, 1, 1));
+//!
+//! handle.invalidate(&7).await?;
+//! users.clone().oneshot(7).await?;
+//! assert_eq!(handle.statistics().loads, 2);
+//! # Ok(()) }
+//! ```
+//!
+//! # What is stored
+//!
+//! The classifier judges each result of a load:
+//!
+//! | outcome | stored | the caller gets |
+//! |---|---|---|
+//! | [`Success`](crate::Outcome::Success) | for [`ttl`](CacheConfig::ttl), unless [`cache_if`](CacheBuilder::cache_if) or [`ttl_of`](CacheBuilder::ttl_of) say no | the answer |
+//! | [`Refused`](crate::Outcome::Refused) | for [`negative_ttl`](CacheConfig::negative_ttl), if set; an older answer is forgotten | the answer |
+//! | anything else | never | an old answer within [`stale_if_error`](CacheConfig::stale_if_error), else the result |
+//!
+//! With the default classifier every `Ok` is a success. A service whose failures arrive as `Ok` (HTTP) needs a classifier that
+//! knows them; a 500 is then never stored. A refusal that came as an `Err` is remembered by its words: later callers get
+//! [`Rejected::LoadFailed`](crate::Rejected::LoadFailed) with the outcome `Refused`.
+//!
+//! A time to live is shortened by up to 10 % at random ([`ttl_jitter`](CacheConfig::ttl_jitter)), never lengthened.
+//!
+//! # Loads
+//!
+//! The first caller of a missing key *leads* a load; whoever asks for the key meanwhile waits for the same one and is woken once.
+//! The load is a task of its own, with its own [timeout](CacheConfig::load_timeout) and an
+//! [ambient context](crate::context) of its own that holds only that deadline:
+//!
+//! * A caller that leaves, the leader too, takes nothing along. A load that has begun is finished and stored; one that still waits for
+//!   its turn and for which nobody waits any more is called off.
+//! * Each caller keeps its own deadline: past it, it gets an old answer that may stand in, or
+//!   [`Rejected::DeadlineExceeded`](crate::Rejected::DeadlineExceeded).
+//! * When the load fails, the leader gets its error as it is. The others get
+//!   [`Rejected::LoadFailed`](crate::Rejected::LoadFailed) with its outcome and its words, or, where it was a refusal of this crate
+//!   that was never sent, that very refusal. A response that was judged a failure goes to all of them.
+//! * A panic goes on in the leader; the others get `LoadFailed` with the outcome `Permanent`.
+//! * At most [`max_concurrent_loads`](CacheConfig::max_concurrent_loads) (256) run at once. Up to
+//!   [`max_queued_loads`](CacheConfig::max_queued_loads) (1024) more wait in order of arrival; beyond that a call is refused with
+//!   [`Rejected::Limited`](crate::Rejected::Limited): a load outside the limits would be the very flood they are there to stop.
+//!
+//! Loads end, unfinished, when the last layer, service, handle and pending call of the cache is gone.
+//!
+//! The service is always ready; a clone of the inner service is made ready by the load that calls it, so a cached key is served
+//! whatever the state of what is behind.
+//!
+//! # Old answers
+//!
+//! Both windows start at the end of freshness; the longer one ends the entry.
+//!
+//! * Within [`stale_while_revalidate`](CacheConfig::stale_while_revalidate) the old answer is served at once, and one refresh runs
+//!   behind it, if there is a free place for a load. With 60 s fresh and 300 s stale: at 61 s old and refreshed, at 361 s a miss.
+//! * Within [`stale_if_error`](CacheConfig::stale_if_error) it is served if the load fails (a refusal by an inner breaker is a
+//!   failure here), if the load takes longer than [`soft_load_timeout`](CacheConfig::soft_load_timeout), or if there is no room for
+//!   it. Never instead of a `Refused`: a 403 or 404 is an answer.
+//! * After a failure the key is left alone for 1 s, doubled up to 60 s ([`refresh_backoff`](CacheConfig::refresh_backoff)), and the
+//!   old answer is served meanwhile.
+//!
+//! [`on_served`](CacheBuilder::on_served) tells each response how it came about, so that callers can see that it is old.
+//!
+//! # Invalidation
+//!
+//! By key, by [tag](CacheBuilder::tags) and of everything, through the [`CacheHandle`]. A load that began before does not bring the
+//! old answer back: it answers those who already wait for it and is not stored, and whoever calls later loads anew. With a store
+//! elsewhere, a write that is under way while its key is invalidated may be seen until it is undone, for as long as that write and
+//! its removal take. Memory is constant whatever the number of tags; two tags that share one of 4096 slots invalidate together.
+//!
+//! # Stores
+//!
+//! [`MemoryStore`] by default, or any [`Store`]. One that fails, panics or takes longer than
+//! [`store_timeout`](CacheConfig::store_timeout) (50 ms) never fails a call: the call goes on without it. After
+//! [`store_failures`](CacheConfig::store_failures) (5) in a row it is not asked for 1 s, doubled up to 30 s, and then tried with one
+//! operation. Nobody waits for a write.
+//!
+//! # Telemetry
+//!
+//! | metric | label |
+//! |---|---|
+//! | `mainstay_cache_calls_total` | `result`: `hit`, `negative_hit`, `stale`, `miss`, `coalesced`, `uncached`, `refused`, `abandoned` |
+//! | `mainstay_cache_stale_total` | `reason`: `revalidating`, `load_failed`, `cooling_down`, `load_slow`, `limited` |
+//! | `mainstay_cache_loads_total` | `outcome`: `stored`, `not_stored`, `failed`, `abandoned` |
+//! | `mainstay_cache_refreshes_total` | `outcome`: `success`, `failure` |
+//! | `mainstay_cache_errors_total` | `reason`: `failed`, `timeout`, `bypassed`, `panicked` |
+//! | `mainstay_cache_loads_in_flight` | |
+//! | `mainstay_cache_load_duration_seconds` | |
+//!
+//! Events: a load failed, a call found no room for its load, the store failed.
+//!
+//! # Cost
+//!
+//! A hit in memory costs the store's lookup, one clock read, a counter and the clone of the response: no allocation of ours, no lock,
+//! no timer, no task. Responses that are costly to clone are best kept behind an `Arc`. A miss costs two allocations and a task.
+//!
+//! # Requirements
+//!
+//! The inner service is `Clone + Send + 'static`, since loads outlive their callers; the response is `Clone`; the error can carry a
+//! refusal ([`Rejectable`](crate::Rejectable)) and shows itself (`Display`), so that its words can be shared.
 
 mod config;
 mod cooldown;
