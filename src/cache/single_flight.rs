@@ -28,6 +28,8 @@ pub(crate) struct Flights<K, V> {
 struct Table<K, V> {
     /// What a caller may join, by key.
     open: HashMap<K, Arc<Flight<V>>>,
+    /// What nobody joins any more, but may still be told that its key was invalidated.
+    detached: Vec<(K, Arc<Flight<V>>)>,
     /// All that are under way; some of them cannot be joined any more.
     under_way: usize,
 }
@@ -103,7 +105,7 @@ struct Cancelled;
 
 impl<K: Hash + Eq + Clone, V> Flights<K, V> {
     pub(crate) fn new(max: usize) -> Self {
-        Self { max, table: Mutex::new(Table { open: HashMap::new(), under_way: 0 }) }
+        Self { max, table: Mutex::new(Table { open: HashMap::new(), detached: Vec::new(), under_way: 0 }) }
     }
 
     /// Joins the flight of `key`, or opens one.
@@ -131,14 +133,19 @@ impl<K: Hash + Eq + Clone, V> Flights<K, V> {
 
     /// Closes the flight of `key` to new callers; what it loads is not stored.
     pub(crate) fn invalidate(&self, key: &K) {
-        if let Some(flight) = lock(&self.table).open.remove(key) {
+        let mut table = lock(&self.table);
+        if let Some(flight) = table.open.remove(key) {
+            flight.invalidated.store(true, Ordering::SeqCst);
+        }
+        for (_, flight) in table.detached.iter().filter(|(detached, _)| detached == key) {
             flight.invalidated.store(true, Ordering::SeqCst);
         }
     }
 
     /// Closes all flights to new callers. Whether their answers may still be stored is for the versions to say.
     pub(crate) fn detach_all(&self) {
-        let _detached = mem::take(&mut lock(&self.table).open);
+        let table = &mut *lock(&self.table);
+        table.detached.extend(table.open.drain());
     }
 
     /// The number of flights under way.
@@ -353,6 +360,9 @@ impl<K: Hash + Eq, V> Drop for Pilot<K, V> {
             table.under_way -= 1;
             if table.open.get(&self.key).is_some_and(|open| Arc::ptr_eq(open, &self.flight)) {
                 table.open.remove(&self.key);
+            } else if let Some(at) = table.detached.iter().position(|(_, detached)| Arc::ptr_eq(detached, &self.flight))
+            {
+                table.detached.swap_remove(at);
             }
         }
         // Nothing but a cancelled or killed task comes here without having landed.
@@ -478,6 +488,20 @@ mod tests {
             assert!(poll(&mut seat).is_pending());
         }
         assert_eq!(lock(&_pilot.flight.state).wakers.len(), 1);
+    }
+
+    #[test]
+    fn a_detached_flight_still_hears_that_its_key_was_invalidated() {
+        let flights = flights(8);
+        let (pilot, _seat) = lead(&flights, 1);
+        flights.detach_all();
+        let (newer, _seat) = lead(&flights, 1);
+        assert!(!pilot.is_invalidated());
+        flights.invalidate(&1);
+        assert!(pilot.is_invalidated() && newer.is_invalidated());
+        drop((pilot, newer));
+        let table = lock(&flights.table);
+        assert_eq!((table.open.len(), table.detached.len(), table.under_way), (0, 0, 0));
     }
 
     #[test]

@@ -8,6 +8,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 
+#[cfg(feature = "cache")]
+use mainstay::cache::CacheLayer;
 use mainstay::{Rejectable, telemetry::TelemetryLayer};
 use strict::{Strict, TestError};
 use tokio_test::{assert_pending, assert_ready, task};
@@ -77,6 +79,9 @@ macro_rules! contracts {
 
 contracts! {
     telemetry: |inner| TelemetryLayer::new("contract").layer(inner);
+    // What is not cached; the loads of what is are tasks of their own, by the rules in `tests/cache.rs`.
+    #[cfg(feature = "cache")]
+    cache: |inner| CacheLayer::builder("contract").key(|_: &u32| None::<u32>).build().unwrap().layer(inner);
 }
 
 // === the rules ===

@@ -9,6 +9,7 @@ use std::process::{Command, ExitCode};
 use std::task::{Context, Poll, Waker};
 use std::{env, fs, hint, pin, process};
 
+use mainstay::cache::{CacheLayer, Lookup, MemoryStore, Store};
 use tower::{Layer, Service};
 
 /// Immediately ready, as cheap as a service can be.
@@ -45,7 +46,24 @@ type Path = (&'static str, fn(u64));
 const PATHS: &[Path] = &[
     ("bare", |calls| drive(Bare, calls)),
     ("telemetry", |calls| drive(mainstay::telemetry::TelemetryLayer::new("t").layer(Bare), calls)),
+    ("cache, bare store", |calls| {
+        let (_cache, store) = cached();
+        for _ in 0..calls {
+            assert!(matches!(store.get_now(hint::black_box(&7)), Lookup::Known(Some(_))));
+        }
+    }),
+    ("cache, hit", |calls| drive(cached().0, calls)),
 ];
+
+/// A cache that has the answer to everything, and its store.
+fn cached() -> (impl Service<u64, Response = u64, Error: std::fmt::Debug>, MemoryStore<u64, u64>) {
+    let layer = CacheLayer::builder("c").key(|_: &u64| Some(7)).build().expect("valid settings");
+    let store = layer.handle().store().clone();
+    let mut cache = layer.layer(Bare);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    runtime.block_on(cache.call(7)).expect("a load");
+    (cache, store)
+}
 
 /// Enough to fill windows and resolve handles before the calls that count.
 const WARM_UP: u64 = 1_000;
