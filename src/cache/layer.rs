@@ -50,6 +50,33 @@ pub struct CacheLayer<K, V, F, C = DefaultClassifier, St = MemoryStore<K, V>> {
 ///
 /// Start with [`CacheLayer::builder`], say how requests map to keys with [`key`](Self::key), and end with
 /// [`build`](Self::build).
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use mainstay::{BoxError, Outcome, classify_fn};
+/// use mainstay::cache::{CacheLayer, Served};
+///
+/// #[derive(Clone)]
+/// struct Page { status: u16, max_age: Option<Duration>, author: u64, stale: bool }
+///
+/// let layer = CacheLayer::builder("pages")
+///     .key(|path: &String| (!path.starts_with("/private")).then(|| path.clone()))
+///     .classify(classify_fn(|result: Result<&Page, &BoxError>| match result {
+///         Ok(page) if page.status < 400 => Outcome::Success,
+///         Ok(page) if page.status < 500 => Outcome::Refused,
+///         Ok(_) | Err(_) => Outcome::Transient,
+///     }))
+///     .cache_if(|page: &Page| page.status == 200)
+///     .ttl_of(|page| page.max_age)
+///     .negative_ttl(Duration::from_secs(5))
+///     .tags(|_path, page, tags| tags.add(&format!("author:{}", page.author)))
+///     .on_served(|page, served: Served| page.stale = served.is_stale())
+///     .build()?;
+/// layer.handle().invalidate_tag("author:7");
+/// # Ok::<(), mainstay::InvalidConfig>(())
+/// ```
 #[must_use = "a builder does nothing until it is built"]
 pub struct CacheBuilder<K, V, F, C = DefaultClassifier, M = InMemory> {
     name: Name,
