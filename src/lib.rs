@@ -1,4 +1,6 @@
 //! mainstay
+#[cfg(feature = "circuit-breaker")]
+pub mod circuit_breaker;
 mod circuit_state;
 pub mod context;
 mod cores;
@@ -8,6 +10,10 @@ mod name;
 pub mod outcome;
 pub mod telemetry;
 
+#[cfg(feature = "circuit-breaker")]
+pub use circuit_breaker::{
+    CircuitBreaker, CircuitBreakerConfig, CircuitBreakerHandle, CircuitBreakerLayer, CircuitBreakerStatistics,
+};
 pub use circuit_state::CircuitState;
 pub use error::{
     BoxError, CircuitOpen, Error, InvalidConfig, Lift, LiftLayer, LoadFailed, NoEndpoint, NoEndpointReason, Rejectable,

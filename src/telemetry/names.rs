@@ -57,11 +57,21 @@ pub const METRICS: &[Metric] = &[
     counter(CALLS, &["name", "outcome"], "Calls that ended, by what they ended in."),
     counter(REJECTIONS, &["name", "reason"], "Calls that a layer of this crate refused, by reason."),
     histogram(CALL_DURATION, &["name"], "How long calls took to the head of their answer."),
+    counter(
+        CIRCUIT_BREAKER_CALLS,
+        &["name", "outcome"],
+        "Calls that a circuit breaker saw end, by what they ended in.",
+    ),
+    counter(CIRCUIT_BREAKER_TRANSITIONS, &["name", "to"], "Changes of a circuit breaker's state, by the new state."),
+    gauge(CIRCUIT_BREAKER_STATE, &["name", "state"], "1 for the state that a circuit breaker is in, 0 for the others."),
 ];
 
 pub(crate) const CALLS: &str = "mainstay_calls_total";
 pub(crate) const REJECTIONS: &str = "mainstay_rejections_total";
 pub(crate) const CALL_DURATION: &str = "mainstay_call_duration_seconds";
+pub(crate) const CIRCUIT_BREAKER_CALLS: &str = "mainstay_circuit_breaker_calls_total";
+pub(crate) const CIRCUIT_BREAKER_TRANSITIONS: &str = "mainstay_circuit_breaker_transitions_total";
+pub(crate) const CIRCUIT_BREAKER_STATE: &str = "mainstay_circuit_breaker_state";
 
 const fn counter(name: &'static str, labels: &'static [&'static str], description: &'static str) -> Metric {
     Metric { name, kind: MetricKind::Counter, labels, description }
