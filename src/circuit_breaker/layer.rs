@@ -164,6 +164,12 @@ impl<C> CircuitBreakerBuilder<C> {
         self
     }
 
+    /// The settings so far.
+    #[must_use]
+    pub const fn settings(&self) -> &CircuitBreakerConfig {
+        &self.config
+    }
+
     /// Sets [`CircuitBreakerConfig::window`].
     #[must_use]
     pub fn window(mut self, window: Window) -> Self {

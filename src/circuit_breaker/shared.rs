@@ -331,8 +331,7 @@ impl Shared {
         let refuse_until = match machine.refuses_until() {
             None => 0,
             Some(None) => NEVER,
-            // Zero is kept for "does not refuse".
-            Some(Some(until)) => self.nanos_at(until).clamp(1, NEVER - 1),
+            Some(Some(until)) => self.nanos_at(until).min(NEVER - 1),
         };
         store(&self.refuse_until, refuse_until, Ordering::Release);
         store(&self.cause, pack_cause(machine.cause()), Ordering::Relaxed);
