@@ -77,6 +77,8 @@ macro_rules! contracts {
 
 contracts! {
     telemetry: |inner| TelemetryLayer::new("contract").layer(inner);
+    #[cfg(feature = "circuit-breaker")]
+    circuit_breaker: |inner| mainstay::CircuitBreakerLayer::builder("contract").build().unwrap().layer(inner);
 }
 
 // === the rules ===

@@ -7,8 +7,10 @@
 use std::future::{Future, Ready, ready};
 use std::process::{Command, ExitCode};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 use std::{env, fs, hint, pin, process};
 
+use mainstay::circuit_breaker::{CircuitBreakerConfig, CircuitBreakerLayer, SlowCalls, Window};
 use tower::{Layer, Service};
 
 /// Immediately ready, as cheap as a service can be.
@@ -39,12 +41,32 @@ fn drive<S: Service<u64>>(mut service: S, calls: u64) {
     }
 }
 
+/// Calls through a breaker that is closed, or was opened.
+fn breaker(change: impl FnOnce(&mut CircuitBreakerConfig), open: bool, calls: u64) {
+    let mut config = CircuitBreakerConfig::default();
+    change(&mut config);
+    let layer = CircuitBreakerLayer::new("b", config).expect("valid");
+    if open {
+        layer.handle().open_for(Duration::MAX).expect("closed before");
+    }
+    drive(layer.layer(Bare), calls);
+}
+
 type Path = (&'static str, fn(u64));
 
 /// Every path, by name.
 const PATHS: &[Path] = &[
     ("bare", |calls| drive(Bare, calls)),
     ("telemetry", |calls| drive(mainstay::telemetry::TelemetryLayer::new("t").layer(Bare), calls)),
+    ("breaker, count window, closed", |calls| breaker(|_| (), false, calls)),
+    ("breaker, time window, closed", |calls| {
+        breaker(|config| config.window = Window::Time { length: Duration::from_secs(60) }, false, calls);
+    }),
+    ("breaker, slow calls, closed", |calls| {
+        let slow = SlowCalls { longer_than: Duration::from_secs(1), rate: 0.5 };
+        breaker(|config| config.slow_calls = Some(slow), false, calls);
+    }),
+    ("breaker, open", |calls| breaker(|_| (), true, calls)),
 ];
 
 /// Enough to fill windows and resolve handles before the calls that count.
