@@ -75,6 +75,15 @@ impl Breaker {
     /// Admits a call, or counts and tells why not.
     #[inline]
     pub(super) fn admit(&self) -> Result<Ticket, CircuitOpen> {
+        match self.shared.admit_closed(now) {
+            Some(ticket) => Ok(ticket),
+            None => self.admit_otherwise(),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn admit_otherwise(&self) -> Result<Ticket, CircuitOpen> {
         let (result, change) = self.shared.admit(now);
         self.tell(change);
         result.map_err(|refusal| self.rejected(refusal))
@@ -100,6 +109,15 @@ impl Breaker {
     /// The verdict of a finished call.
     #[inline]
     pub(super) fn finished(&self, ticket: Ticket, outcome: Outcome) {
+        if outcome.is_success() && self.shared.absorbs_success(ticket) {
+            self.calls.add(End::Success as usize);
+        } else {
+            self.judged(ticket, outcome);
+        }
+    }
+
+    #[inline(never)]
+    fn judged(&self, ticket: Ticket, outcome: Outcome) {
         if self.shared.is_unrecorded(ticket) {
             return;
         }

@@ -62,7 +62,9 @@ where
     /// Ready at once while the breaker refuses: `call` will say so. Otherwise ready when the inner service is.
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        if let Admits::Nothing { .. } = self.handle.admits() {
+        if !self.handle.breaker().shared.is_closed()
+            && let Admits::Nothing { .. } = self.handle.admits()
+        {
             // The inner service keeps what readiness it has: `call` may use it if the circuit admits a probe by then.
             return Poll::Ready(Ok(()));
         }

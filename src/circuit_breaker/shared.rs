@@ -31,8 +31,14 @@ use crate::outcome::Outcome;
 /// The bit of the stamp which says that a fast success changes nothing but a count.
 const CLEAN: u64 = 0b1000;
 const STATE: u64 = 0b0111;
+/// The code of the closed state.
+const CLOSED: u64 = 0;
 /// `refuse_until` when no end of the refusal is known.
 const NEVER: u64 = u64::MAX;
+/// `slow_nanos` when nobody asks how long a call takes.
+const UNMEASURED: u64 = u64::MAX;
+/// The slot of a ticket that is no probe's.
+const NO_SLOT: u32 = u32::MAX;
 
 /// A breaker's state, shared by everyone who asks it.
 #[derive(Debug)]
@@ -49,8 +55,10 @@ pub(super) struct Shared {
     origin: Instant,
     /// The length of a bucket of the time window; zero without one.
     bucket_nanos: u64,
-    /// The slow threshold, if calls are measured.
-    slow_nanos: Option<u64>,
+    /// Neither a time window nor a slow threshold: a finished call needs no clock.
+    is_untimed: bool,
+    /// The slow threshold; [`UNMEASURED`] without one.
+    slow_nanos: u64,
     locked: Mutex<Locked>,
 }
 
@@ -67,8 +75,8 @@ pub(super) struct Ticket {
     stamp: Stamp,
     /// When it was admitted, in nanoseconds since the origin; zero if nobody needs to know.
     started: u64,
-    /// The slot, if it is a probe.
-    slot: Option<u32>,
+    /// The slot of a probe, or [`NO_SLOT`].
+    slot: u32,
 }
 
 /// Why a call was not admitted.
@@ -123,7 +131,8 @@ impl Shared {
             pending: AtomicU64::new(0),
             origin,
             bucket_nanos,
-            slow_nanos: config.slow_calls.map(|slow| nanos(slow.longer_than)),
+            is_untimed: bucket_nanos == 0 && config.slow_calls.is_none(),
+            slow_nanos: config.slow_calls.map_or(UNMEASURED, |slow| nanos(slow.longer_than).min(UNMEASURED - 1)),
             locked: Mutex::new(Locked { machine: Machine::new(config.clone(), origin), pending_bucket: 0 }),
         };
         shared.publish(&mut lock(&shared.locked));
@@ -136,16 +145,34 @@ impl Shared {
         state_of(self.load())
     }
 
-    /// Admits a call, or refuses it.
+    /// Whether the circuit is closed: what there is to know in most cases.
     #[inline]
+    pub(super) fn is_closed(&self) -> bool {
+        self.load().payload() & STATE == CLOSED
+    }
+
+    /// Admits a call to a closed circuit. `None` when it is not closed; ask [`admit`](Self::admit) then.
+    #[inline]
+    pub(super) fn admit_closed(&self, now: impl Fn() -> Instant) -> Option<Ticket> {
+        let stamp = self.load();
+        if stamp.payload() & STATE != CLOSED {
+            return None;
+        }
+        let started = if self.slow_nanos == UNMEASURED { 0 } else { self.nanos_at(now()) };
+        Some(Ticket { stamp, started, slot: NO_SLOT })
+    }
+
+    /// Admits a call, or refuses it.
+    #[cold]
+    #[inline(never)]
     pub(super) fn admit(&self, now: impl Fn() -> Instant) -> (Result<Ticket, Refusal>, Option<Transition>) {
         let stamp = self.load();
         match state_of(stamp) {
             CircuitState::Closed | CircuitState::Observing => {
-                let started = if self.slow_nanos.is_some() { self.nanos_at(now()) } else { 0 };
-                (Ok(Ticket { stamp, started, slot: None }), None)
+                let started = if self.slow_nanos == UNMEASURED { 0 } else { self.nanos_at(now()) };
+                (Ok(Ticket { stamp, started, slot: NO_SLOT }), None)
             }
-            CircuitState::Disabled => (Ok(Ticket { stamp, started: 0, slot: None }), None),
+            CircuitState::Disabled => (Ok(Ticket { stamp, started: 0, slot: NO_SLOT }), None),
             CircuitState::ForcedOpen => {
                 let refusal = Refusal { state: CircuitState::ForcedOpen, retry_after: None, cause: None };
                 (Err(refusal), None)
@@ -168,8 +195,8 @@ impl Shared {
             let (admission, change) = machine.admit(now);
             let stamp = stamp_of(machine);
             let result = match admission {
-                Admission::Call => Ok(Ticket { stamp, started: self.nanos_at(now), slot: None }),
-                Admission::Probe(slot) => Ok(Ticket { stamp, started: self.nanos_at(now), slot: Some(slot) }),
+                Admission::Call => Ok(Ticket { stamp, started: self.nanos_at(now), slot: NO_SLOT }),
+                Admission::Probe(slot) => Ok(Ticket { stamp, started: self.nanos_at(now), slot }),
                 Admission::Refused => {
                     let retry_after =
                         machine.refuses_until().flatten().map(|until| until.saturating_duration_since(now));
@@ -231,7 +258,13 @@ impl Shared {
     /// Whether the call was running for longer than the slow threshold by `now`.
     #[inline]
     pub(super) fn is_slow(&self, ticket: Ticket, now: impl Fn() -> Instant) -> bool {
-        self.slow_nanos.is_some_and(|limit| self.nanos_at(now()).saturating_sub(ticket.started) > limit)
+        self.slow_nanos != UNMEASURED && self.nanos_at(now()).saturating_sub(ticket.started) > self.slow_nanos
+    }
+
+    /// Whether a success changes nothing here at all: no clock to read, no bucket to count in.
+    #[inline]
+    pub(super) fn absorbs_success(&self, ticket: Ticket) -> bool {
+        self.is_untimed && self.stamp.load(Ordering::Acquire) == ticket.stamp.word() | CLEAN
     }
 
     /// A healthy call that was not slow.
@@ -242,8 +275,8 @@ impl Shared {
         outcome: Outcome,
         now: impl Fn() -> Instant,
     ) -> Option<Transition> {
-        // The generation and the state as they were, and nothing to change by a success.
-        if self.stamp.load(Ordering::Acquire) == ticket.stamp.word() | CLEAN && ticket.slot.is_none() {
+        // The generation and the state as they were, and nothing to change by a success. A half-open circuit is never clean.
+        if self.stamp.load(Ordering::Acquire) == ticket.stamp.word() | CLEAN {
             if self.bucket_nanos == 0 {
                 return None;
             }
@@ -263,14 +296,17 @@ impl Shared {
         }
         let now = now();
         let since = self.origin + Duration::from_nanos(ticket.started);
-        let origin = Origin { generation: ticket.stamp.generation(), probe: ticket.slot.map(|slot| (slot, since)) };
+        let origin = Origin {
+            generation: ticket.stamp.generation(),
+            probe: (ticket.slot != NO_SLOT).then_some((ticket.slot, since)),
+        };
         self.with_machine(now, |machine| machine.record(origin, evidence, now))
     }
 
     /// Whether `ticket` holds a slot that has to be given back.
     #[inline]
     pub(super) fn is_probe(&self, ticket: Ticket) -> bool {
-        ticket.slot.is_some()
+        ticket.slot != NO_SLOT
     }
 
     pub(super) fn transition_to(
@@ -381,7 +417,7 @@ fn stamp_of(machine: &Machine) -> Stamp {
 
 fn code(state: CircuitState) -> u64 {
     match state {
-        CircuitState::Closed => 0,
+        CircuitState::Closed => CLOSED,
         CircuitState::Open => 1,
         CircuitState::HalfOpen => 2,
         CircuitState::ForcedOpen => 3,
@@ -393,7 +429,7 @@ fn code(state: CircuitState) -> u64 {
 #[inline]
 fn state_of(stamp: Stamp) -> CircuitState {
     match stamp.payload() & STATE {
-        0 => CircuitState::Closed,
+        CLOSED => CircuitState::Closed,
         1 => CircuitState::Open,
         2 => CircuitState::HalfOpen,
         3 => CircuitState::ForcedOpen,
