@@ -468,3 +468,149 @@ fn unpack_cause(packed: u64) -> Option<Outcome> {
         _ => Outcome::Ignored,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use proptest::prelude::*;
+
+    use super::super::config::{OpenTime, ProbeRule, SlowCalls};
+    use super::super::state::Healthy;
+    use super::*;
+
+    /// One step of a single thread.
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Admit,
+        /// A verdict of the call admitted this many calls ago, if it has none yet.
+        Verdict(usize, Option<Healthy>),
+        Wait(u64),
+        Go(CircuitState),
+        Reset,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let health = prop_oneof![8 => Just(Some(Healthy::Yes)), 4 => Just(Some(Healthy::No)), 1 => Just(None)];
+        prop_oneof![
+            20 => Just(Step::Admit),
+            20 => (0_usize..4, health).prop_map(|(ago, health)| Step::Verdict(ago, health)),
+            6 => (0_u64..3_000).prop_map(Step::Wait),
+            1 => prop::sample::select(CircuitState::ALL.to_vec()).prop_map(Step::Go),
+            1 => Just(Step::Reset),
+        ]
+    }
+
+    fn config() -> impl Strategy<Value = CircuitBreakerConfig> {
+        let window = prop_oneof![
+            (1_u32..20).prop_map(|calls| Window::Count { calls }),
+            (10_u64..5_000).prop_map(|millis| Window::Time { length: Duration::from_millis(millis) }),
+        ];
+        let rule = prop_oneof![Just(ProbeRule::Rate), (1_u32..4).prop_map(ProbeRule::ConsecutiveSuccesses)];
+        (window, rule, 1_u32..4, prop::option::of(1_u32..5), any::<bool>()).prop_map(
+            |(window, probe_rule, probes, consecutive_failures, timed)| {
+                let slow = SlowCalls { longer_than: Duration::from_millis(500), rate: 0.5 };
+                CircuitBreakerConfig {
+                    window,
+                    probe_rule,
+                    probes,
+                    consecutive_failures,
+                    slow_calls: timed.then_some(slow),
+                    minimum_calls: 1,
+                    open_time: OpenTime::Constant(Duration::from_millis(700)),
+                    probe_deadline: Duration::from_millis(900),
+                    ..CircuitBreakerConfig::default()
+                }
+            },
+        )
+    }
+
+    proptest! {
+        /// Whatever the front answers without the lock, the machine alone would have answered too.
+        #[test]
+        fn the_front_agrees_with_the_machine(config in config(), steps in prop::collection::vec(step(), 0..200)) {
+            #[allow(clippy::disallowed_methods, reason = "an origin to count from")]
+            let origin = Instant::now();
+            let clock = Cell::new(origin);
+            let now = || clock.get();
+            let shared = Shared::new(&config, origin);
+            let mut machine = Machine::new(config.clone(), origin);
+            let mut running: Vec<(Ticket, Origin, Instant)> = Vec::new();
+            for step in steps {
+                match step {
+                    Step::Admit => {
+                        let front = shared.admit_closed(now).map_or_else(|| shared.admit(now), |it| (Ok(it), None));
+                        let (admission, change) = machine.admit(now());
+                        prop_assert_eq!(front.1, change);
+                        let probe = match admission {
+                            Admission::Call => None,
+                            Admission::Probe(slot) => Some((slot, now())),
+                            Admission::Refused => {
+                                let refusal = front.0.err();
+                                let until = machine.refuses_until().flatten();
+                                let left = until.map(|until| until.saturating_duration_since(now()));
+                                prop_assert_eq!(refusal.map(|it| (it.state, it.retry_after)), Some((machine.state(), left)));
+                                continue;
+                            }
+                        };
+                        let ticket = front.0.expect("the machine admitted it");
+                        prop_assert_eq!(shared.is_probe(ticket), probe.is_some());
+                        running.push((ticket, Origin { generation: machine.generation(), probe }, now()));
+                    }
+                    Step::Verdict(ago, health) => {
+                        let Some(index) = running.len().checked_sub(ago + 1) else { continue };
+                        let (ticket, origin, began) = running.remove(index);
+                        if shared.is_unrecorded(ticket) {
+                            continue;
+                        }
+                        let limit = config.slow_calls.map_or(Duration::MAX, |slow| slow.longer_than);
+                        let slow = health.is_some() && now() - began > limit;
+                        prop_assert_eq!(health.is_some() && shared.is_slow(ticket, now), slow);
+                        let outcome = if health == Some(Healthy::No) { Outcome::Transient } else { Outcome::Success };
+                        let evidence = Evidence { health, slow, outcome };
+                        let change = match health {
+                            Some(Healthy::Yes) if !slow && shared.absorbs_success(ticket) => None,
+                            Some(Healthy::Yes) if !slow => shared.record_success(ticket, outcome, now),
+                            _ => shared.record(ticket, evidence, now),
+                        };
+                        prop_assert_eq!(change, machine.record(origin, evidence, now()));
+                    }
+                    Step::Wait(millis) => clock.set(now() + Duration::from_millis(millis)),
+                    Step::Go(state) => {
+                        let change = shared.transition_to(state, None, now());
+                        prop_assert_eq!(change, machine.transition_to(state, None, now()));
+                    }
+                    Step::Reset => prop_assert_eq!(shared.reset(now()), machine.reset(now())),
+                }
+                prop_assert_eq!(shared.state(), machine.state());
+            }
+            let counts = shared.with_machine(now(), |inner| (inner.counts(now()), inner.consecutive_failures()));
+            prop_assert_eq!(counts, (machine.counts(now()), machine.consecutive_failures()));
+        }
+    }
+
+    #[test]
+    fn causes_survive_being_packed() {
+        let causes = [
+            None,
+            Some(Outcome::Success),
+            Some(Outcome::Refused),
+            Some(Outcome::Transient),
+            Some(Outcome::Permanent),
+            Some(Outcome::Throttled { retry_after: None }),
+            Some(Outcome::Throttled { retry_after: Some(Duration::ZERO) }),
+            Some(Outcome::throttled(Duration::from_secs(3600))),
+            Some(Outcome::DependencyFailed),
+            Some(Outcome::Ignored),
+        ];
+        for cause in causes {
+            assert_eq!(unpack_cause(pack_cause(cause)), cause);
+        }
+    }
+
+    #[test]
+    fn a_breaker_is_small_whatever_it_has_seen() {
+        assert!(size_of::<Shared>() <= 640, "{}", size_of::<Shared>());
+        assert!(size_of::<Ticket>() <= 24);
+    }
+}
