@@ -78,6 +78,7 @@ impl Permit {
 
     /// A panic came out of the call.
     #[cold]
+    #[inline(never)]
     pub(super) fn panicked(&mut self) {
         if let Some(breaker) = self.breaker.take() {
             breaker.panicked(self.ticket);
@@ -89,9 +90,16 @@ impl Drop for Permit {
     #[inline]
     fn drop(&mut self) {
         if let Some(breaker) = self.breaker.take() {
-            breaker.abandoned(self.ticket);
+            abandon(breaker, self.ticket);
         }
     }
+}
+
+/// Out of the way of permits that have had their verdict.
+#[cold]
+#[inline(never)]
+fn abandon(breaker: Arc<Breaker>, ticket: Ticket) {
+    breaker.abandoned(ticket);
 }
 
 impl fmt::Debug for Permit {

@@ -59,7 +59,7 @@ async fn forced_open_has_no_end_scenario_14() {
 
 #[tokio::test(start_paused = true)]
 async fn transitions_that_make_no_sense_are_errors_scenario_15() {
-    use CircuitState::{Closed, Disabled, ForcedOpen, HalfOpen, Observing, Open};
+    use CircuitState::{Closed, Disabled, HalfOpen, Observing, Open};
     let illegal =
         [(Closed, HalfOpen), (Disabled, HalfOpen), (Observing, HalfOpen), (Disabled, Open), (Observing, Open)];
     for from in CircuitState::ALL {
