@@ -68,20 +68,9 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
             StateProj::Admitted { inner, permit, classifier } => {
-                // The classifier is within the guard: the call is over, and a permit that its panic dropped later would
-                // say that the caller had left.
-                let (result, outcome) = {
-                    let polled = on_unwind(
-                        || permit.panicked(),
-                        || {
-                            inner.poll(cx).map(|result| {
-                                let outcome = judge(classifier, result.as_ref());
-                                (result, outcome)
-                            })
-                        },
-                    );
-                    ready!(polled)
-                };
+                let result = ready!(on_unwind(|| permit.panicked(), || inner.poll(cx)));
+                // The call is over: a permit that the classifier's panic dropped would say that the caller had left.
+                let outcome = on_unwind(|| permit.panicked(), || judge(classifier, result.as_ref()));
                 permit.finish(outcome);
                 Poll::Ready(result)
             }
