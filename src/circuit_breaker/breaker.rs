@@ -109,7 +109,7 @@ impl Breaker {
     /// The verdict of a finished call.
     #[inline]
     pub(super) fn finished(&self, ticket: Ticket, outcome: Outcome) {
-        if outcome.is_success() && self.shared.absorbs_success(ticket) {
+        if outcome.is_success() && self.shared.absorbs(ticket, now) {
             self.calls.add(End::Success as usize);
         } else {
             self.judged(ticket, outcome);
@@ -131,7 +131,7 @@ impl Breaker {
         self.calls.add(end as usize);
         let slow = health.is_some() && self.shared.is_slow(ticket, now);
         self.tell(match health {
-            Some(Healthy::Yes) if !slow => self.shared.record_success(ticket, outcome, now),
+            Some(Healthy::Yes) if !outcome.is_success() && self.shared.absorbs(ticket, now) => None,
             None if !self.shared.is_probe(ticket) => None,
             _ => self.shared.record(ticket, Evidence { health, slow, outcome }, now),
         });

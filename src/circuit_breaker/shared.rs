@@ -37,6 +37,10 @@ const CLOSED: u64 = 0;
 const NEVER: u64 = u64::MAX;
 /// `slow_nanos` when nobody asks how long a call takes.
 const UNMEASURED: u64 = u64::MAX;
+/// `pending` while the holder of the lock has it; its number admits no more.
+const BUSY: u64 = u64::MAX;
+/// The highest number in `pending`.
+const MOST_PENDING: u64 = 0xffff_fffe;
 /// The slot of a ticket that is no probe's.
 const NO_SLOT: u32 = u32::MAX;
 
@@ -128,7 +132,7 @@ impl Shared {
             stamp: AtomicU64::new(0),
             refuse_until: AtomicU64::new(0),
             cause: AtomicU64::new(0),
-            pending: AtomicU64::new(0),
+            pending: AtomicU64::new(BUSY),
             origin,
             bucket_nanos,
             is_untimed: bucket_nanos == 0 && config.slow_calls.is_none(),
@@ -261,33 +265,25 @@ impl Shared {
         self.slow_nanos != UNMEASURED && self.nanos_at(now()).saturating_sub(ticket.started) > self.slow_nanos
     }
 
-    /// Whether a success changes nothing here at all: no clock to read, no bucket to count in.
+    /// Takes a healthy call that changes nothing but a number, if it is one: nothing is wrong so far, and it was not slow.
+    /// `false` when it has to be [recorded](Self::record).
     #[inline]
-    pub(super) fn absorbs_success(&self, ticket: Ticket) -> bool {
-        self.is_untimed && self.stamp.load(Ordering::Acquire) == ticket.stamp.word() | CLEAN
-    }
-
-    /// A healthy call that was not slow.
-    #[inline]
-    pub(super) fn record_success(
-        &self,
-        ticket: Ticket,
-        outcome: Outcome,
-        now: impl Fn() -> Instant,
-    ) -> Option<Transition> {
-        // The generation and the state as they were, and nothing to change by a success. A half-open circuit is never clean.
-        if self.stamp.load(Ordering::Acquire) == ticket.stamp.word() | CLEAN {
-            if self.bucket_nanos == 0 {
-                return None;
-            }
-            if self.count_pending(ticket.stamp.generation(), now()) {
-                return None;
-            }
+    pub(super) fn absorbs(&self, ticket: Ticket, now: impl Fn() -> Instant) -> bool {
+        // The generation and the state as they were. A half-open circuit is never clean.
+        if self.stamp.load(Ordering::Acquire) != ticket.stamp.word() | CLEAN {
+            return false;
         }
-        self.record(ticket, Evidence { health: Some(super::state::Healthy::Yes), slow: false, outcome }, now)
+        self.is_untimed || self.absorbs_timed(ticket, self.nanos_at(now()))
     }
 
-    /// Any other verdict.
+    #[inline]
+    fn absorbs_timed(&self, ticket: Ticket, ended: u64) -> bool {
+        // Nothing is longer than `UNMEASURED`.
+        ended.saturating_sub(ticket.started) <= self.slow_nanos
+            && (self.bucket_nanos == 0 || self.count_pending(ticket.stamp.generation(), ended / self.bucket_nanos))
+    }
+
+    /// A verdict.
     #[cold]
     pub(super) fn record(&self, ticket: Ticket, evidence: Evidence, now: impl Fn() -> Instant) -> Option<Transition> {
         // A straggler needs no lock: generations only grow.
@@ -333,12 +329,12 @@ impl Shared {
 
     /// Adds a success to `pending`, if that counts for this generation and bucket.
     #[inline]
-    fn count_pending(&self, generation: u64, now: Instant) -> bool {
-        let tag = tag(generation, self.nanos_at(now) / self.bucket_nanos);
+    fn count_pending(&self, generation: u64, bucket: u64) -> bool {
+        let tag = tag(generation, bucket);
         let mut pending = self.pending.load(Ordering::Relaxed);
         loop {
             // A number about to reach the tag goes to the window first.
-            if pending >> 32 != tag || pending & 0xffff_ffff == 0xffff_ffff {
+            if pending >> 32 != tag || pending & 0xffff_ffff >= MOST_PENDING {
                 return false;
             }
             match self.pending.compare_exchange_weak(pending, pending + 1, Ordering::AcqRel, Ordering::Relaxed) {
@@ -353,7 +349,8 @@ impl Shared {
         if self.bucket_nanos == 0 {
             return;
         }
-        let successes = self.pending.swap(0, Ordering::AcqRel) as u32;
+        let pending = self.pending.swap(BUSY, Ordering::AcqRel);
+        let successes = if pending == BUSY { 0 } else { pending as u32 };
         let bucket = locked.pending_bucket;
         if let Some(window) = locked.machine.time_window() {
             window.add_successes(bucket, successes);
@@ -568,11 +565,8 @@ mod tests {
                         prop_assert_eq!(health.is_some() && shared.is_slow(ticket, now), slow);
                         let outcome = if health == Some(Healthy::No) { Outcome::Transient } else { Outcome::Success };
                         let evidence = Evidence { health, slow, outcome };
-                        let change = match health {
-                            Some(Healthy::Yes) if !slow && shared.absorbs_success(ticket) => None,
-                            Some(Healthy::Yes) if !slow => shared.record_success(ticket, outcome, now),
-                            _ => shared.record(ticket, evidence, now),
-                        };
+                        let absorbed = health == Some(Healthy::Yes) && shared.absorbs(ticket, now);
+                        let change = if absorbed { None } else { shared.record(ticket, evidence, now) };
                         prop_assert_eq!(change, machine.record(origin, evidence, now()));
                     }
                     Step::Wait(millis) => clock.set(now() + Duration::from_millis(millis)),
