@@ -1,4 +1,5 @@
 //! mainstay
+pub mod backoff;
 mod circuit_state;
 pub mod context;
 mod cores;
