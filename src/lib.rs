@@ -1,5 +1,6 @@
 //! mainstay
 pub mod backoff;
+pub mod budget;
 mod circuit_state;
 pub mod context;
 mod cores;
