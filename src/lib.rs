@@ -9,6 +9,10 @@ mod macros;
 mod name;
 pub mod outcome;
 pub mod telemetry;
+#[cfg(feature = "timeout")]
+pub mod timeout;
+#[cfg(any(feature = "retry", feature = "timeout"))]
+mod timer;
 
 pub use circuit_state::CircuitState;
 pub use error::{
@@ -17,3 +21,5 @@ pub use error::{
 };
 pub use name::Name;
 pub use outcome::{Classify, DefaultClassifier, Health, Outcome, RetryHint, classify_fn, judge};
+#[cfg(feature = "timeout")]
+pub use timeout::{Timeout, TimeoutLayer};

@@ -38,7 +38,7 @@ pub mod event;
 mod future;
 mod instruments;
 mod layer;
-mod names;
+pub(crate) mod names;
 mod service;
 #[cfg(feature = "tracing")]
 mod tracing;

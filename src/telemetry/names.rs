@@ -57,11 +57,21 @@ pub const METRICS: &[Metric] = &[
     counter(CALLS, &["name", "outcome"], "Calls that ended, by what they ended in."),
     counter(REJECTIONS, &["name", "reason"], "Calls that a layer of this crate refused, by reason."),
     histogram(CALL_DURATION, &["name"], "How long calls took to the head of their answer."),
+    counter(RETRY_CALLS, &["name", "outcome"], "Calls through a retry, by how they ended."),
+    counter(RETRY_ATTEMPTS, &["name", "kind"], "Attempts: first ones, and retries."),
+    counter(TIMEOUTS, &["name", "cause"], "Calls that a timeout cut off or did not send, by cause."),
 ];
 
 pub(crate) const CALLS: &str = "mainstay_calls_total";
 pub(crate) const REJECTIONS: &str = "mainstay_rejections_total";
 pub(crate) const CALL_DURATION: &str = "mainstay_call_duration_seconds";
+
+#[allow(dead_code, reason = "used with the feature `retry`")]
+pub(crate) const RETRY_CALLS: &str = "mainstay_retry_calls_total";
+#[allow(dead_code, reason = "used with the feature `retry`")]
+pub(crate) const RETRY_ATTEMPTS: &str = "mainstay_retry_attempts_total";
+#[allow(dead_code, reason = "used with the feature `timeout`")]
+pub(crate) const TIMEOUTS: &str = "mainstay_timeouts_total";
 
 const fn counter(name: &'static str, labels: &'static [&'static str], description: &'static str) -> Metric {
     Metric { name, kind: MetricKind::Counter, labels, description }
