@@ -8,6 +8,8 @@ pub mod error;
 mod macros;
 mod name;
 pub mod outcome;
+#[cfg(feature = "retry")]
+pub mod retry;
 pub mod telemetry;
 #[cfg(feature = "timeout")]
 pub mod timeout;
@@ -21,5 +23,7 @@ pub use error::{
 };
 pub use name::Name;
 pub use outcome::{Classify, DefaultClassifier, Health, Outcome, RetryHint, classify_fn, judge};
+#[cfg(feature = "retry")]
+pub use retry::{Retry, RetryLayer};
 #[cfg(feature = "timeout")]
 pub use timeout::{Timeout, TimeoutLayer};

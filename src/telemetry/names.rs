@@ -58,7 +58,7 @@ pub const METRICS: &[Metric] = &[
     counter(REJECTIONS, &["name", "reason"], "Calls that a layer of this crate refused, by reason."),
     histogram(CALL_DURATION, &["name"], "How long calls took to the head of their answer."),
     counter(RETRY_CALLS, &["name", "outcome"], "Calls through a retry, by how they ended."),
-    counter(RETRY_ATTEMPTS, &["name", "kind"], "Attempts: first ones, and retries."),
+    counter(RETRIES, &["name", "cause"], "Attempts beyond the first, by what caused them."),
     counter(TIMEOUTS, &["name", "cause"], "Calls that a timeout cut off or did not send, by cause."),
 ];
 
@@ -69,7 +69,7 @@ pub(crate) const CALL_DURATION: &str = "mainstay_call_duration_seconds";
 #[allow(dead_code, reason = "used with the feature `retry`")]
 pub(crate) const RETRY_CALLS: &str = "mainstay_retry_calls_total";
 #[allow(dead_code, reason = "used with the feature `retry`")]
-pub(crate) const RETRY_ATTEMPTS: &str = "mainstay_retry_attempts_total";
+pub(crate) const RETRIES: &str = "mainstay_retries_total";
 #[allow(dead_code, reason = "used with the feature `timeout`")]
 pub(crate) const TIMEOUTS: &str = "mainstay_timeouts_total";
 
