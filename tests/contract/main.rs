@@ -77,6 +77,19 @@ macro_rules! contracts {
 
 contracts! {
     telemetry: |inner| TelemetryLayer::new("contract").layer(inner);
+    #[cfg(feature = "retry")]
+    retry: |inner| {
+        let config = mainstay::retry::RetryConfig::default();
+        mainstay::RetryLayer::new("contract", config).unwrap().layer(inner)
+    };
+    #[cfg(feature = "timeout")]
+    timeout_of_an_attempt: |inner| {
+        mainstay::TimeoutLayer::attempt("contract", std::time::Duration::from_secs(1)).unwrap().layer(inner)
+    };
+    #[cfg(feature = "timeout")]
+    timeout_in_total: |inner| {
+        mainstay::TimeoutLayer::total("contract", std::time::Duration::from_secs(1)).unwrap().layer(inner)
+    };
 }
 
 // === the rules ===
