@@ -9,7 +9,7 @@ use std::time::Duration;
 use mainstay::backoff::BackoffConfig;
 use mainstay::telemetry::Event;
 use mainstay::{BoxError, Outcome, RetryLayer, classify_fn, context};
-use tower::{Layer, ServiceExt, service_fn};
+use tower::{Layer, service_fn};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), BoxError> {

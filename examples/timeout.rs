@@ -8,7 +8,7 @@ use mainstay::telemetry::Event;
 use mainstay::timeout::TimeoutConfig;
 use mainstay::{BoxError, Rejectable, TimeoutLayer, context};
 use tokio::time::{Instant, sleep};
-use tower::{ServiceBuilder, ServiceExt, service_fn};
+use tower::{ServiceBuilder, service_fn};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), BoxError> {
