@@ -1,4 +1,6 @@
 //! mainstay
+pub mod backoff;
+pub mod budget;
 #[cfg(feature = "circuit-breaker")]
 pub mod circuit_breaker;
 mod circuit_state;
@@ -8,7 +10,13 @@ pub mod error;
 mod macros;
 mod name;
 pub mod outcome;
+#[cfg(feature = "retry")]
+pub mod retry;
 pub mod telemetry;
+#[cfg(feature = "timeout")]
+pub mod timeout;
+#[cfg(any(feature = "retry", feature = "timeout"))]
+mod timer;
 
 #[cfg(feature = "circuit-breaker")]
 pub use circuit_breaker::{
@@ -21,3 +29,7 @@ pub use error::{
 };
 pub use name::Name;
 pub use outcome::{Classify, DefaultClassifier, Health, Outcome, RetryHint, classify_fn, judge};
+#[cfg(feature = "retry")]
+pub use retry::{Retry, RetryLayer};
+#[cfg(feature = "timeout")]
+pub use timeout::{Timeout, TimeoutLayer};

@@ -64,6 +64,9 @@ pub const METRICS: &[Metric] = &[
     ),
     counter(CIRCUIT_BREAKER_TRANSITIONS, &["name", "to"], "Changes of a circuit breaker's state, by the new state."),
     gauge(CIRCUIT_BREAKER_STATE, &["name", "state"], "1 for the state that a circuit breaker is in, 0 for the others."),
+    counter(RETRY_CALLS, &["name", "outcome"], "Calls through a retry, by how they ended."),
+    counter(RETRIES, &["name", "cause"], "Attempts beyond the first, by what caused them."),
+    counter(TIMEOUTS, &["name", "cause"], "Calls that a timeout cut off or did not send, by cause."),
 ];
 
 pub(crate) const CALLS: &str = "mainstay_calls_total";
@@ -72,6 +75,13 @@ pub(crate) const CALL_DURATION: &str = "mainstay_call_duration_seconds";
 pub(crate) const CIRCUIT_BREAKER_CALLS: &str = "mainstay_circuit_breaker_calls_total";
 pub(crate) const CIRCUIT_BREAKER_TRANSITIONS: &str = "mainstay_circuit_breaker_transitions_total";
 pub(crate) const CIRCUIT_BREAKER_STATE: &str = "mainstay_circuit_breaker_state";
+
+#[allow(dead_code, reason = "used with the feature `retry`")]
+pub(crate) const RETRY_CALLS: &str = "mainstay_retry_calls_total";
+#[allow(dead_code, reason = "used with the feature `retry`")]
+pub(crate) const RETRIES: &str = "mainstay_retries_total";
+#[allow(dead_code, reason = "used with the feature `timeout`")]
+pub(crate) const TIMEOUTS: &str = "mainstay_timeouts_total";
 
 const fn counter(name: &'static str, labels: &'static [&'static str], description: &'static str) -> Metric {
     Metric { name, kind: MetricKind::Counter, labels, description }

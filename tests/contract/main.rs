@@ -79,6 +79,19 @@ contracts! {
     telemetry: |inner| TelemetryLayer::new("contract").layer(inner);
     #[cfg(feature = "circuit-breaker")]
     circuit_breaker: |inner| mainstay::CircuitBreakerLayer::builder("contract").build().unwrap().layer(inner);
+    #[cfg(feature = "retry")]
+    retry: |inner| {
+        let config = mainstay::retry::RetryConfig::default();
+        mainstay::RetryLayer::new("contract", config).unwrap().layer(inner)
+    };
+    #[cfg(feature = "timeout")]
+    timeout_of_an_attempt: |inner| {
+        mainstay::TimeoutLayer::attempt("contract", std::time::Duration::from_secs(1)).unwrap().layer(inner)
+    };
+    #[cfg(feature = "timeout")]
+    timeout_in_total: |inner| {
+        mainstay::TimeoutLayer::total("contract", std::time::Duration::from_secs(1)).unwrap().layer(inner)
+    };
 }
 
 // === the rules ===

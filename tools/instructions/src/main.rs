@@ -54,9 +54,46 @@ fn breaker(change: impl FnOnce(&mut CircuitBreakerConfig), open: bool, calls: u6
 
 type Path = (&'static str, fn(u64));
 
+/// Fails each first attempt, by which the retry's own number of the attempt tells them apart.
+#[derive(Clone)]
+struct FailsOnce;
+
+impl Service<u64> for FailsOnce {
+    type Response = u64;
+    type Error = mainstay::Error<()>;
+    type Future = Ready<Result<u64, Self::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: u64) -> Self::Future {
+        let failed = mainstay::context::current().attempt() == 1;
+        ready(if failed { Err(mainstay::Error::Service(())) } else { Ok(hint::black_box(request)) })
+    }
+}
+
+/// Retries at once, with a budget that lets all of them through.
+fn retry_at_once() -> mainstay::RetryLayer {
+    let mut budget = mainstay::budget::BudgetConfig::default();
+    budget.ratio = 1.0;
+    let builder = mainstay::RetryLayer::builder("r").backoff(mainstay::backoff::BackoffConfig::none());
+    builder.budget(mainstay::budget::Budget::new(budget).expect("valid")).build().expect("valid")
+}
+
 /// Every path, by name.
 const PATHS: &[Path] = &[
     ("bare", |calls| drive(Bare, calls)),
+    ("retry", |calls| drive(retry_at_once().layer(Bare), calls)),
+    ("retry, one failure, no delay", |calls| drive(retry_at_once().layer(FailsOnce), calls)),
+    ("timeout of an attempt", |calls| {
+        let second = std::time::Duration::from_secs(1);
+        drive(mainstay::TimeoutLayer::attempt("t", second).expect("valid").layer(Bare), calls);
+    }),
+    ("timeout in total", |calls| {
+        let second = std::time::Duration::from_secs(1);
+        drive(mainstay::TimeoutLayer::total("t", second).expect("valid").layer(Bare), calls);
+    }),
     ("telemetry", |calls| drive(mainstay::telemetry::TelemetryLayer::new("t").layer(Bare), calls)),
     ("breaker, count window, closed", |calls| breaker(|_| (), false, calls)),
     ("breaker, time window, closed", |calls| {
