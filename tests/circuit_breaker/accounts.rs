@@ -161,3 +161,59 @@ fn no_failure_is_lost_or_doubled_in_a_window() {
     let now = breaker.statistics();
     assert_eq!((now.window_calls, now.window_failures), (16_000, 4_000));
 }
+
+#[cfg(feature = "metrics")]
+#[tokio::test(start_paused = true)]
+async fn one_gauge_is_up_at_a_time_and_counters_tell_what_the_statistics_tell() {
+    use std::collections::BTreeMap;
+
+    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    let breaker = consecutive(2).build_handle().unwrap();
+    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+    let mut look = || {
+        let mut up = Vec::new();
+        for (key, _, _, value) in snapshotter.snapshot().into_vec() {
+            let labels: Vec<_> = key.key().labels().map(metrics::Label::value).collect();
+            assert_eq!(labels[0], "test");
+            match value {
+                DebugValue::Gauge(level) if level.0 > 0.0 => up.push(labels[1].to_owned()),
+                // A snapshot takes what was counted since the last.
+                DebugValue::Counter(count) => {
+                    *counts.entry(format!("{} {}", key.key().name(), labels[1])).or_default() += count;
+                }
+                _ => {}
+            }
+        }
+        assert_eq!(up, [breaker.state().as_str()]);
+    };
+    look();
+    run(&breaker, "SRF");
+    breaker.observe();
+    look();
+    breaker.close();
+    run(&breaker, "AFF");
+    look();
+    assert!(breaker.try_acquire().is_err());
+    advance(secs(5)).await;
+    run(&breaker, "S");
+    look();
+    counts.retain(|_, count| *count > 0);
+    let calls = |end: &str| format!("mainstay_circuit_breaker_calls_total {end}");
+    let entered = |state: &str| format!("mainstay_circuit_breaker_transitions_total {state}");
+    let expected = [
+        (calls("success"), 2),
+        (calls("refused"), 1),
+        (calls("failure"), 3),
+        (calls("rejected"), 1),
+        (calls("abandoned"), 1),
+        (entered("observing"), 1),
+        (entered("closed"), 1),
+        (entered("open"), 1),
+        (entered("half_open"), 1),
+    ];
+    assert_eq!(counts, BTreeMap::from(expected));
+}
