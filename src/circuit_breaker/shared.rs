@@ -5,7 +5,7 @@
 //! * **Admission** in every state but half-open, and a refusal in every state. One load of [`Stamp`] says which state it is;
 //!   open and half-open circuits have the time until which they refuse in an atomic beside it.
 //! * **A success that changes nothing.** While the stamp has the bit [`CLEAN`], no failure and no slow call is in the window
-//!   and none precedes. On a full count window one more success is then the same window, so that two loads are all there is
+//!   and none precedes. On a full count window one more success is then the same window, so that one load is all there is
 //!   to do. On a time window it adds one to the current bucket: that is done in the atomic `pending`, which carries the
 //!   generation and the bucket it belongs to, and which the next holder of the lock adds to the window.
 //!
