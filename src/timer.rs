@@ -46,6 +46,7 @@ impl Cutoff {
         }
     }
 
+    #[allow(dead_code, reason = "used by the families, each behind its feature")]
     pub(crate) fn has_passed(&self, now: Instant) -> bool {
         self.at.is_some_and(|at| at <= now)
     }

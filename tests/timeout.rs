@@ -122,7 +122,7 @@ async fn an_inner_future_that_spends_all_of_the_cooperative_budget_cannot_outliv
             async move {
                 // Never waits for anything but its turn; time goes on by its own doing.
                 loop {
-                    if polls.fetch_add(1, Relaxed) % 128 == 0 {
+                    if polls.fetch_add(1, Relaxed).is_multiple_of(128) {
                         advance(millis(10)).await;
                     }
                     tokio::task::consume_budget().await;

@@ -16,7 +16,7 @@ use super::{GiveUpReason, RequestPolicy};
 use crate::backoff::Progress;
 use crate::context::{self, AttemptScope, InScope};
 use crate::error::{Rejectable, Rejected};
-use crate::outcome::Classify;
+use crate::outcome::{Classify, Outcome, RetryHint, judge};
 use crate::timer::{Cutoff, Timer};
 
 pin_project! {
@@ -121,8 +121,8 @@ where
 {
     /// Looks at what an attempt ended in. Returns it if it is final.
     #[inline]
-    fn judge(self: Pin<&mut Self>, result: Result<S::Response, S::Error>) -> Option<Result<S::Response, S::Error>> {
-        let mut this = self.project();
+    fn judge(mut self: Pin<&mut Self>, result: Result<S::Response, S::Error>) -> Option<Result<S::Response, S::Error>> {
+        let this = self.as_mut().project();
         let (outcome, hint, sent) = match result.as_ref().err().and_then(Rejectable::as_rejected) {
             Some(rejected) => (rejected.outcome(), rejected.retry(), rejected.was_sent()),
             None => {
@@ -138,7 +138,25 @@ where
             core.budget.refund();
         }
         this.call.paid = false;
+        if hint == RetryHint::No {
+            *this.stage = Stage::Done;
+            core.record_return(outcome);
+            return Some(result);
+        }
+        self.follow(result, outcome, hint, sent)
+    }
 
+    /// Decides what follows an attempt that another might help. Returns the result if none does.
+    #[cold]
+    fn follow(
+        self: Pin<&mut Self>,
+        result: Result<S::Response, S::Error>,
+        outcome: Outcome,
+        hint: RetryHint,
+        sent: bool,
+    ) -> Option<Result<S::Response, S::Error>> {
+        let mut this = self.project();
+        let core = &this.shared.core;
         let attempt = this.attempt.scope().0.number;
         let ended = Ended {
             attempt,
@@ -149,15 +167,10 @@ where
             has_copy: this.request.is_some(),
             inner_gave_up: this.attempt.scope().0.gave_up && !core.config().retry_after_inner_gave_up,
         };
-        let deadline = || context::current().deadline().map(Instant::into_std);
-        let now = Instant::now;
-        let decision = if hint == crate::outcome::RetryHint::No {
-            Decision::Return
-        } else {
-            let delay = || core.next_delay(this.progress);
-            decide(ended, core.config().max_retry_after, deadline(), || now().into_std(), delay)
-        };
-        let decision = match decision {
+        let now = Instant::now();
+        let deadline = context::current().deadline().map(Instant::into_std);
+        let delay = || core.next_delay(this.progress);
+        let decision = match decide(ended, core.config().max_retry_after, deadline, now.into_std(), delay) {
             // Only what comes on top of a call that was sent is extra.
             Decision::Retry(_) if this.call.sent && !core.budget.try_withdraw() => {
                 Decision::GiveUp(GiveUpReason::Budget)
@@ -187,7 +200,7 @@ where
                 scope.0.number = attempt.saturating_add(1);
                 scope.0.gave_up = false;
                 // A zero delay, and one beyond the end of time (which no callee asks for), need no timer.
-                *this.stage = match now().checked_add(delay) {
+                *this.stage = match now.checked_add(delay) {
                     Some(until) if !delay.is_zero() => Stage::Delayed(until),
                     _ => Stage::Readying,
                 };
@@ -219,7 +232,7 @@ where
                 core.budget.refund();
             }
             *this.stage = Stage::Done;
-            let outcome = crate::outcome::judge(&this.shared.classifier, Err::<&S::Response, _>(&error));
+            let outcome = judge(&this.shared.classifier, Err::<&S::Response, _>(&error));
             core.record_return(outcome);
             return Poll::Ready(Some(Err(error)));
         }

@@ -50,7 +50,7 @@
 //! | the ambient deadline, before the call | `Rejected::DeadlineExceeded { sent: false }` | no |
 //! | its own timeout, while waiting for readiness | `Rejected::Timeout { sent: false }` | no |
 //!
-//! For no timeout leave the layer out ([`tower::util::option_layer`] takes an `Option`). Zero is [`InvalidConfig`](crate::InvalidConfig). A
+//! For no timeout leave the layer out (`tower::util::option_layer` takes an `Option`). Zero is [`InvalidConfig`](crate::InvalidConfig). A
 //! panic of the inner service stays a panic.
 //!
 //! All services that one layer makes share its settings and counts, and nothing else.
