@@ -13,6 +13,8 @@ use std::fmt;
 /// assert_eq!(CircuitState::HalfOpen.as_str(), "half_open");
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum CircuitState {
     /// Calls flow and are judged.

@@ -1,6 +1,10 @@
 //! mainstay
+pub mod backoff;
+pub mod budget;
 #[cfg(feature = "cache")]
 pub mod cache;
+#[cfg(feature = "circuit-breaker")]
+pub mod circuit_breaker;
 mod circuit_state;
 pub mod context;
 mod cores;
@@ -8,10 +12,20 @@ pub mod error;
 mod macros;
 mod name;
 pub mod outcome;
+#[cfg(feature = "retry")]
+pub mod retry;
 pub mod telemetry;
+#[cfg(feature = "timeout")]
+pub mod timeout;
+#[cfg(any(feature = "retry", feature = "timeout"))]
+mod timer;
 
 #[cfg(feature = "cache")]
 pub use cache::{Cache, CacheConfig, CacheHandle, CacheLayer, CacheStatistics};
+#[cfg(feature = "circuit-breaker")]
+pub use circuit_breaker::{
+    CircuitBreaker, CircuitBreakerConfig, CircuitBreakerHandle, CircuitBreakerLayer, CircuitBreakerStatistics,
+};
 pub use circuit_state::CircuitState;
 pub use error::{
     BoxError, CircuitOpen, Error, InvalidConfig, Lift, LiftLayer, LoadFailed, NoEndpoint, NoEndpointReason, Rejectable,
@@ -19,3 +33,7 @@ pub use error::{
 };
 pub use name::Name;
 pub use outcome::{Classify, DefaultClassifier, Health, Outcome, RetryHint, classify_fn, judge};
+#[cfg(feature = "retry")]
+pub use retry::{Retry, RetryLayer};
+#[cfg(feature = "timeout")]
+pub use timeout::{Timeout, TimeoutLayer};

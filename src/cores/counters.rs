@@ -35,22 +35,29 @@ impl<const N: usize> StripedCounters<N> {
     /// Counts one more of `which`.
     #[inline]
     pub(crate) fn add(&self, which: usize) {
+        self.count(which);
+    }
+
+    /// Counts one more of `which`, and returns how many this thread's stripe holds now.
+    #[inline]
+    pub(crate) fn count(&self, which: usize) -> u64 {
         let slot = thread_slot();
         match self.stripes.get(slot) {
             // The last stripe is the shared one, so an owned slot is always below it.
             Some(Stripe(counters)) if slot + 1 < self.stripes.len() => {
                 let counter = &counters[which];
-                counter.store(counter.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+                let count = counter.load(Ordering::Relaxed).wrapping_add(1);
+                counter.store(count, Ordering::Relaxed);
+                count
             }
-            _ => self.add_shared(which),
+            _ => self.count_shared(which),
         }
     }
 
     #[cold]
-    fn add_shared(&self, which: usize) {
-        if let Some(Stripe(counters)) = self.stripes.last() {
-            counters[which].fetch_add(1, Ordering::Relaxed);
-        }
+    fn count_shared(&self, which: usize) -> u64 {
+        let last = self.stripes.last();
+        last.map_or(0, |Stripe(counters)| counters[which].fetch_add(1, Ordering::Relaxed).wrapping_add(1))
     }
 
     /// How often `which` was counted.

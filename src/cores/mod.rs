@@ -1,8 +1,12 @@
 //! Pure parts shared by the families: no tokio, no tower, no metrics; `now` and random draws are arguments.
 
 pub(crate) mod counters;
+#[cfg(feature = "circuit-breaker")]
+pub(crate) mod generation;
 pub(crate) mod lock;
 pub(crate) mod random;
 #[cfg(feature = "serde")]
 pub(crate) mod serde_duration;
+#[cfg(feature = "circuit-breaker")]
+pub(crate) mod sliding_window;
 pub(crate) mod unwind;

@@ -6,7 +6,7 @@
 //!
 //! Three ways to have it:
 //!
-//! * [`BoxError`](crate::BoxError), the error of most `tower` stacks, has it: a `Rejected` is found by downcast, then
+//! * [`BoxError`], the error of most `tower` stacks, has it: a `Rejected` is found by downcast, then
 //!   through the [`source`](std::error::Error::source) chain.
 //! * An application's own enum gets it in one line, with [`rejectable!`](crate::rejectable).
 //! * Any other error is lifted once, at the bottom of the stack, by [`LiftLayer`] into [`Error<E>`].

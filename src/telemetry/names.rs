@@ -57,6 +57,16 @@ pub const METRICS: &[Metric] = &[
     counter(CALLS, &["name", "outcome"], "Calls that ended, by what they ended in."),
     counter(REJECTIONS, &["name", "reason"], "Calls that a layer of this crate refused, by reason."),
     histogram(CALL_DURATION, &["name"], "How long calls took to the head of their answer."),
+    counter(
+        CIRCUIT_BREAKER_CALLS,
+        &["name", "outcome"],
+        "Calls that a circuit breaker saw end, by what they ended in.",
+    ),
+    counter(CIRCUIT_BREAKER_TRANSITIONS, &["name", "to"], "Changes of a circuit breaker's state, by the new state."),
+    gauge(CIRCUIT_BREAKER_STATE, &["name", "state"], "1 for the state that a circuit breaker is in, 0 for the others."),
+    counter(RETRY_CALLS, &["name", "outcome"], "Calls through a retry, by how they ended."),
+    counter(RETRIES, &["name", "cause"], "Attempts beyond the first, by what caused them."),
+    counter(TIMEOUTS, &["name", "cause"], "Calls that a timeout cut off or did not send, by cause."),
     counter(CACHE_CALLS, &["name", "result"], "Calls of a cache, by how they were served."),
     counter(CACHE_STALE, &["name", "reason"], "Old answers that a cache served, by reason."),
     counter(CACHE_LOADS, &["name", "outcome"], "Loads of a cache, by what came of their answer."),
@@ -69,6 +79,16 @@ pub const METRICS: &[Metric] = &[
 pub(crate) const CALLS: &str = "mainstay_calls_total";
 pub(crate) const REJECTIONS: &str = "mainstay_rejections_total";
 pub(crate) const CALL_DURATION: &str = "mainstay_call_duration_seconds";
+pub(crate) const CIRCUIT_BREAKER_CALLS: &str = "mainstay_circuit_breaker_calls_total";
+pub(crate) const CIRCUIT_BREAKER_TRANSITIONS: &str = "mainstay_circuit_breaker_transitions_total";
+pub(crate) const CIRCUIT_BREAKER_STATE: &str = "mainstay_circuit_breaker_state";
+
+#[allow(dead_code, reason = "used with the feature `retry`")]
+pub(crate) const RETRY_CALLS: &str = "mainstay_retry_calls_total";
+#[allow(dead_code, reason = "used with the feature `retry`")]
+pub(crate) const RETRIES: &str = "mainstay_retries_total";
+#[allow(dead_code, reason = "used with the feature `timeout`")]
+pub(crate) const TIMEOUTS: &str = "mainstay_timeouts_total";
 
 // The cache's.
 pub(crate) const CACHE_CALLS: &str = "mainstay_cache_calls_total";

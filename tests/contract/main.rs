@@ -79,6 +79,21 @@ macro_rules! contracts {
 
 contracts! {
     telemetry: |inner| TelemetryLayer::new("contract").layer(inner);
+    #[cfg(feature = "circuit-breaker")]
+    circuit_breaker: |inner| mainstay::CircuitBreakerLayer::builder("contract").build().unwrap().layer(inner);
+    #[cfg(feature = "retry")]
+    retry: |inner| {
+        let config = mainstay::retry::RetryConfig::default();
+        mainstay::RetryLayer::new("contract", config).unwrap().layer(inner)
+    };
+    #[cfg(feature = "timeout")]
+    timeout_of_an_attempt: |inner| {
+        mainstay::TimeoutLayer::attempt("contract", std::time::Duration::from_secs(1)).unwrap().layer(inner)
+    };
+    #[cfg(feature = "timeout")]
+    timeout_in_total: |inner| {
+        mainstay::TimeoutLayer::total("contract", std::time::Duration::from_secs(1)).unwrap().layer(inner)
+    };
     // What is not cached; the loads of what is are tasks of their own, by the rules in `tests/cache.rs`.
     #[cfg(feature = "cache")]
     cache: |inner| CacheLayer::builder("contract").key(|_: &u32| None::<u32>).build().unwrap().layer(inner);

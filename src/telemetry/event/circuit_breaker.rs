@@ -1,9 +1,11 @@
 //! Events of the family `circuit_breaker`.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::circuit_state::CircuitState;
 use crate::name::Name;
+use crate::outcome::Outcome;
 
 /// Something that happened in a circuit breaker.
 ///
@@ -45,8 +47,21 @@ pub enum CircuitBreakerEventKind<'a> {
         from: CircuitState,
         /// The state now.
         to: CircuitState,
-        /// Why, in words.
+        /// Why, as a fixed word: `failure_rate`, `slow_call_rate`, `consecutive_failures`, `open_time_over`,
+        /// `probes_failed`, `probes_succeeded` or `operator`.
         reason: &'a str,
+        /// The calls that the change was decided on: those of the window, or the probes.
+        calls: u64,
+        /// Those of them that failed.
+        failures: u64,
+        /// Those of them that were slow.
+        slow_calls: u64,
+        /// Failures in a row, when the state before ended.
+        consecutive_failures: u32,
+        /// How long the circuit will stay open, when it is open now.
+        open_for: Option<Duration>,
+        /// The outcome of the call that caused the change, if one did.
+        cause: Option<Outcome>,
     },
 }
 
@@ -71,7 +86,16 @@ impl CircuitBreakerEventKind<'_> {
 impl fmt::Display for CircuitBreakerEventKind<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::StateChanged { from, to, reason } => write!(f, "went from {from} to {to}: {reason}"),
+            Self::StateChanged { from, to, reason, calls, failures, slow_calls, open_for, .. } => {
+                write!(
+                    f,
+                    "went from {from} to {to}: {reason}, {failures} failed and {slow_calls} slow of {calls} calls"
+                )?;
+                match open_for {
+                    Some(wait) => write!(f, ", the next probe is due in {wait:?}"),
+                    None => Ok(()),
+                }
+            }
         }
     }
 }

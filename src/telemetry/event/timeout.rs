@@ -45,6 +45,8 @@ pub enum TimeoutEventKind<'a> {
         timeout: Duration,
         /// What cut it: `timeout` or `deadline`.
         cause: &'a str,
+        /// Whether the inner service had been called by then.
+        sent: bool,
     },
 }
 
@@ -67,7 +69,12 @@ impl TimeoutEventKind<'_> {
 impl fmt::Display for TimeoutEventKind<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TimedOut { timeout, cause } => write!(f, "cut a call off after {timeout:?} by its {cause}"),
+            Self::TimedOut { timeout, cause, sent: true } => {
+                write!(f, "cut a call off that may take {timeout:?}, by its {cause}")
+            }
+            Self::TimedOut { timeout, cause, sent: false } => {
+                write!(f, "did not send a call that may take {timeout:?}, by its {cause}")
+            }
         }
     }
 }

@@ -7,8 +7,10 @@
 use std::future::{Future, Ready, ready};
 use std::process::{Command, ExitCode};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 use std::{env, fs, hint, pin, process};
 
+use mainstay::circuit_breaker::{CircuitBreakerConfig, CircuitBreakerLayer, SlowCalls, Window};
 use mainstay::cache::{CacheLayer, Lookup, MemoryStore, Store};
 use tower::{Layer, Service};
 
@@ -40,12 +42,69 @@ fn drive<S: Service<u64>>(mut service: S, calls: u64) {
     }
 }
 
+/// Calls through a breaker that is closed, or was opened.
+fn breaker(change: impl FnOnce(&mut CircuitBreakerConfig), open: bool, calls: u64) {
+    let mut config = CircuitBreakerConfig::default();
+    change(&mut config);
+    let layer = CircuitBreakerLayer::new("b", config).expect("valid");
+    if open {
+        layer.handle().open_for(Duration::MAX).expect("closed before");
+    }
+    drive(layer.layer(Bare), calls);
+}
+
 type Path = (&'static str, fn(u64));
+
+/// Fails each first attempt, by which the retry's own number of the attempt tells them apart.
+#[derive(Clone)]
+struct FailsOnce;
+
+impl Service<u64> for FailsOnce {
+    type Response = u64;
+    type Error = mainstay::Error<()>;
+    type Future = Ready<Result<u64, Self::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: u64) -> Self::Future {
+        let failed = mainstay::context::current().attempt() == 1;
+        ready(if failed { Err(mainstay::Error::Service(())) } else { Ok(hint::black_box(request)) })
+    }
+}
+
+/// Retries at once, with a budget that lets all of them through.
+fn retry_at_once() -> mainstay::RetryLayer {
+    let mut budget = mainstay::budget::BudgetConfig::default();
+    budget.ratio = 1.0;
+    let builder = mainstay::RetryLayer::builder("r").backoff(mainstay::backoff::BackoffConfig::none());
+    builder.budget(mainstay::budget::Budget::new(budget).expect("valid")).build().expect("valid")
+}
 
 /// Every path, by name.
 const PATHS: &[Path] = &[
     ("bare", |calls| drive(Bare, calls)),
+    ("retry", |calls| drive(retry_at_once().layer(Bare), calls)),
+    ("retry, one failure, no delay", |calls| drive(retry_at_once().layer(FailsOnce), calls)),
+    ("timeout of an attempt", |calls| {
+        let second = std::time::Duration::from_secs(1);
+        drive(mainstay::TimeoutLayer::attempt("t", second).expect("valid").layer(Bare), calls);
+    }),
+    ("timeout in total", |calls| {
+        let second = std::time::Duration::from_secs(1);
+        drive(mainstay::TimeoutLayer::total("t", second).expect("valid").layer(Bare), calls);
+    }),
     ("telemetry", |calls| drive(mainstay::telemetry::TelemetryLayer::new("t").layer(Bare), calls)),
+    ("breaker, count window, closed", |calls| breaker(|_| (), false, calls)),
+    ("breaker, time window, closed", |calls| {
+        breaker(|config| config.window = Window::Time { length: Duration::from_secs(60) }, false, calls);
+    }),
+    ("breaker, slow calls, closed", |calls| {
+        let slow = SlowCalls { longer_than: Duration::from_secs(1), rate: 0.5 };
+        breaker(|config| config.slow_calls = Some(slow), false, calls);
+    }),
+    ("breaker, open", |calls| breaker(|_| (), true, calls)),
     ("cache, bare store", |calls| {
         let (_cache, store) = cached();
         for _ in 0..calls {

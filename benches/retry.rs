@@ -1,0 +1,76 @@
+//! What a retry adds to a call.
+
+use std::hint::black_box;
+
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use mainstay::backoff::BackoffConfig;
+use mainstay::budget::Budget;
+use mainstay::{BoxError, RetryLayer, context};
+use tokio::runtime::Builder;
+use tower::{Layer, Service, ServiceExt, service_fn};
+
+fn ready_inner() -> impl Service<u64, Response = u64, Error = BoxError, Future: Send> + Clone {
+    service_fn(|request: u64| std::future::ready(Ok(black_box(request))))
+}
+
+fn pending_inner() -> impl Service<u64, Response = u64, Error = BoxError, Future: Send> + Clone {
+    service_fn(|request: u64| async move {
+        tokio::task::yield_now().await;
+        Ok(request)
+    })
+}
+
+fn retry() -> RetryLayer {
+    RetryLayer::builder("bench").backoff(BackoffConfig::none()).build().expect("valid")
+}
+
+fn benches(criterion: &mut Criterion) {
+    let runtime = Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let mut group = criterion.benchmark_group("retry");
+    macro_rules! reused {
+        ($name:literal, $service:expr) => {
+            let mut service = $service;
+            group.bench_function($name, |bencher| {
+                bencher.iter(|| runtime.block_on(async { service.ready().await.unwrap().call(1).await.unwrap() }));
+            });
+        };
+    }
+    reused!("bare/ready", ready_inner());
+    reused!("layer/ready", retry().layer(ready_inner()));
+    reused!("bare/pending", pending_inner());
+    reused!("layer/pending", retry().layer(pending_inner()));
+
+    let service = retry().layer(ready_inner());
+    group.bench_function("layer/ready, a clone a call", |bencher| {
+        bencher.iter_batched(
+            || service.clone(),
+            |service| runtime.block_on(service.oneshot(1)).unwrap(),
+            BatchSize::SmallInput,
+        );
+    });
+
+    let layer = RetryLayer::builder("bench").backoff(BackoffConfig::none()).budget(Budget::unlimited());
+    let fails_once = service_fn(|request: u64| {
+        let failed = context::current().attempt() == 1;
+        std::future::ready(if failed { Err(mainstay::Error::Service(())) } else { Ok(request) })
+    });
+    reused!("layer/one failure, no delay", layer.build().expect("valid").layer(fails_once));
+    group.finish();
+
+    criterion.bench_function("budget/record_sent", |bencher| {
+        let budget = Budget::default();
+        bencher.iter(|| budget.record_sent());
+    });
+    criterion.bench_function("budget/try_withdraw, empty", |bencher| {
+        let budget = Budget::default();
+        while budget.try_withdraw() {}
+        bencher.iter(|| budget.try_withdraw());
+    });
+    criterion.bench_function("backoff/next", |bencher| {
+        let backoff = BackoffConfig::default().build().expect("valid");
+        bencher.iter(|| black_box(backoff.delays_seeded(1)).next());
+    });
+}
+
+criterion_group!(all, benches);
+criterion_main!(all);

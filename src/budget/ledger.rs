@@ -1,0 +1,206 @@
+//! [`Ledger`]: a [`Window`] and the calls that were not yet entered into it. Pure: takes `now`.
+//!
+//! A call that succeeds should cost a budget nothing worth mentioning. So calls are counted in a stripe of the thread's own, and
+//! entered into the window in batches: by each [`BATCH`]th call of a thread, and before each withdrawal.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use super::BudgetConfig;
+use super::window::Window;
+use crate::cores::counters::StripedCounters;
+
+/// How many calls of a thread may wait to be entered.
+const BATCH: u64 = 64;
+
+#[derive(Debug)]
+pub(super) struct Ledger {
+    config: BudgetConfig,
+    start: Instant,
+    sent: StripedCounters<1>,
+    /// How many of `sent` were entered, and when (in nanoseconds from `start`).
+    entered: AtomicU64,
+    entered_at: AtomicU64,
+    window: Window,
+}
+
+impl Ledger {
+    /// `config` must be valid.
+    pub(super) fn new(config: BudgetConfig, now: Instant) -> Self {
+        Self {
+            config,
+            start: now,
+            sent: StripedCounters::new(),
+            entered: AtomicU64::new(0),
+            entered_at: AtomicU64::new(0),
+            window: Window::new(&config, now),
+        }
+    }
+
+    pub(super) const fn config(&self) -> &BudgetConfig {
+        &self.config
+    }
+
+    #[inline]
+    pub(super) fn record_sent(&self, now: impl FnOnce() -> Instant) {
+        if self.sent.count(0).is_multiple_of(BATCH) {
+            self.enter(now());
+        }
+    }
+
+    pub(super) fn try_withdraw(&self, now: Instant) -> bool {
+        self.enter(now);
+        self.window.try_withdraw(now)
+    }
+
+    pub(super) fn refund(&self, now: Instant) {
+        self.window.refund(now);
+    }
+
+    pub(super) fn balance(&self, now: Instant) -> f64 {
+        self.enter(now);
+        self.window.balance(now)
+    }
+
+    /// Enters the calls that are waiting for it, spread over the time since this was done last.
+    #[cold]
+    fn enter(&self, now: Instant) {
+        let nanos = now.saturating_duration_since(self.start).as_nanos();
+        let since = self.entered_at.fetch_max(u64::try_from(nanos).unwrap_or(u64::MAX), Ordering::Relaxed);
+        let sent = self.sent.get(0);
+        // Of two threads at once, each enters what the other has not.
+        let entered = self.entered.fetch_max(sent, Ordering::Relaxed);
+        if sent > entered {
+            self.window.earn(sent - entered, self.start + Duration::from_nanos(since), now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn start() -> Instant {
+        tokio::time::Instant::now().into_std()
+    }
+
+    fn ledger(ratio: f64, reserve: u32, seconds: u64, now: Instant) -> Ledger {
+        let window = Duration::from_secs(seconds);
+        Ledger::new(BudgetConfig { ratio, window, reserve, reserve_window: window }, now)
+    }
+
+    /// R6: a peer lets all 1000 retries through.
+    #[test]
+    fn in_one_second_retries_stay_within_a_fifth_of_the_calls_and_the_reserve() {
+        for (calls, failing_every, at_most) in [(2_000, 2, 410), (1_000, 1, 210)] {
+            let begin = start();
+            let ledger = ledger(0.2, 10, 1, begin);
+            let mut retries = 0;
+            for call in 0..calls {
+                let now = begin + Duration::from_secs(1) * call / calls;
+                ledger.record_sent(|| now);
+                if call % failing_every == 0 && ledger.try_withdraw(now) {
+                    retries += 1;
+                }
+            }
+            assert!(retries <= at_most, "{retries}");
+            assert!(retries >= at_most - 12, "{retries}: the budget is there to be used");
+        }
+    }
+
+    /// R7, after ten minutes without a failure.
+    #[test]
+    fn an_outage_of_most_calls_costs_a_fifth_of_the_load_whatever_was_saved_before() {
+        let begin = start();
+        let ledger = Ledger::new(BudgetConfig::default(), begin);
+        let at = |milli: u64| begin + Duration::from_millis(milli);
+        let quiet = 600_000;
+        (0..quiet).for_each(|milli| ledger.record_sent(|| at(milli)));
+        let mut load = 0;
+        for milli in quiet..quiet + 60_000 {
+            ledger.record_sent(|| at(milli));
+            load += 1;
+            // Up to two retries, and four of five attempts fail.
+            for attempt in 0..2 {
+                if (milli + attempt) % 5 == 0 || !ledger.try_withdraw(at(milli)) {
+                    break;
+                }
+                load += 1;
+            }
+        }
+        assert!(load <= 72_600, "{load} is more than 1.21 times 60 000");
+        assert!(load > 71_000, "{load}: the budget is there to be used");
+    }
+
+    #[test]
+    fn the_clock_is_read_once_in_64_calls() {
+        let begin = start();
+        let ledger = ledger(0.2, 0, 10, begin);
+        let mut reads = 0;
+        for _ in 0..640 {
+            ledger.record_sent(|| {
+                reads += 1;
+                begin
+            });
+        }
+        assert_eq!(reads, 10);
+        assert_eq!(ledger.balance(begin), 128.0);
+    }
+
+    #[test]
+    fn calls_of_many_threads_are_entered_once_each() {
+        let begin = start();
+        let ledger = ledger(1.0, 0, 60, begin);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| (0..1_000).for_each(|_| ledger.record_sent(|| begin)));
+            }
+        });
+        assert_eq!(ledger.balance(begin), 8_000.0);
+    }
+
+    /// A plain "at most so many in a window" lets them through in one burst a window.
+    #[test]
+    fn in_a_long_outage_retries_are_as_even_as_the_calls() {
+        let begin = start();
+        let ledger = ledger(0.2, 0, 10, begin);
+        let mut by_second = [0; 30];
+        for milli in 0..30_000_u32 {
+            let now = begin + Duration::from_millis(milli.into());
+            ledger.record_sent(|| now);
+            by_second[milli as usize / 1_000] += u32::from(ledger.try_withdraw(now));
+        }
+        assert!(by_second.iter().all(|retries| (199..=201).contains(retries)), "{by_second:?}");
+    }
+
+    proptest! {
+        /// What it promises, checked against a log of every call and every retry.
+        #[test]
+        fn at_no_time_are_there_more_retries_than_calls_pay_for(
+            calls in prop::collection::vec((0_u64..3_000, 0_u32..3), 1..400), ratio in 1_u32..=10, reserve in 0_u32..30,
+        ) {
+            let begin = start();
+            let ratio = f64::from(ratio) / 10.0;
+            let ledger = ledger(ratio, reserve, 10, begin);
+            let (mut sent, mut retried): (Vec<u64>, Vec<u64>) = Default::default();
+            let mut milli = 0;
+            for (gap, wanted) in calls {
+                milli += gap;
+                let now = begin + Duration::from_millis(milli);
+                ledger.record_sent(|| now);
+                sent.push(milli);
+                for _ in 0..wanted {
+                    if ledger.try_withdraw(now) {
+                        retried.push(milli);
+                    }
+                }
+                let recent = |log: &[u64], millis| log.iter().filter(|&&at| at + millis > milli).count() as f64;
+                // Retries of the last window; the calls of it and of the window before, whose credit was still good.
+                let paid = ratio * (recent(&sent, 21_000) + 64.0) + f64::from(reserve);
+                prop_assert!(recent(&retried, 10_000) <= paid);
+            }
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! What retries and hedges draw on: a share of the calls that were really sent, over a recent window.
+//!
+//! # Why
+//!
+//! Three attempts a call are three times the load, at the very moment the callee fails under load; three layers of such
+//! retries are 64 times. A limit on attempts bounds what one call may do; a budget bounds what all of them do together. While
+//! few calls fail it never shows; when most of them do, retries stop being sent, and the callee sees 1.2 times the load
+//! instead of 3 (with a budget of 10 % in each of three layers, 1.1^3 = 1.33 times).
+//!
+//! Have one budget for each logical destination, shared (a clone is a cheap handle to the same one) by everything that
+//! sends extra calls there.
+//!
+//! # Examples
+//!
+//! ```
+//! use mainstay::budget::{Budget, BudgetConfig};
+//!
+//! let mut config = BudgetConfig::default();
+//! config.reserve = 0;
+//! let budget = Budget::new(config)?;
+//! assert!(!budget.try_withdraw(), "nothing was sent yet");
+//! for _ in 0..10 {
+//!     budget.record_sent();
+//! }
+//! assert!(budget.try_withdraw() && budget.try_withdraw(), "20 % of 10");
+//! assert!(!budget.try_withdraw());
+//! # Ok::<(), mainstay::InvalidConfig>(())
+//! ```
+//!
+//! # Semantics
+//!
+//! By default, extra attempts are at most **20 % of the calls sent, and 10 more in any 10 seconds** (that is 1/s, so that a
+//! client that is mostly idle may still retry).
+//!
+//! * What a call earns can be spent for 2 seconds and lapses then: an hour without failures saves up no more than two
+//!   seconds do. At 1000 calls a second, 80 % of which fail for a minute, the callee sees 1.21 times the load at most,
+//!   saved-up credit and reserve included. Windows are counted in tenths, and up to a tenth generously.
+//! * In a long outage extra attempts are as even as the calls that pay for them.
+//! * Only what was sent counts. A call that was refused locally (an open circuit, a limit) earns nothing, and an extra
+//!   attempt that was refused locally is given back ([`refund`](Budget::refund)).
+//! * An extra attempt earns nothing: else each would pay for the next.
+//! * Counting a call ([`record_sent`](Budget::record_sent)) is a load and a store on the thread's own cache line. The clock is
+//!   read by each 64th call of a thread and by each withdrawal; calls counted in between are spread evenly over the time
+//!   since, so up to 63 calls a thread can be dated wrongly by as long as they took to come in.
+//! * Withdrawals are exact under concurrency: no two spend the same token. What is earned in the very nanoseconds in which
+//!   another thread begins a new tenth of the window may be lost.
+
+mod config;
+mod ledger;
+mod ring;
+mod window;
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+pub use config::BudgetConfig;
+use ledger::Ledger;
+
+use crate::error::InvalidConfig;
+
+/// A budget for extra attempts; a clone is a handle to the same one.
+///
+/// The default is that of [`BudgetConfig`].
+///
+/// # Examples
+///
+/// ```
+/// use mainstay::budget::Budget;
+///
+/// let budget = Budget::default();
+/// assert_eq!(budget.balance(), 10.0, "what an idle client may spend at once");
+/// assert!(budget.clone().try_withdraw());
+/// assert_eq!(budget.balance(), 9.0);
+/// ```
+#[derive(Clone)]
+pub struct Budget {
+    /// `None` is unlimited.
+    ledger: Option<Arc<Ledger>>,
+}
+
+// === impl Budget ===
+
+impl Budget {
+    /// A budget of its own, full of what an idle client may spend.
+    ///
+    /// # Errors
+    ///
+    /// What [`BudgetConfig::validate`] finds.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::budget::{Budget, BudgetConfig};
+    ///
+    /// let mut config = BudgetConfig::default();
+    /// config.ratio = -1.0;
+    /// assert_eq!(Budget::new(config).unwrap_err().field(), "ratio");
+    /// ```
+    pub fn new(config: BudgetConfig) -> Result<Self, InvalidConfig> {
+        config.validate()?;
+        Ok(Self::valid(config))
+    }
+
+    /// A budget that never runs out. Its withdrawals cost nothing, and bound nothing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::budget::Budget;
+    ///
+    /// let unlimited = Budget::unlimited();
+    /// assert!((0..1000).all(|_| unlimited.try_withdraw()));
+    /// assert_eq!(unlimited.balance(), f64::INFINITY);
+    /// ```
+    #[must_use]
+    pub const fn unlimited() -> Self {
+        Self { ledger: None }
+    }
+
+    /// Its settings; `None` when it is unlimited.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::budget::{Budget, BudgetConfig};
+    ///
+    /// assert_eq!(Budget::default().config(), Some(&BudgetConfig::default()));
+    /// assert_eq!(Budget::unlimited().config(), None);
+    /// ```
+    #[must_use]
+    pub fn config(&self) -> Option<&BudgetConfig> {
+        self.ledger.as_ref().map(|ledger| ledger.config())
+    }
+
+    /// Counts a call that was sent, once a call and not for its extra attempts.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::budget::Budget;
+    ///
+    /// let budget = Budget::default();
+    /// (0..10).for_each(|_| budget.record_sent());
+    /// assert_eq!(budget.balance(), 12.0);
+    /// ```
+    #[inline]
+    pub fn record_sent(&self) {
+        if let Some(ledger) = &self.ledger {
+            ledger.record_sent(now);
+        }
+    }
+
+    /// Takes what one extra attempt costs; `false`, and nothing taken, when there is less.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::budget::Budget;
+    ///
+    /// let budget = Budget::default();
+    /// assert_eq!((0..100).filter(|_| budget.try_withdraw()).count(), 10);
+    /// ```
+    #[must_use]
+    pub fn try_withdraw(&self) -> bool {
+        self.ledger.as_ref().is_none_or(|ledger| ledger.try_withdraw(now()))
+    }
+
+    /// Gives back what one withdrawal took: the extra attempt was not sent after all.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::budget::Budget;
+    ///
+    /// let budget = Budget::default();
+    /// assert!(budget.try_withdraw());
+    /// budget.refund();
+    /// assert_eq!(budget.balance(), 10.0);
+    /// ```
+    pub fn refund(&self) {
+        if let Some(ledger) = &self.ledger {
+            ledger.refund(now());
+        }
+    }
+
+    /// How many extra attempts may be sent now; a snapshot.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert_eq!(mainstay::budget::Budget::default().balance(), 10.0);
+    /// ```
+    #[must_use]
+    pub fn balance(&self) -> f64 {
+        self.ledger.as_ref().map_or(f64::INFINITY, |ledger| ledger.balance(now()))
+    }
+
+    /// Whether both are handles to the same budget.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::budget::Budget;
+    ///
+    /// let budget = Budget::default();
+    /// assert!(budget.is_same(&budget.clone()));
+    /// assert!(!budget.is_same(&Budget::default()));
+    /// ```
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        match (&self.ledger, &other.ledger) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (None, None) => true,
+            _ => false,
+        }
+    }
+
+    fn valid(config: BudgetConfig) -> Self {
+        Self { ledger: Some(Arc::new(Ledger::new(config, now()))) }
+    }
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self::valid(BudgetConfig::default())
+    }
+}
+
+impl fmt::Debug for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Budget").field("config", &self.config()).field("balance", &self.balance()).finish()
+    }
+}
+
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
+}

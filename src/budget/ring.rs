@@ -1,0 +1,192 @@
+//! [`Ring`]: a sum over recent time. Pure: takes `now`.
+//!
+//! Time is cut into slots, a tenth of the window each. What is added is noted in the slot of its time, and taken out of
+//! the sum when that slot leaves the window; so the sum is one atomic, whatever the length of the window.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Ten tenths and the one that has just begun: never less than the whole window counts.
+const SLOTS: usize = 11;
+const TENTHS: u32 = 10;
+
+#[derive(Debug)]
+pub(super) struct Ring {
+    start: Instant,
+    slot_nanos: u64,
+    sum: AtomicI64,
+    slots: [AtomicI64; SLOTS],
+    /// The number of the slot that was begun last, counted from `start`.
+    newest: AtomicU64,
+}
+
+impl Ring {
+    pub(super) fn new(window: Duration, now: Instant) -> Self {
+        Self {
+            start: now,
+            slot_nanos: nanos(window / TENTHS).max(1),
+            sum: AtomicI64::new(0),
+            slots: [const { AtomicI64::new(0) }; SLOTS],
+            newest: AtomicU64::new(0),
+        }
+    }
+
+    /// The sum of what was added within the window.
+    pub(super) fn sum(&self, now: Instant) -> i64 {
+        self.advance(now);
+        self.sum.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn add(&self, amount: i64, now: Instant) {
+        let newest = self.advance(now);
+        self.note(newest, amount);
+    }
+
+    /// Adds `amount` if the sum stays within `limit`.
+    pub(super) fn try_add(&self, amount: i64, limit: i64, now: Instant) -> bool {
+        let newest = self.advance(now);
+        let fits = |sum: i64| Some(sum.saturating_add(amount)).filter(|&sum| sum <= limit);
+        let added = self.sum.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok();
+        if added {
+            self.slot(newest).fetch_add(amount, Ordering::Relaxed);
+        }
+        added
+    }
+
+    /// Adds `amount`, spread evenly over the time from `since` to `now`, and returns how much of it is recent enough to count.
+    pub(super) fn add_spread(&self, amount: i64, since: Instant, now: Instant) -> i64 {
+        let newest = self.advance(now);
+        let first = self.slot_at(since).min(newest);
+        let spanned = newest - first + 1;
+        let share = amount / i64::try_from(spanned).unwrap_or(i64::MAX);
+        let counted = spanned.min(SLOTS as u64);
+        for slot in newest + 1 - counted..newest {
+            self.note(slot, share);
+        }
+        let before = i64::try_from(counted - 1).unwrap_or(0) * share;
+        // The newest takes what the division left over, unless much of it is gone anyway.
+        let last = if spanned == counted { amount - before } else { share };
+        self.note(newest, last);
+        before + last
+    }
+
+    /// Begins the slot of `now`, takes out what has left the window, and returns the slot's number.
+    fn advance(&self, now: Instant) -> u64 {
+        let current = self.slot_at(now);
+        let newest = self.newest.load(Ordering::Relaxed);
+        if current <= newest {
+            return newest;
+        }
+        if let Err(newest) = self.newest.compare_exchange(newest, current, Ordering::Relaxed, Ordering::Relaxed) {
+            // Another thread has just done it, or is at it.
+            return newest.max(current);
+        }
+        let begun = (current - newest).min(SLOTS as u64);
+        for slot in current + 1 - begun..=current {
+            let left = self.slot(slot).swap(0, Ordering::Relaxed);
+            self.sum.fetch_sub(left, Ordering::Relaxed);
+        }
+        current
+    }
+
+    fn note(&self, slot: u64, amount: i64) {
+        self.slot(slot).fetch_add(amount, Ordering::Relaxed);
+        self.sum.fetch_add(amount, Ordering::Relaxed);
+    }
+
+    #[allow(clippy::cast_possible_truncation, reason = "a remainder by 11")]
+    fn slot(&self, number: u64) -> &AtomicI64 {
+        &self.slots[(number % SLOTS as u64) as usize]
+    }
+
+    fn slot_at(&self, now: Instant) -> u64 {
+        nanos(now.saturating_duration_since(self.start)) / self.slot_nanos
+    }
+}
+
+pub(super) fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn start() -> Instant {
+        tokio::time::Instant::now().into_std()
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn an_amount_counts_for_the_window_and_at_most_a_tenth_more() {
+        let now = start();
+        let ring = Ring::new(SECOND, now);
+        let added_at = now + Duration::from_millis(99);
+        ring.add(7, added_at);
+        assert_eq!(ring.sum(added_at + SECOND), 7);
+        assert_eq!(ring.sum(now + Duration::from_millis(1_100)), 0);
+    }
+
+    #[test]
+    fn a_clock_that_steps_back_changes_nothing() {
+        let now = start();
+        let ring = Ring::new(SECOND, now);
+        ring.add(7, now + 5 * SECOND);
+        ring.add(1, now);
+        assert_eq!(ring.sum(now), 8);
+    }
+
+    #[test]
+    fn of_many_threads_no_two_take_the_last_of_a_limit() {
+        let now = start();
+        let ring = Ring::new(SECOND, now);
+        let added: usize = std::thread::scope(|scope| {
+            let take = || (0..2_000).filter(|_| ring.try_add(1, 10_000, now)).count();
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(take)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert_eq!(added, 10_000);
+    }
+
+    proptest! {
+        /// Against a log of everything that was ever added, summed up anew at each step.
+        #[test]
+        fn the_sum_is_that_of_a_full_log(
+            steps in prop::collection::vec((prop_oneof![Just(0), 0_u64..40, 0_u64..400, 0_u64..5_000], -5_i64..20), 1..300),
+        ) {
+            let begin = start();
+            let ring = Ring::new(SECOND, begin);
+            let mut log: Vec<(u64, i64)> = Vec::new();
+            let mut millis = 0;
+            for (gap, amount) in steps {
+                millis += gap;
+                let (now, slot) = (begin + Duration::from_millis(millis), millis / 100);
+                let recent: i64 = log.iter().filter(|(at, _)| at + 10 >= slot).map(|(_, amount)| amount).sum();
+                prop_assert_eq!(ring.sum(now), recent);
+                prop_assert_eq!(ring.try_add(amount, 30, now), recent + amount <= 30);
+                if recent + amount <= 30 {
+                    log.push((slot, amount));
+                }
+            }
+        }
+
+        #[test]
+        fn what_is_spread_over_time_counts_for_the_part_that_is_recent(
+            amount in 0_i64..10_000, from in 0_u64..9_000, span in 0_u64..9_000,
+        ) {
+            let begin = start();
+            let ring = Ring::new(SECOND, begin);
+            let (since, now) = (begin + Duration::from_millis(from), begin + Duration::from_millis(from + span));
+            let counted = ring.add_spread(amount, since, now);
+            prop_assert_eq!(ring.sum(now), counted);
+            prop_assert!(counted <= amount);
+            if from / 100 + 10 >= (from + span) / 100 {
+                prop_assert_eq!(counted, amount, "all of it is recent");
+            }
+            prop_assert_eq!(ring.sum(now + Duration::from_millis(1_100)), 0);
+        }
+    }
+}

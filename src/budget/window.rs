@@ -1,0 +1,238 @@
+//! [`Window`]: what calls have earned lately, and what was spent. Pure: takes `now`.
+//!
+//! Credit that was earned is spent from the oldest on and lapses with the window. Instead of a queue of tokens it is one
+//! number that never exceeds what was earned within the window, which is the same thing: what is left after spending the
+//! oldest is the newest. Because what was spent does not come back when its window ends, retries in a long outage are as
+//! even as the calls; a plain "at most n in a window" would let them through in one burst a window.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Instant;
+
+use super::BudgetConfig;
+use super::ring::Ring;
+
+/// What one extra attempt costs. Finer than any ratio that matters: 0.0001 of it is still 100.
+const TOKEN: i64 = 1_000_000;
+
+#[derive(Debug)]
+pub(super) struct Window {
+    /// What one call earns.
+    earning: i64,
+    earned: Ring,
+    /// Earned and not spent.
+    credit: AtomicI64,
+    /// How many may be drawn without having been earned.
+    reserve: i64,
+    drawn: Ring,
+}
+
+impl Window {
+    /// `config` must be valid.
+    pub(super) fn new(config: &BudgetConfig, now: Instant) -> Self {
+        Self {
+            earning: tokens(config.ratio),
+            earned: Ring::new(config.window, now),
+            credit: AtomicI64::new(0),
+            reserve: i64::from(config.reserve),
+            drawn: Ring::new(config.reserve_window, now),
+        }
+    }
+
+    /// Earns for `calls` that were sent evenly between `since` and `now`; what is older than the window earns nothing.
+    pub(super) fn earn(&self, calls: u64, since: Instant, now: Instant) {
+        self.lapse(now);
+        let amount = self.earning.saturating_mul(i64::try_from(calls).unwrap_or(i64::MAX));
+        let counted = self.earned.add_spread(amount, since, now);
+        self.credit.fetch_add(counted, Ordering::Relaxed);
+    }
+
+    /// Spends what one extra attempt costs: of the credit, else of the reserve.
+    pub(super) fn try_withdraw(&self, now: Instant) -> bool {
+        self.lapse(now);
+        let spend = |credit: i64| Some(credit - TOKEN).filter(|&left| left >= 0);
+        self.credit.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend).is_ok()
+            || self.drawn.try_add(1, self.reserve, now)
+    }
+
+    /// Takes one withdrawal back. To the reserve first, which is drawn on last.
+    pub(super) fn refund(&self, now: Instant) {
+        if self.drawn.sum(now) > 0 {
+            self.drawn.add(-1, now);
+        } else {
+            self.credit.fetch_add(TOKEN, Ordering::Relaxed);
+        }
+    }
+
+    /// What could be spent, in tokens.
+    #[allow(clippy::cast_precision_loss, reason = "a reading for humans")]
+    pub(super) fn balance(&self, now: Instant) -> f64 {
+        self.lapse(now);
+        let reserve = self.reserve - self.drawn.sum(now);
+        self.credit.load(Ordering::Relaxed) as f64 / TOKEN as f64 + reserve.max(0) as f64
+    }
+
+    /// Lets go of the credit that is older than the window.
+    fn lapse(&self, now: Instant) {
+        let earned = self.earned.sum(now);
+        if self.credit.load(Ordering::Relaxed) > earned {
+            self.credit.fetch_min(earned, Ordering::Relaxed);
+        }
+    }
+}
+
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    reason = "a valid ratio stays far below 2^53, and casts saturate"
+)]
+fn tokens(count: f64) -> i64 {
+    (count * TOKEN as f64).round() as i64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn config(ratio: f64, reserve: u32, seconds: u64) -> BudgetConfig {
+        let window = Duration::from_secs(seconds);
+        BudgetConfig { ratio, window, reserve, reserve_window: window }
+    }
+
+    fn start() -> Instant {
+        tokio::time::Instant::now().into_std()
+    }
+
+    /// Scenario 13.
+    #[test]
+    fn a_steady_share_of_the_calls_may_be_repeated() {
+        for ratio in [0.1, 0.25, 0.5, 0.75, 0.99, 0.999, 0.9999, 0.01, 0.001, 0.0001] {
+            let now = start();
+            let window = Window::new(&config(ratio, 0, 1), now);
+            let spent = (0..10_000).filter(|_| {
+                window.earn(1, now, now);
+                window.try_withdraw(now)
+            });
+            let (spent, expected) = (spent.count() as f64, 10_000.0 * ratio);
+            assert!((spent - expected).abs() <= 1.0, "{spent} of {expected}");
+        }
+    }
+
+    /// Scenario 13.
+    #[test]
+    fn the_balance_is_what_was_earned_and_the_reserve() {
+        let now = start();
+        let double = Window::new(&config(2.0, 0, 10), now);
+        double.earn(10_000, now, now);
+        assert_eq!(double.balance(now), 20_000.0);
+
+        let window = Window::new(&config(0.5, 10, 1), now);
+        assert_eq!(window.balance(now), 10.0);
+        window.earn(10_000, now, now);
+        assert_eq!(window.balance(now), 5_010.0);
+        while window.try_withdraw(now) {}
+        assert_eq!(window.balance(now), 0.0);
+        assert!(!Window::new(&config(0.0, 0, 10), now).try_withdraw(now), "nothing of nothing");
+    }
+
+    /// Scenario 14.
+    #[test]
+    fn credit_leaves_with_the_window_and_the_reserve_comes_back_with_it() {
+        let now = start();
+        let after = |millis| now + Duration::from_millis(millis);
+        let one = Window::new(&config(1.0, 0, 1), now);
+        one.earn(1, now, now);
+        assert!(!one.try_withdraw(after(3_000)));
+
+        let half = Window::new(&config(0.5, 0, 1), now);
+        half.earn(2, now, now);
+        assert!(half.try_withdraw(after(901)));
+
+        let reserve = Window::new(&config(0.5, 5, 1), now);
+        assert!((0..5).all(|_| reserve.try_withdraw(now)));
+        assert!(!reserve.try_withdraw(now));
+        assert!(!reserve.try_withdraw(after(1_000)), "still in the window");
+        assert!(reserve.try_withdraw(after(1_100)));
+    }
+
+    /// Scenario 18 (a bucket of 500 at 5 a retry, and 0.4 of a token a success), as shares of one token.
+    #[test]
+    fn two_retries_of_ten_and_a_success_that_pays_a_part() {
+        let now = start();
+        let bucket = Window::new(&config(0.4, 2, 60), now);
+        assert!(bucket.try_withdraw(now) && bucket.try_withdraw(now));
+        assert!(!bucket.try_withdraw(now));
+        bucket.earn(2, now, now);
+        assert!(!bucket.try_withdraw(now), "0.8 is not enough");
+        bucket.earn(1, now, now);
+        assert!(bucket.try_withdraw(now), "1.2 is");
+        bucket.refund(now);
+        assert!(bucket.try_withdraw(now), "what was given back can be spent again");
+        assert!(!bucket.try_withdraw(now));
+    }
+
+    #[test]
+    fn calls_of_a_long_time_earn_only_for_the_part_that_is_recent() {
+        let now = start();
+        let window = Window::new(&config(1.0, 0, 10), now);
+        let hour = Duration::from_secs(3_600);
+        window.earn(36_000, now, now + hour);
+        let balance = window.balance(now + hour);
+        assert!((100.0..=110.0).contains(&balance), "{balance} of ten calls a second");
+    }
+
+    #[test]
+    fn of_many_threads_no_two_spend_the_same_token() {
+        let now = start();
+        let window = Window::new(&config(1.0, 0, 60), now);
+        window.earn(10_000, now, now);
+        let spent: usize = std::thread::scope(|scope| {
+            let take = || (0..2_000).filter(|_| window.try_withdraw(now)).count();
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(take)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert_eq!(spent, 10_000);
+    }
+
+    proptest! {
+        /// Against a queue of every token that was ever earned, each with its time, spent from the oldest on.
+        #[test]
+        fn the_window_is_a_queue_of_tokens_that_lapse(
+            steps in prop::collection::vec(
+                (prop_oneof![Just(0), 0_u64..40, 0_u64..400, 0_u64..5_000], prop::option::of(0_u64..20)), 1..300,
+            ),
+            reserve in 0_u32..5,
+        ) {
+            let begin = start();
+            let window = Window::new(&config(1.0, reserve, 1), begin);
+            let mut tokens: VecDeque<u64> = VecDeque::new();
+            let mut drawn: Vec<u64> = Vec::new();
+            let mut millis = 0;
+            for (gap, earned) in steps {
+                millis += gap;
+                let (now, slot) = (begin + Duration::from_millis(millis), millis / 100);
+                tokens.retain(|&at| at + 10 >= slot);
+                drawn.retain(|&at| at + 10 >= slot);
+                if let Some(calls) = earned {
+                    window.earn(calls, now, now);
+                    tokens.extend((0..calls).map(|_| slot));
+                } else {
+                    let expected = tokens.pop_front().is_some() || {
+                        let more = drawn.len() < reserve as usize;
+                        if more {
+                            drawn.push(slot);
+                        }
+                        more
+                    };
+                    prop_assert_eq!(window.try_withdraw(now), expected);
+                }
+                let balance = tokens.len() + reserve as usize - drawn.len();
+                prop_assert_eq!(window.balance(now), balance as f64);
+            }
+        }
+    }
+}

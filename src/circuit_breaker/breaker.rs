@@ -1,0 +1,233 @@
+//! [`Breaker`]: the shell around [`Shared`]: the clock, the accounts, and everyone who is told.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::config::CircuitBreakerConfig;
+use super::shared::{Refusal, Shared, Ticket};
+use super::state::{Evidence, Healthy, IllegalTransition, Transition};
+use crate::circuit_state::CircuitState;
+use crate::cores::lock::lock;
+use crate::error::CircuitOpen;
+use crate::name::Name;
+use crate::outcome::Outcome;
+use crate::telemetry::event::{CircuitBreakerEvent, CircuitBreakerEventKind};
+use crate::telemetry::{Emitter, Event, Listener, StateGauges, Tally, names};
+
+/// Told of every transition, by the thread that made it and outside any lock.
+pub(super) type Observer = Box<dyn Fn(&Transition) + Send + Sync>;
+
+/// One breaker; handles, permits and services share it.
+pub(super) struct Breaker {
+    pub(super) shared: Shared,
+    pub(super) config: CircuitBreakerConfig,
+    emitter: Emitter,
+    observers: Box<[Observer]>,
+    calls: Tally<6>,
+    transitions: Tally<6>,
+    gauges: StateGauges<6>,
+    /// Held while the gauges are set, so that the last one to set them has read the latest state.
+    publishing: Mutex<()>,
+}
+
+/// What became of a call; the order is that of [`ENDS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Success,
+    Refused,
+    Failure,
+    Ignored,
+    Rejected,
+    Abandoned,
+}
+
+const ENDS: [&str; 6] = ["success", "refused", "failure", "ignored", "rejected", "abandoned"];
+
+// === impl Breaker ===
+
+impl Breaker {
+    pub(super) fn new(
+        name: Name,
+        config: CircuitBreakerConfig,
+        listener: Option<Arc<dyn Listener>>,
+        observers: Vec<Observer>,
+    ) -> Self {
+        let states = CircuitState::ALL.map(CircuitState::as_str);
+        let initial = index(config.initial_state);
+        Self {
+            shared: Shared::new(&config, now()),
+            observers: observers.into_boxed_slice(),
+            calls: Tally::new(&name, names::CIRCUIT_BREAKER_CALLS, "outcome", ENDS),
+            transitions: Tally::new(&name, names::CIRCUIT_BREAKER_TRANSITIONS, "to", states),
+            gauges: StateGauges::new(&name, names::CIRCUIT_BREAKER_STATE, "state", states, initial),
+            publishing: Mutex::new(()),
+            emitter: Emitter::new(name, listener),
+            config,
+        }
+    }
+
+    pub(super) fn name(&self) -> &Name {
+        self.emitter.name()
+    }
+
+    /// Admits a call, or counts and tells why not.
+    #[inline]
+    pub(super) fn admit(&self) -> Result<Ticket, CircuitOpen> {
+        match self.shared.admit_closed(now) {
+            Some(ticket) => Ok(ticket),
+            None => self.admit_otherwise(),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn admit_otherwise(&self) -> Result<Ticket, CircuitOpen> {
+        let (result, change) = self.shared.admit(now);
+        self.tell(change);
+        result.map_err(|refusal| self.rejected(refusal))
+    }
+
+    /// Refuses a call without asking for admission.
+    pub(super) fn refuse(&self) -> CircuitOpen {
+        self.rejected(self.shared.refuse(now))
+    }
+
+    fn rejected(&self, refusal: Refusal) -> CircuitOpen {
+        self.calls.add(End::Rejected as usize);
+        let mut open = CircuitOpen::new(self.name().clone(), refusal.state);
+        if let Some(retry_after) = refusal.retry_after {
+            open = open.with_retry_after(retry_after);
+        }
+        match refusal.cause {
+            Some(cause) => open.with_cause(cause),
+            None => open,
+        }
+    }
+
+    /// The verdict of a finished call.
+    #[inline]
+    pub(super) fn finished(&self, ticket: Ticket, outcome: Outcome) {
+        if outcome.is_success() && self.shared.absorbs(ticket, now) {
+            self.calls.add(End::Success as usize);
+        } else {
+            self.judged(ticket, outcome);
+        }
+    }
+
+    #[inline(never)]
+    fn judged(&self, ticket: Ticket, outcome: Outcome) {
+        if self.shared.is_unrecorded(ticket) {
+            return;
+        }
+        let (end, health) = match outcome {
+            Outcome::Success => (End::Success, Some(Healthy::Yes)),
+            Outcome::Refused | Outcome::DependencyFailed => (End::Refused, Some(Healthy::Yes)),
+            Outcome::Transient | Outcome::Permanent => (End::Failure, Some(Healthy::No)),
+            Outcome::Throttled { .. } if self.config.throttled_is_failure => (End::Failure, Some(Healthy::No)),
+            Outcome::Throttled { .. } | Outcome::Ignored => (End::Ignored, None),
+        };
+        self.calls.add(end as usize);
+        let slow = health.is_some() && self.shared.is_slow(ticket, now);
+        self.tell(match health {
+            Some(Healthy::Yes) if !outcome.is_success() && self.shared.absorbs(ticket, now) => None,
+            None if !self.shared.is_probe(ticket) => None,
+            _ => self.shared.record(ticket, Evidence { health, slow, outcome }, now),
+        });
+    }
+
+    /// The verdict of a call that was dropped before its end.
+    #[cold]
+    pub(super) fn abandoned(&self, ticket: Ticket) {
+        if self.shared.is_unrecorded(ticket) {
+            return;
+        }
+        self.calls.add(End::Abandoned as usize);
+        let slow = self.shared.is_slow(ticket, now);
+        let health = self.config.abandoned_is_failure.then_some(Healthy::No);
+        if health.is_some() || slow || self.shared.is_probe(ticket) {
+            self.tell(self.shared.record(ticket, Evidence { health, slow, outcome: Outcome::Ignored }, now));
+        }
+    }
+
+    /// The verdict of a call out of which a panic came.
+    #[cold]
+    pub(super) fn panicked(&self, ticket: Ticket) {
+        if self.shared.is_unrecorded(ticket) {
+            return;
+        }
+        self.calls.add(End::Failure as usize);
+        let slow = self.shared.is_slow(ticket, now);
+        let evidence = Evidence { health: Some(Healthy::No), slow, outcome: Outcome::Permanent };
+        self.tell(self.shared.record(ticket, evidence, now));
+    }
+
+    pub(super) fn transition_to(&self, to: CircuitState, open_for: Option<Duration>) -> Result<(), IllegalTransition> {
+        self.tell(self.shared.transition_to(to, open_for, now())?);
+        Ok(())
+    }
+
+    pub(super) fn reset(&self) {
+        self.tell(self.shared.reset(now()));
+    }
+
+    /// How many calls ended in each [`End`].
+    pub(super) fn ends(&self) -> [u64; 6] {
+        self.calls.all()
+    }
+
+    #[inline]
+    fn tell(&self, change: Option<Transition>) {
+        if let Some(change) = change {
+            self.tell_of(&change);
+        }
+    }
+
+    #[cold]
+    fn tell_of(&self, change: &Transition) {
+        self.transitions.add(index(change.to));
+        {
+            let _publishing = lock(&self.publishing);
+            self.gauges.set(index(self.shared.state()));
+        }
+        for observer in &self.observers {
+            // The call goes on as if the observer had returned; the panic hook has told the operator.
+            let _ = catch_unwind(AssertUnwindSafe(|| observer(change)));
+        }
+        self.emitter.emit(|name| {
+            let kind = CircuitBreakerEventKind::StateChanged {
+                from: change.from,
+                to: change.to,
+                reason: change.reason.as_str(),
+                calls: change.calls,
+                failures: change.failures,
+                slow_calls: change.slow_calls,
+                consecutive_failures: change.consecutive_failures,
+                open_for: change.open_for,
+                cause: change.cause,
+            };
+            Event::CircuitBreaker(CircuitBreakerEvent { name, kind })
+        });
+    }
+}
+
+impl fmt::Debug for Breaker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Breaker")
+            .field("name", self.name())
+            .field("state", &self.shared.state())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The clock of the shell: tokio's, which tests can pause.
+#[inline]
+pub(super) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// The place of a state in [`CircuitState::ALL`].
+fn index(state: CircuitState) -> usize {
+    CircuitState::ALL.iter().position(|&other| other == state).unwrap_or_default()
+}

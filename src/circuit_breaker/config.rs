@@ -1,0 +1,412 @@
+//! [`CircuitBreakerConfig`]: every setting, with its unit, range and default.
+
+use std::time::Duration;
+
+use crate::circuit_state::CircuitState;
+use crate::error::InvalidConfig;
+
+/// The settings of a circuit breaker.
+///
+/// Plain data: start from the default and change fields, or read it from a file (feature `serde`; unknown keys are errors,
+/// durations are strings such as `"250ms"`).
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use mainstay::circuit_breaker::{CircuitBreakerConfig, OpenTime, Window};
+///
+/// let mut config = CircuitBreakerConfig::default();
+/// config.window = Window::Time { length: Duration::from_secs(30) };
+/// config.open_time = OpenTime::Constant(Duration::from_secs(2));
+/// assert!(config.validate().is_ok());
+///
+/// config.failure_rate = Some(1.5);
+/// assert_eq!(config.validate().unwrap_err().field(), "failure_rate");
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
+#[non_exhaustive]
+pub struct CircuitBreakerConfig {
+    /// Which calls the two rates are taken over. Default: the last 100 calls.
+    pub window: Window,
+    /// How many calls the window must hold before a rate can trip. At least 1; at most the size of a count window.
+    /// Default: 20, the request volume that Hystrix starts to judge at.
+    pub minimum_calls: u32,
+    /// Trips when this share of the calls in the window has failed: `failures / calls >= failure_rate`. Above 0.0, at most
+    /// 1.0. It is looked at after every verdict, a success too: a success can be the call that completes the minimum.
+    /// Default: 0.5.
+    pub failure_rate: Option<f64>,
+    /// Trips when calls are slow, failed or not. It costs two clock reads a call. Default: none.
+    pub slow_calls: Option<SlowCalls>,
+    /// Trips after this many failures in a row. At least 1. A healthy call starts the row anew; one without evidence does
+    /// not. Default: none.
+    pub consecutive_failures: Option<u32>,
+    /// How long the circuit stays open. Default: constantly 5 s, as Hystrix and Polly have it.
+    pub open_time: OpenTime,
+    /// How many probes a half-open circuit admits: in all under [`ProbeRule::Rate`], at a time under
+    /// [`ProbeRule::ConsecutiveSuccesses`]. From 1 to 1024. Default: 3.
+    pub probes: u32,
+    /// What the probes must show. Default: [`ProbeRule::Rate`].
+    pub probe_rule: ProbeRule,
+    /// After this time without a verdict a probe is given up as lost, and its slot goes to the next call that asks; its
+    /// verdict, should it still come, is then ignored. Above zero. Set it above the longest call that can succeed.
+    /// Default: 30 s.
+    #[cfg_attr(feature = "serde", serde(with = "crate::cores::serde_duration"))]
+    pub probe_deadline: Duration,
+    /// Whether a call dropped before its end (its caller left, an outer timeout fired, a hedge won) is a failure.
+    /// Default: `false`, it is no evidence. Either way it is slow if it ran beyond [`SlowCalls::longer_than`].
+    pub abandoned_is_failure: bool,
+    /// Whether [`Outcome::Throttled`](crate::Outcome::Throttled) is a failure. Default: `false`, it is no evidence.
+    pub throttled_is_failure: bool,
+    /// The state to begin in; anything but half-open. Default: closed.
+    pub initial_state: CircuitState,
+}
+
+/// Which calls the rates are taken over.
+///
+/// # Examples
+///
+/// ```
+/// use mainstay::circuit_breaker::Window;
+///
+/// assert_eq!(Window::default(), Window::Count { calls: 100 });
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case", deny_unknown_fields))]
+#[non_exhaustive]
+pub enum Window {
+    /// The last `calls` calls. From 1 to 65 536; two bits each are kept.
+    Count {
+        /// The number of calls.
+        calls: u32,
+    },
+    /// The calls that ended within the last `length`. At least 10 ms. It is kept in ten buckets, so that a call leaves the
+    /// window when between nine tenths and the whole of the length have passed.
+    Time {
+        /// The length of the window.
+        #[cfg_attr(feature = "serde", serde(with = "crate::cores::serde_duration"))]
+        length: Duration,
+    },
+}
+
+/// When slow calls trip the breaker.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use mainstay::circuit_breaker::SlowCalls;
+///
+/// let slow = SlowCalls { longer_than: Duration::from_millis(800), rate: 0.5 };
+/// assert!(slow.rate > 0.0);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
+pub struct SlowCalls {
+    /// A call is slow when it took strictly longer than this. Above zero.
+    #[cfg_attr(feature = "serde", serde(with = "crate::cores::serde_duration"))]
+    pub longer_than: Duration,
+    /// Trips when this share of the calls in the window was slow: `slow / calls >= rate`. Above 0.0, at most 1.0.
+    pub rate: f64,
+}
+
+/// How long an open circuit stays open, before it admits probes. It is over when `now - opened >= wait`.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use mainstay::circuit_breaker::OpenTime;
+///
+/// let wait = OpenTime::Exponential { initial: Duration::from_secs(1), factor: 2.0, max: Duration::from_secs(60) };
+/// let waits: Vec<u64> = (1..=8).map(|opens| wait.wait(opens).as_secs()).collect();
+/// assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case", deny_unknown_fields))]
+#[non_exhaustive]
+pub enum OpenTime {
+    /// Always this long. Zero is allowed: the next call is then a probe.
+    Constant(#[cfg_attr(feature = "serde", serde(with = "crate::cores::serde_duration"))] Duration),
+    /// `initial * factor ^ (n - 1)`, at most `max`, where n counts the openings since the circuit was last closed.
+    Exponential {
+        /// The first wait. Above zero.
+        #[cfg_attr(feature = "serde", serde(with = "crate::cores::serde_duration"))]
+        initial: Duration,
+        /// What each further opening multiplies the wait by. At least 1.0.
+        factor: f64,
+        /// The longest wait. At least `initial`.
+        #[cfg_attr(feature = "serde", serde(with = "crate::cores::serde_duration"))]
+        max: Duration,
+    },
+}
+
+/// What the probes of a half-open circuit must show.
+///
+/// # Examples
+///
+/// ```
+/// use mainstay::circuit_breaker::ProbeRule;
+///
+/// assert_eq!(ProbeRule::default(), ProbeRule::Rate);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case", deny_unknown_fields))]
+#[non_exhaustive]
+pub enum ProbeRule {
+    /// When all [`probes`](CircuitBreakerConfig::probes) have a verdict, the same rates that trip a closed circuit re-open
+    /// this one, and otherwise it closes. Without a [`failure_rate`](CircuitBreakerConfig::failure_rate), one failed probe
+    /// re-opens it.
+    #[default]
+    Rate,
+    /// This many healthy probes in a row close the circuit; the first one that fails, or is slow, re-opens it. At least 1.
+    ConsecutiveSuccesses(u32),
+}
+
+/// The longest count window.
+const MAX_WINDOW_CALLS: u32 = 65_536;
+/// The most probes.
+const MAX_PROBES: u32 = 1024;
+/// The shortest time window.
+const MIN_WINDOW_LENGTH: Duration = Duration::from_millis(10);
+
+// === impl CircuitBreakerConfig ===
+
+impl Default for CircuitBreakerConfig {
+    fn default() -> Self {
+        Self {
+            window: Window::default(),
+            minimum_calls: 20,
+            failure_rate: Some(0.5),
+            slow_calls: None,
+            consecutive_failures: None,
+            open_time: OpenTime::default(),
+            probes: 3,
+            probe_rule: ProbeRule::default(),
+            probe_deadline: Duration::from_secs(30),
+            abandoned_is_failure: false,
+            throttled_is_failure: false,
+            initial_state: CircuitState::Closed,
+        }
+    }
+}
+
+impl CircuitBreakerConfig {
+    /// Checks every field.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidConfig`] names the first field whose value cannot be used, and the value.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::circuit_breaker::CircuitBreakerConfig;
+    ///
+    /// let mut config = CircuitBreakerConfig::default();
+    /// config.minimum_calls = 101;
+    /// let error = config.validate().unwrap_err();
+    /// assert_eq!(error.to_string(), "invalid `minimum_calls` = 101: must be from 1 to the 100 calls of the window");
+    /// ```
+    pub fn validate(&self) -> Result<(), InvalidConfig> {
+        self.window.validate().map_err(|error| error.within("window"))?;
+        if let Window::Count { calls } = self.window
+            && (self.failure_rate.is_some() || self.slow_calls.is_some())
+            && self.minimum_calls > calls
+        {
+            let requirement = format!("must be from 1 to the {calls} calls of the window");
+            return Err(InvalidConfig::new("minimum_calls", self.minimum_calls, requirement));
+        }
+        if self.minimum_calls == 0 {
+            return Err(InvalidConfig::new("minimum_calls", 0, "must be at least 1"));
+        }
+        if let Some(rate) = self.failure_rate {
+            validate_rate("failure_rate", rate)?;
+        }
+        if let Some(slow) = &self.slow_calls {
+            slow.validate().map_err(|error| error.within("slow_calls"))?;
+        }
+        if self.consecutive_failures == Some(0) {
+            return Err(InvalidConfig::new("consecutive_failures", 0, "must be at least 1"));
+        }
+        if self.failure_rate.is_none() && self.slow_calls.is_none() && self.consecutive_failures.is_none() {
+            let requirement =
+                "must be set, or `slow_calls`, or `consecutive_failures`: nothing could trip this breaker";
+            return Err(InvalidConfig::new("failure_rate", self.failure_rate, requirement));
+        }
+        self.open_time.validate().map_err(|error| error.within("open_time"))?;
+        if !(1..=MAX_PROBES).contains(&self.probes) {
+            return Err(InvalidConfig::new("probes", self.probes, format!("must be from 1 to {MAX_PROBES}")));
+        }
+        if self.probe_rule == ProbeRule::ConsecutiveSuccesses(0) {
+            return Err(InvalidConfig::new("probe_rule", self.probe_rule, "must ask for at least 1 success"));
+        }
+        if self.probe_deadline.is_zero() {
+            return Err(InvalidConfig::new("probe_deadline", self.probe_deadline, "must be above zero"));
+        }
+        if self.initial_state == CircuitState::HalfOpen {
+            return Err(InvalidConfig::new("initial_state", self.initial_state, "must not be half-open"));
+        }
+        Ok(())
+    }
+
+    /// Whether anything reads the window.
+    pub(super) fn uses_window(&self) -> bool {
+        self.failure_rate.is_some() || self.slow_calls.is_some()
+    }
+}
+
+// === impl Window ===
+
+impl Default for Window {
+    fn default() -> Self {
+        Self::Count { calls: 100 }
+    }
+}
+
+impl Window {
+    fn validate(&self) -> Result<(), InvalidConfig> {
+        match *self {
+            Self::Count { calls } if !(1..=MAX_WINDOW_CALLS).contains(&calls) => {
+                Err(InvalidConfig::new("calls", calls, format!("must be from 1 to {MAX_WINDOW_CALLS}")))
+            }
+            Self::Time { length } if length < MIN_WINDOW_LENGTH => {
+                Err(InvalidConfig::new("length", length, format!("must be at least {MIN_WINDOW_LENGTH:?}")))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+// === impl SlowCalls ===
+
+impl SlowCalls {
+    fn validate(&self) -> Result<(), InvalidConfig> {
+        if self.longer_than.is_zero() {
+            return Err(InvalidConfig::new("longer_than", self.longer_than, "must be above zero"));
+        }
+        validate_rate("rate", self.rate)
+    }
+}
+
+fn validate_rate(field: &'static str, rate: f64) -> Result<(), InvalidConfig> {
+    if rate > 0.0 && rate <= 1.0 {
+        Ok(())
+    } else {
+        Err(InvalidConfig::new(field, rate, "must be above 0.0 and at most 1.0"))
+    }
+}
+
+// === impl OpenTime ===
+
+impl Default for OpenTime {
+    fn default() -> Self {
+        Self::Constant(Duration::from_secs(5))
+    }
+}
+
+impl OpenTime {
+    /// The wait of the `opens`-th opening since the circuit was last closed, counted from 1.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::circuit_breaker::OpenTime;
+    ///
+    /// assert_eq!(OpenTime::Constant(Duration::from_secs(3)).wait(9), Duration::from_secs(3));
+    /// ```
+    #[must_use]
+    pub fn wait(&self, opens: u32) -> Duration {
+        match *self {
+            Self::Constant(wait) => wait,
+            Self::Exponential { initial, factor, max } => {
+                let exponent = i32::try_from(opens.saturating_sub(1)).unwrap_or(i32::MAX);
+                // An infinite or too long wait is the maximum.
+                let seconds = initial.as_secs_f64() * factor.powi(exponent);
+                Duration::try_from_secs_f64(seconds).map_or(max, |wait| wait.min(max))
+            }
+        }
+    }
+
+    fn validate(&self) -> Result<(), InvalidConfig> {
+        let Self::Exponential { initial, factor, max } = *self else { return Ok(()) };
+        if initial.is_zero() {
+            return Err(InvalidConfig::new("initial", initial, "must be above zero"));
+        }
+        if !(factor.is_finite() && factor >= 1.0) {
+            return Err(InvalidConfig::new("factor", factor, "must be at least 1.0"));
+        }
+        if max < initial {
+            return Err(InvalidConfig::new("max", max, format!("must be at least the initial {initial:?}")));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn field_of(change: impl FnOnce(&mut CircuitBreakerConfig)) -> String {
+        let mut config = CircuitBreakerConfig::default();
+        change(&mut config);
+        config.validate().map_or_else(|error| error.field().to_owned(), |()| "valid".to_owned())
+    }
+
+    #[test]
+    fn the_default_is_valid() {
+        assert_eq!(field_of(|_| ()), "valid");
+    }
+
+    #[test]
+    fn every_bad_value_is_named_by_its_field() {
+        let slow = |longer_than, rate| Some(SlowCalls { longer_than, rate });
+        let second = Duration::from_secs(1);
+        let exponential = |initial, factor, max| OpenTime::Exponential { initial, factor, max };
+        assert_eq!(field_of(|c| c.window = Window::Count { calls: 0 }), "window.calls");
+        assert_eq!(field_of(|c| c.window = Window::Count { calls: 65_537 }), "window.calls");
+        assert_eq!(field_of(|c| c.window = Window::Time { length: Duration::from_millis(9) }), "window.length");
+        assert_eq!(field_of(|c| c.minimum_calls = 0), "minimum_calls");
+        assert_eq!(field_of(|c| c.minimum_calls = 101), "minimum_calls");
+        assert_eq!(field_of(|c| c.failure_rate = Some(0.0)), "failure_rate");
+        assert_eq!(field_of(|c| c.failure_rate = Some(1.01)), "failure_rate");
+        assert_eq!(field_of(|c| c.failure_rate = Some(f64::NAN)), "failure_rate");
+        assert_eq!(field_of(|c| c.failure_rate = None), "failure_rate");
+        assert_eq!(field_of(|c| c.slow_calls = slow(Duration::ZERO, 0.5)), "slow_calls.longer_than");
+        assert_eq!(field_of(|c| c.slow_calls = slow(second, f64::INFINITY)), "slow_calls.rate");
+        assert_eq!(field_of(|c| c.consecutive_failures = Some(0)), "consecutive_failures");
+        assert_eq!(field_of(|c| c.open_time = exponential(Duration::ZERO, 2.0, second)), "open_time.initial");
+        assert_eq!(field_of(|c| c.open_time = exponential(second, 0.9, second)), "open_time.factor");
+        assert_eq!(field_of(|c| c.open_time = exponential(second, 2.0, Duration::ZERO)), "open_time.max");
+        assert_eq!(field_of(|c| c.probes = 0), "probes");
+        assert_eq!(field_of(|c| c.probes = 1025), "probes");
+        assert_eq!(field_of(|c| c.probe_rule = ProbeRule::ConsecutiveSuccesses(0)), "probe_rule");
+        assert_eq!(field_of(|c| c.probe_deadline = Duration::ZERO), "probe_deadline");
+        assert_eq!(field_of(|c| c.initial_state = CircuitState::HalfOpen), "initial_state");
+    }
+
+    #[test]
+    fn a_breaker_of_consecutive_failures_alone_needs_no_window() {
+        let only_consecutive = |config: &mut CircuitBreakerConfig| {
+            config.failure_rate = None;
+            config.consecutive_failures = Some(5);
+            config.window = Window::Count { calls: 1 };
+        };
+        assert_eq!(field_of(only_consecutive), "valid");
+    }
+
+    #[test]
+    fn an_exponential_wait_saturates_at_its_maximum() {
+        let max = Duration::from_secs(60);
+        let wait = OpenTime::Exponential { initial: Duration::from_secs(1), factor: 1e300, max };
+        assert_eq!(wait.wait(u32::MAX), max);
+        assert_eq!(wait.wait(0), Duration::from_secs(1));
+    }
+}

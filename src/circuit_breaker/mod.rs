@@ -1,0 +1,142 @@
+//! Circuit breaking: stop calling what is known to fail, and find out carefully when it has recovered.
+//!
+//! **Why.** A callee that is down costs its callers their time (each call waits for its timeout) and gets in return a load
+//! that keeps it down. A breaker judges the calls that it sees; when too many fail, it refuses further ones at once and
+//! says for how long. Then it lets a few probes through, and their verdicts decide.
+//!
+//! **When.** Around every remote dependency that can fail as a whole, closest to the client: inside of retries, so that each
+//! attempt is judged and a refusal is known to have never been sent. For the endpoints of a pool there is no need to wrap
+//! each one: the pool keeps a breaker for every endpoint and does not pick what is open.
+//!
+//! **When not.** Around something that cannot fail as a whole (a breaker over a pool of healthy and sick endpoints refuses
+//! the healthy ones too), around local work, or where fewer calls are made than
+//! [`minimum_calls`](CircuitBreakerConfig::minimum_calls) in any time that matters.
+//!
+//! # Examples
+//!
+//! ```
+//! use std::time::Duration;
+//! use mainstay::circuit_breaker::{CircuitBreakerLayer, OpenTime};
+//! use mainstay::{BoxError, Rejectable};
+//! use tower::{Layer, service_fn};
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), BoxError> {
+//! let layer = CircuitBreakerLayer::builder("users-db")
+//!     .consecutive_failures(3)
+//!     .open_time(OpenTime::Constant(Duration::from_secs(2)))
+//!     .build()?;
+//! let breaker = layer.handle();
+//! let mut service = layer.layer(service_fn(|_: &str| async { Err::<(), BoxError>("connection reset".into()) }));
+//!
+//! for _ in 0..3 {
+//!     let error = service.ready().await?.call("select").await.unwrap_err();
+//!     assert_eq!(error.to_string(), "connection reset");
+//! }
+//! // The fourth call is not sent.
+//! let error = service.ready().await?.call("select").await.unwrap_err();
+//! let rejected = error.as_rejected().expect("refused by the breaker");
+//! assert!(rejected.is_circuit_open() && !rejected.was_sent());
+//! assert!(rejected.retry_after() <= Some(Duration::from_secs(2)));
+//! assert_eq!(breaker.statistics().rejected, 1);
+//! # Ok(())
+//! # }
+//! # use tower::Service;
+//! ```
+//!
+//! # States
+//!
+//! | state | calls | leaves it |
+//! |---|---|---|
+//! | closed | flow and are judged | to open, when something trips |
+//! | open | are refused | to half-open, when a call asks and `now - opened >= wait` |
+//! | half-open | [`probes`](CircuitBreakerConfig::probes) are admitted, the rest refused | to closed or open, as the probes show |
+//! | forced open | are refused | by hand |
+//! | disabled | flow, nothing is recorded | by hand |
+//! | observing | flow and are recorded, it never opens | by hand |
+//!
+//! # What trips it
+//!
+//! Any of these, looked at after every verdict in the closed state:
+//!
+//! * [`consecutive_failures`](CircuitBreakerConfig::consecutive_failures) in a row;
+//! * `failures / calls >= failure_rate` over the [window](CircuitBreakerConfig::window), from
+//!   [`minimum_calls`](CircuitBreakerConfig::minimum_calls) on. A full count window slides: after 100 000 successes, 50
+//!   failures in a window of 100 calls open it at 50 %;
+//! * `slow / calls >= rate` over the same window, where slow means to take strictly longer than
+//!   [`longer_than`](SlowCalls::longer_than).
+//!
+//! What a verdict says is its [`Outcome`](crate::Outcome): `Transient` and `Permanent` are failures, `Success`, `Refused`
+//! and `DependencyFailed` are healthy (the callee answered), `Throttled` and `Ignored` are no evidence and are in no window.
+//! A panic that comes out of the inner `call` or `poll` is a failure, whose outcome is `Permanent`. A refusal by an inner
+//! layer of this crate is no evidence.
+//!
+//! **Abandoned** calls, whose future is dropped before it finished, are no evidence of failure (a
+//! [setting](CircuitBreakerConfig::abandoned_is_failure) makes them failures), but a call that had run beyond the slow
+//! threshold by then was slow. So keep an attempt's timeout inside of the breaker, where it is seen as a failure.
+//!
+//! # Probes
+//!
+//! A half-open circuit hands out a fixed number of slots. Under [`ProbeRule::Rate`] each slot is for one verdict, and once
+//! all are in, the rates that trip a closed circuit decide. Under [`ProbeRule::ConsecutiveSuccesses`] a slot is free again
+//! after its verdict; the given number of healthy probes in a row closes the circuit, and the first one that fails or is
+//! slow re-opens it. A probe without evidence gives its slot back, and so does one that is dropped. One that never comes
+//! back loses its slot to the next caller after the [deadline](CircuitBreakerConfig::probe_deadline), so that a circuit cannot
+//! stay half-open for ever.
+//!
+//! Every permit carries the generation of the state that admitted it. A verdict from before a transition is in the
+//! statistics and changes nothing else: a straggler admitted before the trip neither closes the circuit nor decides a probe.
+//!
+//! # Readiness
+//!
+//! The breaker refuses in `call`, not by being unready: `poll_ready` of an open breaker is ready at once, without asking the
+//! inner service, and the `call` that follows refuses, although the circuit may have become half-open since; an unready
+//! inner service is never called. (One that was made ready before the circuit opened may take a probe, if it is still open
+//! for one.) The slot of a probe is taken in `call`. Errors of the inner `poll_ready` pass unchanged and are no calls.
+//!
+//! A refusal arms no timer and allocates nothing, unless the error type is boxed.
+//!
+//! # Sharing
+//!
+//! A breaker is shared by all clones of a service, by **all services made by one layer** and its clones, and by whatever is
+//! made from its [handle](CircuitBreakerHandle). For independent breakers, build a layer each.
+//!
+//! # Cost
+//!
+//! The state is constant in size, whatever the number of calls: two bits for each call of a count window, ten buckets for a
+//! time window of any length. In the closed state a success on a full count window without a failure takes no lock and
+//! writes nothing but its count; on a time window without a failure it adds one to an atomic. What changes the state, fails,
+//! or follows a failure takes a mutex for a few instructions. The clock is read once a call for a time window, twice for
+//! slow calls, and not at all for a count window without them.
+//!
+//! # Telemetry
+//!
+//! | metric | labels |
+//! |---|---|
+//! | `mainstay_circuit_breaker_calls_total` | `name`, `outcome`: `success`, `refused`, `failure`, `ignored`, `rejected`, `abandoned` |
+//! | `mainstay_circuit_breaker_transitions_total` | `name`, `to`: the new state |
+//! | `mainstay_circuit_breaker_state` | `name`, `state`: 1 for the one that holds, else 0 |
+//!
+//! Each transition is a [`CircuitBreakerEvent`](crate::telemetry::event::CircuitBreakerEvent) with the counts that it was
+//! decided on; going to the state that holds already is none.
+
+mod breaker;
+mod config;
+mod future;
+mod handle;
+mod layer;
+mod permit;
+mod probes;
+mod service;
+mod shared;
+mod state;
+mod statistics;
+
+pub use config::{CircuitBreakerConfig, OpenTime, ProbeRule, SlowCalls, Window};
+pub use future::ResponseFuture;
+pub use handle::CircuitBreakerHandle;
+pub use layer::{CircuitBreakerBuilder, CircuitBreakerLayer};
+pub use permit::Permit;
+pub use service::CircuitBreaker;
+pub use shared::Admits;
+pub use state::{IllegalTransition, Transition, TransitionReason};
+pub use statistics::CircuitBreakerStatistics;

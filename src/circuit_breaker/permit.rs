@@ -1,0 +1,109 @@
+//! [`Permit`]: what a breaker admits a call with.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::breaker::Breaker;
+use super::shared::Ticket;
+use crate::outcome::Outcome;
+
+/// The admission of one call, from [`CircuitBreakerHandle::try_acquire`](super::CircuitBreakerHandle::try_acquire).
+///
+/// It is consumed by exactly one verdict: [`record`](Self::record) gives it, and so does dropping the permit, which says that
+/// the call was abandoned (its caller left, a timeout fired). An abandoned call gives its slot back; what else it means is
+/// [`abandoned_is_failure`](super::CircuitBreakerConfig::abandoned_is_failure). The permit knows which generation of the
+/// breaker's state admitted it: a verdict that comes after the state has changed is counted in the statistics and changes
+/// nothing else.
+///
+/// # Examples
+///
+/// ```
+/// use mainstay::Outcome;
+/// use mainstay::circuit_breaker::{CircuitBreakerConfig, CircuitBreakerHandle};
+///
+/// # fn main() -> Result<(), mainstay::InvalidConfig> {
+/// let breaker = CircuitBreakerHandle::new("db", CircuitBreakerConfig::default())?;
+/// let permit = breaker.try_acquire().expect("a closed circuit admits");
+/// permit.record(Outcome::Success);
+/// drop(breaker.try_acquire());
+/// assert_eq!((breaker.statistics().successes, breaker.statistics().abandoned), (1, 1));
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "a permit that is dropped counts as an abandoned call"]
+pub struct Permit {
+    /// Taken by the verdict.
+    breaker: Option<Arc<Breaker>>,
+    ticket: Ticket,
+}
+
+// === impl Permit ===
+
+impl Permit {
+    #[inline]
+    pub(super) fn new(breaker: Arc<Breaker>, ticket: Ticket) -> Self {
+        Self { breaker: Some(breaker), ticket }
+    }
+
+    /// The call is over, with this outcome.
+    #[inline]
+    pub fn record(mut self, outcome: Outcome) {
+        self.finish(outcome);
+    }
+
+    /// Whether the call is a probe of a half-open circuit.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::circuit_breaker::{CircuitBreakerConfig, CircuitBreakerHandle};
+    ///
+    /// # fn main() -> Result<(), mainstay::InvalidConfig> {
+    /// let breaker = CircuitBreakerHandle::new("db", CircuitBreakerConfig::default())?;
+    /// assert!(!breaker.try_acquire().unwrap().is_probe());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn is_probe(&self) -> bool {
+        self.breaker.as_ref().is_some_and(|breaker| breaker.shared.is_probe(self.ticket))
+    }
+
+    #[inline]
+    pub(super) fn finish(&mut self, outcome: Outcome) {
+        if let Some(breaker) = self.breaker.take() {
+            breaker.finished(self.ticket, outcome);
+        }
+    }
+
+    /// A panic came out of the call.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn panicked(&mut self) {
+        if let Some(breaker) = self.breaker.take() {
+            breaker.panicked(self.ticket);
+        }
+    }
+}
+
+impl Drop for Permit {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(breaker) = self.breaker.take() {
+            abandon(breaker, self.ticket);
+        }
+    }
+}
+
+/// Out of the way of permits that have had their verdict.
+#[cold]
+#[inline(never)]
+fn abandon(breaker: Arc<Breaker>, ticket: Ticket) {
+    breaker.abandoned(ticket);
+}
+
+impl fmt::Debug for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permit").field("breaker", &self.breaker).field("probe", &self.is_probe()).finish()
+    }
+}

@@ -1,0 +1,121 @@
+//! [`Probes`]: the slots of a half-open circuit, and what the probes have shown so far.
+
+use std::time::{Duration, Instant};
+
+use super::config::ProbeRule;
+use crate::cores::sliding_window::{Record, WindowCounts};
+
+/// One slot a probe: constant in size, allocated when the breaker is built.
+#[derive(Debug)]
+pub(super) struct Probes {
+    slots: Box<[Slot]>,
+    rule: ProbeRule,
+    deadline: Duration,
+    counts: WindowCounts,
+    healthy_in_a_row: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Slot {
+    Free,
+    /// Given to a probe at this time.
+    Taken(Instant),
+    /// Its probe has a verdict, and under [`ProbeRule::Rate`] that is all the slot is for.
+    Spent,
+}
+
+/// What is known once a probe has its verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Finding {
+    /// Not enough is known.
+    Undecided,
+    /// All verdicts are in; the rates decide.
+    Complete,
+    /// The callee is well.
+    Recovered,
+    /// The callee is not well.
+    Sick,
+}
+
+// === impl Probes ===
+
+impl Probes {
+    pub(super) fn new(slots: u32, rule: ProbeRule, deadline: Duration) -> Self {
+        let slots = vec![Slot::Free; slots.max(1) as usize].into_boxed_slice();
+        Self { slots, rule, deadline, counts: WindowCounts::default(), healthy_in_a_row: 0 }
+    }
+
+    /// Begins a half-open time: every slot free, nothing shown.
+    pub(super) fn clear(&mut self) {
+        self.slots.fill(Slot::Free);
+        self.counts = WindowCounts::default();
+        self.healthy_in_a_row = 0;
+    }
+
+    /// Takes a slot: a free one, or that of a probe whose deadline has passed.
+    pub(super) fn take(&mut self, now: Instant) -> Option<u32> {
+        let index = match self.slots.iter().position(|&slot| slot == Slot::Free) {
+            Some(free) => free,
+            None => self.slots.iter().position(|slot| self.is_lost(*slot, now))?,
+        };
+        self.slots[index] = Slot::Taken(now);
+        u32::try_from(index).ok()
+    }
+
+    /// Whether the probe that took `slot` at `since` still holds it.
+    pub(super) fn holds(&self, slot: u32, since: Instant) -> bool {
+        self.slots.get(slot as usize) == Some(&Slot::Taken(since))
+    }
+
+    /// Gives a slot back without a verdict.
+    pub(super) fn release(&mut self, slot: u32) {
+        self.slots[slot as usize] = Slot::Free;
+    }
+
+    /// The verdict of the probe in `slot`.
+    pub(super) fn judge(&mut self, slot: u32, record: Record) -> Finding {
+        self.counts.add(record);
+        match self.rule {
+            ProbeRule::Rate => {
+                self.slots[slot as usize] = Slot::Spent;
+                let complete = self.counts.calls == self.slots.len() as u64;
+                if complete { Finding::Complete } else { Finding::Undecided }
+            }
+            ProbeRule::ConsecutiveSuccesses(wanted) => {
+                self.slots[slot as usize] = Slot::Free;
+                if record.failed || record.slow {
+                    return Finding::Sick;
+                }
+                self.healthy_in_a_row += 1;
+                if self.healthy_in_a_row >= wanted { Finding::Recovered } else { Finding::Undecided }
+            }
+        }
+    }
+
+    /// What the probes have shown so far.
+    pub(super) fn counts(&self) -> WindowCounts {
+        self.counts
+    }
+
+    /// The probes that are out.
+    pub(super) fn in_flight(&self) -> usize {
+        self.slots.iter().filter(|slot| matches!(slot, Slot::Taken(_))).count()
+    }
+
+    /// Until when there is no slot to be had: `None` when there is one, else the first deadline of a probe that is out
+    /// (`Some(None)` when that is beyond the end of time).
+    pub(super) fn full_until(&self) -> Option<Option<Instant>> {
+        if self.slots.contains(&Slot::Free) {
+            return None;
+        }
+        let taken = self.slots.iter().filter_map(|slot| match slot {
+            Slot::Taken(since) => Some(*since),
+            Slot::Free | Slot::Spent => None,
+        });
+        Some(taken.min().and_then(|since| since.checked_add(self.deadline)))
+    }
+
+    fn is_lost(&self, slot: Slot, now: Instant) -> bool {
+        matches!(slot, Slot::Taken(since) if now.saturating_duration_since(since) >= self.deadline)
+    }
+}

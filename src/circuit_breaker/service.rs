@@ -1,0 +1,93 @@
+//! [`CircuitBreaker`]: the service.
+
+use std::task::{Context, Poll, ready};
+
+use tower_service::Service;
+
+use super::future::ResponseFuture;
+use super::handle::CircuitBreakerHandle;
+use super::shared::Admits;
+use crate::cores::unwind::on_unwind;
+use crate::error::Rejectable;
+use crate::outcome::Classify;
+
+/// The service that [`CircuitBreakerLayer`](super::CircuitBreakerLayer) makes. Its clones share one breaker.
+///
+/// # Examples
+///
+/// See the [module documentation](crate::circuit_breaker).
+#[derive(Debug)]
+pub struct CircuitBreaker<S, C> {
+    inner: S,
+    classifier: C,
+    handle: CircuitBreakerHandle,
+    /// Whether this very inner service has said that it is ready and has not been called since.
+    inner_ready: bool,
+}
+
+// === impl CircuitBreaker ===
+
+impl<S, C> CircuitBreaker<S, C> {
+    pub(super) const fn new(inner: S, classifier: C, handle: CircuitBreakerHandle) -> Self {
+        Self { inner, classifier, handle, inner_ready: false }
+    }
+
+    /// The handle of the breaker.
+    #[must_use]
+    pub const fn handle(&self) -> &CircuitBreakerHandle {
+        &self.handle
+    }
+}
+
+crate::macros::wrapper_methods!(CircuitBreaker<S, C>);
+crate::macros::ready_methods!(CircuitBreaker<S, C>);
+
+/// A clone has made nothing ready yet.
+impl<S: Clone, C: Clone> Clone for CircuitBreaker<S, C> {
+    fn clone(&self) -> Self {
+        Self::new(self.inner.clone(), self.classifier.clone(), self.handle.clone())
+    }
+}
+
+impl<S, C, Req> Service<Req> for CircuitBreaker<S, C>
+where
+    S: Service<Req>,
+    S::Error: Rejectable,
+    C: Classify<S::Response, S::Error> + Clone,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future, C>;
+
+    /// Ready at once while the breaker refuses: `call` will say so. Otherwise ready when the inner service is.
+    #[inline]
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        if !self.handle.breaker().shared.is_closed()
+            && let Admits::Nothing { .. } = self.handle.admits()
+        {
+            // The inner service keeps what readiness it has: `call` may use it if the circuit admits a probe by then.
+            return Poll::Ready(Ok(()));
+        }
+        self.inner_ready = false;
+        ready!(self.inner.poll_ready(cx))?;
+        self.inner_ready = true;
+        Poll::Ready(Ok(()))
+    }
+
+    #[inline]
+    fn call(&mut self, request: Req) -> Self::Future {
+        if !self.inner_ready {
+            // Whatever the breaker would say now, an unready service is never called.
+            return ResponseFuture::refused(self.handle.breaker().refuse());
+        }
+        match self.handle.try_acquire() {
+            Ok(mut permit) => {
+                self.inner_ready = false;
+                let inner = &mut self.inner;
+                let future = on_unwind(|| permit.panicked(), || inner.call(request));
+                ResponseFuture::admitted(future, permit, self.classifier.clone())
+            }
+            Err(open) => ResponseFuture::refused(open),
+        }
+    }
+}

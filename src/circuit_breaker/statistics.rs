@@ -1,0 +1,127 @@
+//! [`CircuitBreakerStatistics`]: what a breaker has counted, and what it sees now.
+
+use std::time::Duration;
+
+use super::breaker::{Breaker, now};
+use super::shared::Admits;
+use crate::circuit_state::CircuitState;
+
+/// A breaker's counts since it was built, and what it judges by at the moment.
+///
+/// Each call is in exactly one of the six counts, once it is over:
+/// [`calls`](Self::calls) = successes + refused + failures + ignored + rejected + abandoned. Calls that a disabled breaker
+/// admitted are in none.
+///
+/// # Examples
+///
+/// ```
+/// use mainstay::Outcome;
+/// use mainstay::circuit_breaker::{CircuitBreakerConfig, CircuitBreakerHandle};
+///
+/// # fn main() -> Result<(), mainstay::InvalidConfig> {
+/// let breaker = CircuitBreakerHandle::new("db", CircuitBreakerConfig::default())?;
+/// breaker.try_acquire().unwrap().record(Outcome::Success);
+/// breaker.try_acquire().unwrap().record(Outcome::Transient);
+/// let statistics = breaker.statistics();
+/// assert_eq!((statistics.calls(), statistics.successes, statistics.failures), (2, 1, 1));
+/// assert_eq!(statistics.window_calls, 2);
+/// assert_eq!(statistics.failure_rate, None, "fewer calls than the minimum");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct CircuitBreakerStatistics {
+    /// The state.
+    pub state: CircuitState,
+    /// Calls that succeeded.
+    pub successes: u64,
+    /// Calls that the callee answered, healthy as it is, with a no: `Refused` and `DependencyFailed`.
+    pub refused: u64,
+    /// Calls that failed; panics are among them.
+    pub failures: u64,
+    /// Calls that ended and say nothing about the callee.
+    pub ignored: u64,
+    /// Calls that the breaker refused.
+    pub rejected: u64,
+    /// Calls that were dropped before their end.
+    pub abandoned: u64,
+    /// The calls judged by at the moment: those of the window, the probes of a half-open circuit, or what opened it.
+    pub window_calls: u64,
+    /// Those of them that failed.
+    pub window_failures: u64,
+    /// Those of them that were slow.
+    pub window_slow_calls: u64,
+    /// The share of failures among them; `None` below the minimum number of calls.
+    pub failure_rate: Option<f64>,
+    /// The share of slow calls among them; `None` below the minimum number of calls.
+    pub slow_call_rate: Option<f64>,
+    /// Failures in a row.
+    pub consecutive_failures: u32,
+    /// Openings since the circuit was last closed.
+    pub consecutive_opens: u32,
+    /// Probes that are out.
+    pub probes_in_flight: usize,
+    /// How long calls will be refused from now on; `None` when they are not, or no end is known.
+    pub retry_after: Option<Duration>,
+}
+
+// === impl CircuitBreakerStatistics ===
+
+impl CircuitBreakerStatistics {
+    pub(super) fn of(breaker: &Breaker) -> Self {
+        let now = now();
+        let [successes, refused, failures, ignored, rejected, abandoned] = breaker.ends();
+        let retry_after = match breaker.shared.admits(|| now) {
+            Admits::Nothing { retry_after } => retry_after,
+            Admits::Call | Admits::Probe => None,
+        };
+        breaker.shared.with_machine(now, |machine| {
+            let counts = machine.counts(now);
+            let minimum = match machine.state() {
+                CircuitState::HalfOpen => breaker.config.probes,
+                CircuitState::Open => 1,
+                _ => breaker.config.minimum_calls,
+            };
+            let enough = counts.calls >= u64::from(minimum);
+            Self {
+                state: machine.state(),
+                successes,
+                refused,
+                failures,
+                ignored,
+                rejected,
+                abandoned,
+                window_calls: counts.calls,
+                window_failures: counts.failures,
+                window_slow_calls: counts.slow,
+                failure_rate: enough.then(|| counts.failure_rate()),
+                slow_call_rate: enough.then(|| counts.slow_rate()),
+                consecutive_failures: machine.consecutive_failures(),
+                consecutive_opens: machine.opens(),
+                probes_in_flight: machine.probes_in_flight(),
+                retry_after,
+            }
+        })
+    }
+
+    /// All calls that are over.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::circuit_breaker::{CircuitBreakerConfig, CircuitBreakerHandle};
+    ///
+    /// # fn main() -> Result<(), mainstay::InvalidConfig> {
+    /// let breaker = CircuitBreakerHandle::new("db", CircuitBreakerConfig::default())?;
+    /// breaker.force_open();
+    /// let _ = breaker.try_acquire();
+    /// assert_eq!(breaker.statistics().calls(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub const fn calls(&self) -> u64 {
+        self.successes + self.refused + self.failures + self.ignored + self.rejected + self.abandoned
+    }
+}

@@ -1,0 +1,129 @@
+//! [`RetryConfig`]: a retry as plain data.
+
+use std::time::Duration;
+
+use crate::backoff::BackoffConfig;
+use crate::budget::BudgetConfig;
+use crate::error::InvalidConfig;
+
+/// The settings of a [`RetryLayer`](super::RetryLayer).
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use mainstay::retry::RetryConfig;
+///
+/// let config = RetryConfig::default();
+/// assert_eq!((config.max_attempts, config.attempt_timeout), (3, None));
+/// assert_eq!(config.backoff.initial, Duration::from_millis(50));
+/// assert_eq!(config.budget.ratio, 0.2);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default, deny_unknown_fields))]
+pub struct RetryConfig {
+    /// How many attempts a call has, the first included. At least 1, which turns retries off. Default: 3, as in the AWS SDKs
+    /// and gRPC's examples.
+    pub max_attempts: u32,
+    /// The delays between attempts. Default: exponential from 50 ms by 2, up to 10 s, with full jitter.
+    pub backoff: BackoffConfig,
+    /// What bounds the retries of all calls together; not used where the builder is given a shared
+    /// [`Budget`](crate::budget::Budget). Default: 20 % of the calls sent, and 10 more in 10 s.
+    pub budget: BudgetConfig,
+    /// How long one attempt may take, cut to what is left of the ambient deadline. Above zero, or `None` for no limit of its
+    /// own (a `TimeoutLayer::attempt` below does the same). Default: `None`.
+    #[cfg_attr(feature = "serde", serde(with = "crate::cores::serde_duration::option"))]
+    pub attempt_timeout: Option<Duration>,
+    /// The longest `retry_after` that is waited for. A callee that asks for more is not asked again: coming early would be
+    /// rude, and waiting so long is seldom what the caller wants. Default: 10 s, the default cap of the backoff.
+    #[cfg_attr(feature = "serde", serde(with = "crate::cores::serde_duration"))]
+    pub max_retry_after: Duration,
+    /// Whether to retry even after a retry further in has given up. Attempts then multiply: two layers of 3 make 9.
+    /// Default: `false`.
+    pub retry_after_inner_gave_up: bool,
+}
+
+// === impl RetryConfig ===
+
+impl Default for RetryConfig {
+    fn default() -> Self {
+        Self {
+            max_attempts: 3,
+            backoff: BackoffConfig::default(),
+            budget: BudgetConfig::default(),
+            attempt_timeout: None,
+            max_retry_after: Duration::from_secs(10),
+            retry_after_inner_gave_up: false,
+        }
+    }
+}
+
+impl RetryConfig {
+    /// Whether these settings can be used.
+    ///
+    /// # Errors
+    ///
+    /// The first field that cannot: no attempt at all, an attempt timeout of zero, or what the backoff or the budget refuse.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::retry::RetryConfig;
+    ///
+    /// let mut config = RetryConfig::default();
+    /// config.backoff.cap = Duration::ZERO;
+    /// assert_eq!(config.validate().unwrap_err().field(), "backoff.cap");
+    /// ```
+    pub fn validate(&self) -> Result<(), InvalidConfig> {
+        valid_attempts(self.max_attempts)?;
+        self.backoff.validate().map_err(|error| error.within("backoff"))?;
+        self.budget.validate().map_err(|error| error.within("budget"))?;
+        if let Some(Duration::ZERO) = self.attempt_timeout {
+            let requirement = "must be above zero; for no timeout leave it out";
+            return Err(InvalidConfig::new("attempt_timeout", Duration::ZERO, requirement));
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn valid_attempts(max_attempts: u32) -> Result<(), InvalidConfig> {
+    if max_attempts == 0 {
+        return Err(InvalidConfig::new("max_attempts", max_attempts, "must be at least 1"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_by_field() {
+        let good = RetryConfig::default();
+        assert_eq!(good.validate(), Ok(()));
+        let field = |config: RetryConfig| config.validate().unwrap_err().field().to_owned();
+        assert_eq!(field(RetryConfig { max_attempts: 0, ..good }), "max_attempts");
+        assert_eq!(field(RetryConfig { attempt_timeout: Some(Duration::ZERO), ..good }), "attempt_timeout");
+        let backoff = good.backoff.with_cap(Duration::ZERO);
+        assert_eq!(field(RetryConfig { backoff, ..good }), "backoff.cap");
+        let budget = BudgetConfig { ratio: -0.1, ..good.budget };
+        assert_eq!(field(RetryConfig { budget, ..good }), "budget.ratio");
+    }
+
+    #[cfg(feature = "serde")]
+    #[test]
+    fn a_file_reads_as_it_is_written_and_unknown_keys_are_errors() {
+        let text =
+            "max_attempts = 5\nattempt_timeout = \"300ms\"\n[backoff]\ninitial = \"10ms\"\n[budget]\nratio = 0.1\n";
+        let read: RetryConfig = toml::from_str(text).unwrap();
+        let mut expected = RetryConfig { max_attempts: 5, ..RetryConfig::default() };
+        expected.attempt_timeout = Some(Duration::from_millis(300));
+        expected.backoff.initial = Duration::from_millis(10);
+        expected.budget.ratio = 0.1;
+        assert_eq!(read, expected);
+        assert_eq!(toml::from_str::<RetryConfig>(&toml::to_string(&read).unwrap()).unwrap(), read);
+        assert!(toml::from_str::<RetryConfig>("attempts = 5").is_err());
+    }
+}

@@ -1,0 +1,310 @@
+//! [`RetryFuture`]: the response future.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+use tower_service::Service;
+
+use super::layer::Shared;
+use super::policy::{Decision, Ended, decide};
+use super::{GiveUpReason, RequestPolicy};
+use crate::backoff::Progress;
+use crate::context::{self, AttemptScope, InScope};
+use crate::error::{Rejectable, Rejected};
+use crate::outcome::{Classify, Outcome, RetryHint, judge};
+use crate::timer::{Cutoff, Timer};
+
+pin_project! {
+    /// The response future of [`Retry`](super::Retry).
+    ///
+    /// It is `Send` when the service, its future, the request, the classifier and the request policy are.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it drops the attempt that runs, under the context that was set for it, and no other follows. The call counts
+    /// as abandoned. What was withdrawn from the budget for an attempt that has not started is given back.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct RetryFuture<S, Req, C, R>
+    where
+        S: Service<Req>,
+    {
+        #[pin]
+        attempt: InScope<AttemptScope, S::Future>,
+        // For the end of an attempt, of a delay, or of the wait for readiness.
+        #[pin]
+        timer: Timer,
+        cutoff: Option<Cutoff>,
+        stage: Stage,
+        // Makes the attempts after the first; `None` when there was no copy for them.
+        service: Option<S>,
+        // The copy for the next attempt.
+        request: Option<Req>,
+        progress: Progress,
+        call: Call,
+        shared: Arc<Shared<C, R>>,
+    }
+
+    impl<S, Req, C, R> PinnedDrop for RetryFuture<S, Req, C, R>
+    where
+        S: Service<Req>,
+    {
+        fn drop(this: Pin<&mut Self>) {
+            if this.stage != Stage::Done {
+                this.shared.core.record_abandoned();
+                if this.call.paid && this.stage != Stage::Attempting {
+                    this.shared.core.budget.refund();
+                }
+            }
+        }
+    }
+}
+
+/// What is known of the call as a whole.
+#[derive(Clone, Copy, Debug)]
+struct Call {
+    idempotent: bool,
+    /// Some attempt may have reached the callee.
+    sent: bool,
+    /// The attempt that runs was paid for.
+    paid: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Attempting,
+    Delayed(Instant),
+    /// Waits for the service to be ready for the next attempt.
+    Readying,
+    Done,
+}
+
+// === impl RetryFuture ===
+
+impl<S, Req, C, R> RetryFuture<S, Req, C, R>
+where
+    S: Service<Req>,
+{
+    #[inline]
+    pub(super) fn new(
+        attempt: InScope<AttemptScope, S::Future>,
+        service: Option<S>,
+        request: Option<Req>,
+        idempotent: bool,
+        cutoff: Option<Cutoff>,
+        shared: Arc<Shared<C, R>>,
+    ) -> Self {
+        Self {
+            attempt,
+            timer: Timer::new(),
+            cutoff,
+            stage: Stage::Attempting,
+            service,
+            request,
+            progress: Progress::start(),
+            call: Call { idempotent, sent: false, paid: false },
+            shared,
+        }
+    }
+}
+
+impl<S, Req, C, R> RetryFuture<S, Req, C, R>
+where
+    S: Service<Req>,
+    S::Error: Rejectable,
+    C: Classify<S::Response, S::Error>,
+    R: RequestPolicy<Req>,
+{
+    /// Looks at what an attempt ended in. Returns it if it is final.
+    #[inline]
+    fn judge(mut self: Pin<&mut Self>, result: Result<S::Response, S::Error>) -> Option<Result<S::Response, S::Error>> {
+        let this = self.as_mut().project();
+        let (outcome, hint, sent) = match result.as_ref().err().and_then(Rejectable::as_rejected) {
+            Some(rejected) => (rejected.outcome(), rejected.retry(), rejected.was_sent()),
+            None => {
+                let outcome = this.shared.classifier.classify(result.as_ref());
+                (outcome, outcome.retry(), true)
+            }
+        };
+        let core = &this.shared.core;
+        if sent && !this.call.sent {
+            this.call.sent = true;
+            core.budget.record_sent();
+        } else if this.call.paid && !sent {
+            core.budget.refund();
+        }
+        this.call.paid = false;
+        if hint == RetryHint::No {
+            *this.stage = Stage::Done;
+            core.record_return(outcome);
+            return Some(result);
+        }
+        self.follow(result, outcome, hint, sent)
+    }
+
+    /// Decides what follows an attempt that another might help. Returns the result if none does.
+    #[cold]
+    fn follow(
+        self: Pin<&mut Self>,
+        result: Result<S::Response, S::Error>,
+        outcome: Outcome,
+        hint: RetryHint,
+        sent: bool,
+    ) -> Option<Result<S::Response, S::Error>> {
+        let mut this = self.project();
+        let core = &this.shared.core;
+        let attempt = this.attempt.scope().0.number;
+        let ended = Ended {
+            attempt,
+            max_attempts: core.max_attempts(),
+            hint,
+            sent,
+            idempotent: this.call.idempotent,
+            has_copy: this.request.is_some(),
+            inner_gave_up: this.attempt.scope().0.gave_up && !core.config().retry_after_inner_gave_up,
+        };
+        let now = Instant::now();
+        let deadline = context::current().deadline().map(Instant::into_std);
+        let delay = || core.next_delay(this.progress);
+        let decision = match decide(ended, core.config().max_retry_after, deadline, now.into_std(), delay) {
+            // Only what comes on top of a call that was sent is extra.
+            Decision::Retry(_) if this.call.sent && !core.budget.try_withdraw() => {
+                Decision::GiveUp(GiveUpReason::Budget)
+            }
+            decision => decision,
+        };
+        match decision {
+            Decision::Return => {
+                *this.stage = Stage::Done;
+                core.record_return(outcome);
+                Some(result)
+            }
+            Decision::GiveUp(reason) => {
+                *this.stage = Stage::Done;
+                core.record_give_up(attempt, outcome, reason);
+                context::mark_gave_up();
+                Some(result)
+            }
+            Decision::Retry(delay) => {
+                this.call.paid = this.call.sent;
+                core.record_retry(attempt, outcome, sent, delay);
+                // Neither the response nor what is left of the attempt is held through the delay.
+                drop(result);
+                this.attempt.as_mut().clear();
+                this.timer.disarm();
+                let scope = this.attempt.scope_mut();
+                scope.0.number = attempt.saturating_add(1);
+                scope.0.gave_up = false;
+                // A zero delay, and one beyond the end of time (which no callee asks for), need no timer.
+                *this.stage = match now.checked_add(delay) {
+                    Some(until) if !delay.is_zero() => Stage::Delayed(until),
+                    _ => Stage::Readying,
+                };
+                None
+            }
+        }
+    }
+
+    /// Waits until the service is ready for the next attempt, and starts it. Returns what the call ends in if it cannot.
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<S::Response, S::Error>>> {
+        let mut this = self.project();
+        // Both are there: else no retry would have been decided on.
+        let (Some(service), true) = (this.service.as_mut(), this.request.is_some()) else {
+            return Poll::Pending;
+        };
+        let ready = context::within(this.attempt.as_mut().scope_mut(), || service.poll_ready(cx));
+        let core = &this.shared.core;
+        let ended = match ready {
+            Poll::Ready(Ok(())) => None,
+            Poll::Ready(Err(error)) => Some(error),
+            Poll::Pending => {
+                let Some(deadline) = context::current().deadline() else { return Poll::Pending };
+                ready!(this.timer.as_mut().poll_at(deadline, cx));
+                Some(S::Error::from_rejected(Rejected::DeadlineExceeded { sent: this.call.sent }))
+            }
+        };
+        if let Some(error) = ended {
+            if this.call.paid {
+                core.budget.refund();
+            }
+            *this.stage = Stage::Done;
+            let outcome = judge(&this.shared.classifier, Err::<&S::Response, _>(&error));
+            core.record_return(outcome);
+            return Poll::Ready(Some(Err(error)));
+        }
+        this.timer.as_mut().disarm();
+        let Some(request) = this.request.take() else { return Poll::Pending };
+        let AttemptScope(attempt) = *this.attempt.scope();
+        if attempt.number < core.max_attempts() {
+            *this.request = this.shared.requests.try_clone(&request);
+        }
+        *this.cutoff = core
+            .config()
+            .attempt_timeout
+            .map(|timeout| Cutoff::new(Instant::now(), timeout, context::current().deadline()));
+        this.attempt.set(AttemptScope(attempt), || service.call(request));
+        *this.stage = Stage::Attempting;
+        Poll::Ready(None)
+    }
+}
+
+impl<S, Req, C, R> Future for RetryFuture<S, Req, C, R>
+where
+    S: Service<Req>,
+    S::Error: Rejectable,
+    C: Classify<S::Response, S::Error>,
+    R: RequestPolicy<Req>,
+{
+    type Output = Result<S::Response, S::Error>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        loop {
+            match self.stage {
+                Stage::Attempting => {
+                    let mut this = self.as_mut().project();
+                    let result = match this.attempt.as_mut().poll(cx) {
+                        Poll::Ready(result) => result,
+                        Poll::Pending => {
+                            let Some(cutoff @ Cutoff { at: Some(at), .. }) = *this.cutoff else { return Poll::Pending };
+                            ready!(this.timer.poll_against(at, cx));
+                            this.attempt.clear();
+                            let timeout = this.shared.core.config().attempt_timeout.unwrap_or_default();
+                            Err(S::Error::from_rejected(cutoff.rejected(timeout, true)))
+                        }
+                    };
+                    if let Some(result) = self.as_mut().judge(result) {
+                        return Poll::Ready(result);
+                    }
+                }
+                Stage::Delayed(until) => {
+                    let mut this = self.as_mut().project();
+                    ready!(this.timer.as_mut().poll_at(until, cx));
+                    this.timer.disarm();
+                    *this.stage = Stage::Readying;
+                }
+                Stage::Readying => {
+                    if let Some(result) = ready!(self.as_mut().poll_next(cx)) {
+                        return Poll::Ready(result);
+                    }
+                }
+                // Polled after its end: it has nothing more to say.
+                Stage::Done => return Poll::Pending,
+            }
+        }
+    }
+}
+
+impl<S, Req, C, R> fmt::Debug for RetryFuture<S, Req, C, R>
+where
+    S: Service<Req>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let attempt = self.attempt.scope().0.number;
+        f.debug_struct("RetryFuture").field("attempt", &attempt).field("stage", &self.stage).finish_non_exhaustive()
+    }
+}

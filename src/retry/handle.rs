@@ -1,0 +1,333 @@
+//! [`RetryHandle`]: reads and controls a retry while it runs.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::{GiveUpReason, RetryConfig, config};
+use crate::backoff::{Backoff, Progress};
+use crate::budget::Budget;
+use crate::cores::lock::lock;
+use crate::cores::random::{self, Random};
+use crate::error::InvalidConfig;
+use crate::name::Name;
+use crate::outcome::Outcome;
+use crate::telemetry::event::{RetryEvent, RetryEventKind};
+use crate::telemetry::{Emitter, Event, Tally, names};
+
+/// Reads the counts of a retry, and turns it off and on. A clone is a handle to the same.
+///
+/// # Examples
+///
+/// ```
+/// use mainstay::RetryLayer;
+/// use mainstay::retry::RetryConfig;
+///
+/// let handle = RetryLayer::new("users", RetryConfig::default())?.handle();
+/// handle.set_max_attempts(1)?; // no retries from here on, as when shutting down
+/// assert_eq!(handle.config().max_attempts, 1);
+/// # Ok::<(), mainstay::InvalidConfig>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct RetryHandle {
+    core: Arc<Core>,
+}
+
+/// What the calls through a retry came to. Every call that has ended is counted once.
+///
+/// # Examples
+///
+/// ```
+/// use mainstay::RetryLayer;
+/// use mainstay::retry::RetryConfig;
+///
+/// let statistics = RetryLayer::new("users", RetryConfig::default())?.handle().statistics();
+/// assert_eq!((statistics.calls(), statistics.attempts()), (0, 0));
+/// # Ok::<(), mainstay::InvalidConfig>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RetryStatistics {
+    /// Ended well, at the first attempt or a later one.
+    pub succeeded: u64,
+    /// Ended in a result that no retry would help.
+    pub failed: u64,
+    /// Gave up: all attempts were made.
+    pub gave_up_attempts: u64,
+    /// Gave up: the budget was used up.
+    pub gave_up_budget: u64,
+    /// Gave up: the next attempt would not have started before the deadline.
+    pub gave_up_deadline: u64,
+    /// Gave up: the callee asked for too long a wait.
+    pub gave_up_retry_after: u64,
+    /// Gave up: there was no copy of the request.
+    pub gave_up_not_cloneable: u64,
+    /// Gave up: the request may not be sent twice.
+    pub gave_up_not_idempotent: u64,
+    /// Passed on the result of a retry further in that had given up.
+    pub gave_up_inner: u64,
+    /// Dropped by the caller before the end, or ended by a panic.
+    pub abandoned: u64,
+    /// Attempts beyond the first.
+    pub retries: u64,
+}
+
+const SUCCEEDED: usize = 0;
+const FAILED: usize = 1;
+const ABANDONED: usize = 2;
+/// The first of the reasons to give up, in the order of [`GiveUpReason`].
+const GAVE_UP: usize = 3;
+const OUTCOMES: [&str; 10] = [
+    "succeeded",
+    "failed",
+    "abandoned",
+    "gave_up_attempts",
+    "gave_up_budget",
+    "gave_up_deadline",
+    "gave_up_retry_after",
+    "gave_up_not_cloneable",
+    "gave_up_not_idempotent",
+    "gave_up_inner",
+];
+const CAUSES: [&str; 3] = ["transient", "throttled", "not_sent"];
+
+/// What all services of a layer share, whatever their types.
+pub(super) struct Core {
+    config: RetryConfig,
+    max_attempts: AtomicU32,
+    pub(super) budget: Budget,
+    backoff: Backoff,
+    /// In place of the threads' generators, for repeatable tests.
+    random: Option<Mutex<Random>>,
+    emitter: Emitter,
+    calls: Tally<10>,
+    retries: Tally<3>,
+}
+
+// === impl RetryHandle ===
+
+impl RetryHandle {
+    pub(super) const fn new(core: Arc<Core>) -> Self {
+        Self { core }
+    }
+
+    /// The name it was given.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::RetryLayer;
+    /// use mainstay::retry::RetryConfig;
+    ///
+    /// assert_eq!(RetryLayer::new("users", RetryConfig::default())?.handle().name().as_str(), "users");
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    #[must_use]
+    pub fn name(&self) -> &Name {
+        self.core.emitter.name()
+    }
+
+    /// The settings as they are now.
+    ///
+    /// # Examples
+    ///
+    /// See [`RetryHandle`].
+    #[must_use]
+    pub fn config(&self) -> RetryConfig {
+        RetryConfig { max_attempts: self.core.max_attempts(), ..self.core.config }
+    }
+
+    /// The budget that its retries draw on.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::RetryLayer;
+    /// use mainstay::budget::Budget;
+    ///
+    /// let budget = Budget::default();
+    /// let layer = RetryLayer::builder("users").budget(budget.clone()).build()?;
+    /// assert!(layer.handle().budget().is_same(&budget));
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    #[must_use]
+    pub fn budget(&self) -> &Budget {
+        &self.core.budget
+    }
+
+    /// What its calls came to.
+    ///
+    /// # Examples
+    ///
+    /// See [`RetryStatistics`].
+    #[must_use]
+    pub fn statistics(&self) -> RetryStatistics {
+        let calls = self.core.calls.all();
+        let gave_up = |reason: GiveUpReason| calls[GAVE_UP + reason as usize];
+        RetryStatistics {
+            succeeded: calls[SUCCEEDED],
+            failed: calls[FAILED],
+            abandoned: calls[ABANDONED],
+            gave_up_attempts: gave_up(GiveUpReason::Attempts),
+            gave_up_budget: gave_up(GiveUpReason::Budget),
+            gave_up_deadline: gave_up(GiveUpReason::Deadline),
+            gave_up_retry_after: gave_up(GiveUpReason::RetryAfter),
+            gave_up_not_cloneable: gave_up(GiveUpReason::NotCloneable),
+            gave_up_not_idempotent: gave_up(GiveUpReason::NotIdempotent),
+            gave_up_inner: gave_up(GiveUpReason::Inner),
+            retries: self.core.retries.all().into_iter().fold(0, u64::wrapping_add),
+        }
+    }
+
+    /// Gives calls this many attempts from now on, those that run included. 1 turns retries off.
+    ///
+    /// # Errors
+    ///
+    /// Zero.
+    ///
+    /// # Examples
+    ///
+    /// See [`RetryHandle`].
+    pub fn set_max_attempts(&self, max_attempts: u32) -> Result<(), InvalidConfig> {
+        config::valid_attempts(max_attempts)?;
+        self.core.max_attempts.store(max_attempts, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+// === impl RetryStatistics ===
+
+impl RetryStatistics {
+    /// Calls that have ended.
+    ///
+    /// # Examples
+    ///
+    /// See [`RetryStatistics`].
+    #[must_use]
+    pub const fn calls(&self) -> u64 {
+        self.succeeded + self.failed + self.abandoned + self.gave_up()
+    }
+
+    /// Calls that gave up, for whatever reason.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert_eq!(mainstay::retry::RetryStatistics::default().gave_up(), 0);
+    /// ```
+    #[must_use]
+    pub const fn gave_up(&self) -> u64 {
+        self.gave_up_attempts
+            + self.gave_up_budget
+            + self.gave_up_deadline
+            + self.gave_up_retry_after
+            + self.gave_up_not_cloneable
+            + self.gave_up_not_idempotent
+            + self.gave_up_inner
+    }
+
+    /// Attempts of calls that have ended, and retries of those that run.
+    ///
+    /// # Examples
+    ///
+    /// See [`RetryStatistics`].
+    #[must_use]
+    pub const fn attempts(&self) -> u64 {
+        self.calls() + self.retries
+    }
+}
+
+// === impl Core ===
+
+impl Core {
+    /// `config` must be valid, and `backoff` that of it.
+    pub(super) fn new(
+        emitter: Emitter,
+        config: RetryConfig,
+        backoff: Backoff,
+        budget: Budget,
+        random: Option<Random>,
+    ) -> Self {
+        let calls = Tally::new(emitter.name(), names::RETRY_CALLS, "outcome", OUTCOMES);
+        let retries = Tally::new(emitter.name(), names::RETRIES, "cause", CAUSES);
+        let (max_attempts, random) = (AtomicU32::new(config.max_attempts), random.map(Mutex::new));
+        Self { config, max_attempts, budget, backoff, random, emitter, calls, retries }
+    }
+
+    #[inline]
+    pub(super) fn max_attempts(&self) -> u32 {
+        self.max_attempts.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(super) const fn config(&self) -> &RetryConfig {
+        &self.config
+    }
+
+    /// The next delay of a call that has come this far.
+    pub(super) fn next_delay(&self, progress: &mut Progress) -> Duration {
+        let draw = match &self.random {
+            Some(random) => lock(random).draw(),
+            None => random::thread_draw(),
+        };
+        self.backoff.next_delay(progress, draw)
+    }
+
+    #[inline]
+    pub(super) fn record_return(&self, outcome: Outcome) {
+        self.calls.add(if outcome.is_success() { SUCCEEDED } else { FAILED });
+    }
+
+    #[cold]
+    pub(super) fn record_abandoned(&self) {
+        self.calls.add(ABANDONED);
+    }
+
+    #[cold]
+    pub(super) fn record_give_up(&self, attempts: u32, outcome: Outcome, reason: GiveUpReason) {
+        self.calls.add(GAVE_UP + reason as usize);
+        let kind = RetryEventKind::GaveUp { attempts, outcome, reason: reason.as_str() };
+        self.emitter.emit(|name| Event::Retry(RetryEvent { name, kind }));
+    }
+
+    #[cold]
+    pub(super) fn record_retry(&self, attempt: u32, outcome: Outcome, sent: bool, delay: Duration) {
+        self.retries.add(match outcome {
+            _ if !sent => 2,
+            Outcome::Throttled { .. } => 1,
+            _ => 0,
+        });
+        let kind = RetryEventKind::Retrying { attempt, outcome, delay };
+        self.emitter.emit(|name| Event::Retry(RetryEvent { name, kind }));
+    }
+}
+
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Retry").field("name", self.emitter.name()).field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_to_give_up_has_its_own_count() {
+        let reasons = [
+            GiveUpReason::Attempts,
+            GiveUpReason::Budget,
+            GiveUpReason::Deadline,
+            GiveUpReason::RetryAfter,
+            GiveUpReason::NotCloneable,
+            GiveUpReason::NotIdempotent,
+            GiveUpReason::Inner,
+        ];
+        for (index, reason) in reasons.into_iter().enumerate() {
+            assert_eq!(OUTCOMES[GAVE_UP + reason as usize], format!("gave_up_{}", reason.as_str()));
+            assert_eq!(reason as usize, index);
+        }
+        assert_eq!(OUTCOMES.len(), GAVE_UP + reasons.len());
+    }
+}

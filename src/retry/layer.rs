@@ -1,0 +1,376 @@
+//! [`RetryLayer`] and its builder.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tower_layer::Layer;
+
+use super::handle::Core;
+use super::{CloneRequests, CloneWith, IdempotentIf, Retry, RetryConfig, RetryHandle, TryCloneRequests};
+use crate::backoff::{Backoff, BackoffConfig};
+use crate::budget::Budget;
+use crate::cores::random::Random;
+use crate::error::InvalidConfig;
+use crate::name::Name;
+use crate::outcome::DefaultClassifier;
+use crate::telemetry::{Emitter, Listener};
+
+/// Sends calls again that may succeed at another attempt. See the [module documentation](crate::retry).
+///
+/// `C` judges results, `R` is the [`RequestPolicy`](super::RequestPolicy).
+///
+/// # Examples
+///
+/// ```
+/// use mainstay::RetryLayer;
+/// use mainstay::retry::RetryConfig;
+///
+/// let layer = RetryLayer::new("users", RetryConfig::default())?;
+/// assert_eq!(layer.handle().name().as_str(), "users");
+/// # Ok::<(), mainstay::InvalidConfig>(())
+/// ```
+pub struct RetryLayer<C = DefaultClassifier, R = CloneRequests> {
+    shared: Arc<Shared<C, R>>,
+}
+
+/// Builds a [`RetryLayer`].
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use mainstay::RetryLayer;
+/// use mainstay::backoff::BackoffConfig;
+///
+/// let layer = RetryLayer::builder("users")
+///     .max_attempts(4)
+///     .backoff(BackoffConfig::exponential(Duration::from_millis(20)))
+///     .attempt_timeout(Duration::from_millis(300))
+///     .idempotent_if(|query: &String| query.starts_with("SELECT"))
+///     .build()?;
+/// # let _ = layer;
+/// # Ok::<(), mainstay::InvalidConfig>(())
+/// ```
+#[must_use = "a builder does nothing before `build`"]
+pub struct RetryBuilder<C = DefaultClassifier, R = CloneRequests> {
+    name: Name,
+    config: RetryConfig,
+    classifier: C,
+    requests: R,
+    budget: Option<Budget>,
+    listener: Option<Arc<dyn Listener>>,
+    random: Option<Random>,
+}
+
+/// What all services of a layer share.
+pub(super) struct Shared<C, R> {
+    pub(super) core: Arc<Core>,
+    pub(super) classifier: C,
+    pub(super) requests: R,
+}
+
+// === impl RetryLayer ===
+
+impl RetryLayer {
+    /// The layer of `config`, for requests that are `Clone` and results judged by [`DefaultClassifier`].
+    ///
+    /// # Errors
+    ///
+    /// What [`RetryConfig::validate`] finds.
+    ///
+    /// # Examples
+    ///
+    /// See [`RetryLayer`].
+    pub fn new(name: impl Into<Name>, config: RetryConfig) -> Result<Self, InvalidConfig> {
+        Self::builder(name).config(config).build()
+    }
+
+    /// A builder, starting from the default settings.
+    ///
+    /// # Examples
+    ///
+    /// See [`RetryBuilder`].
+    pub fn builder(name: impl Into<Name>) -> RetryBuilder {
+        RetryBuilder {
+            name: name.into(),
+            config: RetryConfig::default(),
+            classifier: DefaultClassifier,
+            requests: CloneRequests,
+            budget: None,
+            listener: None,
+            random: None,
+        }
+    }
+}
+
+impl<C, R> RetryLayer<C, R> {
+    /// Reads the counts and turns retries off and on, for all services of this layer.
+    ///
+    /// # Examples
+    ///
+    /// See [`RetryHandle`].
+    #[must_use]
+    pub fn handle(&self) -> RetryHandle {
+        RetryHandle::new(self.shared.core.clone())
+    }
+}
+
+impl<S, C, R> Layer<S> for RetryLayer<C, R> {
+    type Service = Retry<S, C, R>;
+
+    fn layer(&self, inner: S) -> Retry<S, C, R> {
+        Retry::new(inner, self.shared.clone())
+    }
+}
+
+impl<C, R> Clone for RetryLayer<C, R> {
+    fn clone(&self) -> Self {
+        Self { shared: self.shared.clone() }
+    }
+}
+
+impl<C, R> fmt::Debug for RetryLayer<C, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RetryLayer").field("core", &self.shared.core).finish_non_exhaustive()
+    }
+}
+
+// === impl RetryBuilder ===
+
+impl<C, R> RetryBuilder<C, R> {
+    /// All settings at once.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::retry::{RetryConfig, RetryLayer};
+    ///
+    /// let layer = RetryLayer::builder("users").config(RetryConfig::default()).build()?;
+    /// # let _ = layer;
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    pub const fn config(mut self, config: RetryConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Sets [`RetryConfig::max_attempts`].
+    ///
+    /// # Examples
+    ///
+    /// See [`RetryBuilder`].
+    pub const fn max_attempts(mut self, max_attempts: u32) -> Self {
+        self.config.max_attempts = max_attempts;
+        self
+    }
+
+    /// Sets [`RetryConfig::backoff`].
+    ///
+    /// # Examples
+    ///
+    /// See [`RetryBuilder`].
+    pub const fn backoff(mut self, backoff: BackoffConfig) -> Self {
+        self.config.backoff = backoff;
+        self
+    }
+
+    /// Draws on `budget`, which others that call the same destination share, in place of one of its own.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::RetryLayer;
+    /// use mainstay::budget::Budget;
+    ///
+    /// let users = Budget::default();
+    /// let reads = RetryLayer::builder("user-reads").budget(users.clone()).build()?;
+    /// let writes = RetryLayer::builder("user-writes").budget(users).build()?;
+    /// assert!(reads.handle().budget().is_same(writes.handle().budget()));
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    pub fn budget(mut self, budget: Budget) -> Self {
+        self.budget = Some(budget);
+        self
+    }
+
+    /// Sets [`RetryConfig::attempt_timeout`].
+    ///
+    /// # Examples
+    ///
+    /// See [`RetryBuilder`].
+    pub const fn attempt_timeout(mut self, timeout: Duration) -> Self {
+        self.config.attempt_timeout = Some(timeout);
+        self
+    }
+
+    /// Sets [`RetryConfig::max_retry_after`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let layer = mainstay::RetryLayer::builder("users").max_retry_after(Duration::from_secs(60)).build()?;
+    /// # let _ = layer;
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    pub const fn max_retry_after(mut self, longest: Duration) -> Self {
+        self.config.max_retry_after = longest;
+        self
+    }
+
+    /// Sets [`RetryConfig::retry_after_inner_gave_up`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let layer = mainstay::RetryLayer::builder("users").retry_after_inner_gave_up(true).build()?;
+    /// # let _ = layer;
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    pub const fn retry_after_inner_gave_up(mut self, retry: bool) -> Self {
+        self.config.retry_after_inner_gave_up = retry;
+        self
+    }
+
+    /// Judges results by `classifier`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::{Outcome, RetryLayer, classify_fn};
+    ///
+    /// let layer = RetryLayer::builder("users")
+    ///     .classify(classify_fn(|result: Result<&u16, &std::io::Error>| match result {
+    ///         Ok(503) | Err(_) => Outcome::Transient,
+    ///         Ok(_) => Outcome::Success,
+    ///     }))
+    ///     .build()?;
+    /// # let _ = layer;
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    pub fn classify<D>(self, classifier: D) -> RetryBuilder<D, R> {
+        let Self { name, config, requests, budget, listener, random, .. } = self;
+        RetryBuilder { name, config, classifier, requests, budget, listener, random }
+    }
+
+    /// Copies requests, and tells which may be sent twice, by `requests`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::RetryLayer;
+    /// use mainstay::retry::CloneRequests;
+    ///
+    /// let layer = RetryLayer::builder("users").requests(CloneRequests).build()?;
+    /// # let _ = layer;
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    pub fn requests<Q>(self, requests: Q) -> RetryBuilder<C, Q> {
+        let Self { name, config, classifier, budget, listener, random, .. } = self;
+        RetryBuilder { name, config, classifier, requests, budget, listener, random }
+    }
+
+    /// Copies requests by [`TryClone`](super::TryClone).
+    ///
+    /// # Examples
+    ///
+    /// See [`TryCloneRequests`].
+    pub fn try_clone_requests(self) -> RetryBuilder<C, TryCloneRequests> {
+        self.requests(TryCloneRequests)
+    }
+
+    /// Copies requests by `clone`, which answers `None` for those that cannot be: they still get their first attempt.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// struct Upload { body: Option<Vec<u8>> }
+    ///
+    /// let layer = mainstay::RetryLayer::builder("upload")
+    ///     .clone_with(|upload: &Upload| Some(Upload { body: Some(upload.body.clone()?) }))
+    ///     .build()?;
+    /// # let _ = layer;
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    pub fn clone_with<F, Req>(self, clone: F) -> RetryBuilder<C, CloneWith<F>>
+    where
+        F: Fn(&Req) -> Option<Req>,
+    {
+        self.requests(CloneWith::new(clone))
+    }
+
+    /// Lets a request be sent again after it may have reached the callee only if `predicate` says so. What certainly was not
+    /// sent is retried in any case. Comes after a change of how requests are copied.
+    ///
+    /// # Examples
+    ///
+    /// See [`RetryBuilder`].
+    pub fn idempotent_if<F, Req>(self, predicate: F) -> RetryBuilder<C, IdempotentIf<R, F>>
+    where
+        F: Fn(&Req) -> bool,
+    {
+        let Self { name, config, classifier, requests, budget, listener, random } = self;
+        let requests = IdempotentIf::new(requests, predicate);
+        RetryBuilder { name, config, classifier, requests, budget, listener, random }
+    }
+
+    /// Tells `listener` of each retry, and of each call that gives up.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::RetryLayer;
+    /// use mainstay::telemetry::Event;
+    ///
+    /// let layer = RetryLayer::builder("users").listener(|event: &Event<'_>| eprintln!("{event}")).build()?;
+    /// # let _ = layer;
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    pub fn listener(mut self, listener: impl Listener) -> Self {
+        self.listener = Some(Arc::new(listener));
+        self
+    }
+
+    /// Draws jitter from `seed` on, so that a test sees the same delays in each run. Behind a lock, taken for each retry.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let layer = mainstay::RetryLayer::builder("users").seed(7).build()?;
+    /// # let _ = layer;
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.random = Some(Random::seeded(seed));
+        self
+    }
+
+    /// The layer.
+    ///
+    /// # Errors
+    ///
+    /// What [`RetryConfig::validate`] finds.
+    ///
+    /// # Examples
+    ///
+    /// See [`RetryBuilder`].
+    pub fn build(self) -> Result<RetryLayer<C, R>, InvalidConfig> {
+        let Self { name, config, classifier, requests, budget, listener, random } = self;
+        config.validate()?;
+        let backoff = Backoff::new(config.backoff)?;
+        let budget = match budget {
+            Some(shared) => shared,
+            None => Budget::new(config.budget)?,
+        };
+        let core = Arc::new(Core::new(Emitter::new(name, listener), config, backoff, budget, random));
+        Ok(RetryLayer { shared: Arc::new(Shared { core, classifier, requests }) })
+    }
+}
+
+impl<C, R> fmt::Debug for RetryBuilder<C, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RetryBuilder").field("name", &self.name).field("config", &self.config).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,94 @@
+//! Retries: another attempt where it may help, and none where it cannot.
+//!
+//! # Why
+//!
+//! Connections are reset, instances restart, queues are full for a moment; most of such failures are gone at the second
+//! attempt. The same second attempts keep an overloaded callee down. So retries come with what bounds them: attempts, a
+//! growing and jittered delay, the deadline, and a [budget](crate::budget) for all calls together, on by default.
+//!
+//! # When not
+//!
+//! Where something further in retries already, one of the two is enough: the innermost knows best, and its giving up is respected
+//! further out (see below). Requests that must not be executed twice, unless [`idempotent_if`](RetryBuilder::idempotent_if)
+//! or the [`RequestPolicy`] says which ones those are: without it every request is taken to be repeatable.
+//!
+//! # Examples
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use mainstay::{BoxError, RetryLayer, context, retry::RetryConfig};
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//!
+//! let layer = RetryLayer::new("users", RetryConfig::default())?;
+//! let handle = layer.handle();
+//! let service = ServiceBuilder::new().layer(layer).service(service_fn(|name: &'static str| async move {
+//!     match context::current().attempt() {
+//!         1 => Err(BoxError::from("connection reset")),
+//!         attempt => Ok(format!("{name}, at attempt {attempt}")),
+//!     }
+//! }));
+//!
+//! assert_eq!(service.oneshot("ada").await.unwrap(), "ada, at attempt 2");
+//! assert_eq!(handle.statistics().retries, 1);
+//! # Ok(()) }
+//! ```
+//!
+//! # Semantics
+//!
+//! After each attempt, in this order:
+//!
+//! 1. A result that calls for no other attempt ([`Outcome::retry`](crate::Outcome::retry); for a refusal of this crate
+//!    [`Rejected::retry`](crate::Rejected::retry)) is returned.
+//! 2. If a retry further in has given up, its result is passed on: 3 attempts in each of two layers are 3 attempts, not 9. Opt
+//!    out by [`retry_after_inner_gave_up`](RetryConfig::retry_after_inner_gave_up). A retry of 1 attempt is turned off and
+//!    gives up nothing.
+//! 3. It gives up, and returns the result it has, when all attempts were made; when the request was sent and is not
+//!    idempotent; when there is no copy of it; when the callee asked for a longer wait than
+//!    [`max_retry_after`](RetryConfig::max_retry_after); when the next attempt would start at or after the deadline; or when the
+//!    budget is used up.
+//! 4. Else it drops the response, waits (the longer of the backoff and `retry_after`, nothing on top; a zero delay touches no
+//!    timer), waits until the service is ready, and makes the next attempt.
+//!
+//! * **Requests** are copied only when another attempt can follow: never with 1 attempt, at most twice with 3. One that cannot
+//!   be copied still gets its first attempt.
+//! * **Idempotency** matters only for what was sent. A refusal by a layer further in that was not sent (an open circuit, a full
+//!   limit, an empty pool) is retried whatever the request.
+//! * **The budget** counts a call once it was sent, and charges each attempt sent on top of that. Attempts that were refused
+//!   locally are free. A call that its caller drops earns nothing.
+//! * **A breaker's refusal** carries the wait until its next probe, which is waited for like any other `retry_after`; so
+//!   attempts are not burnt on an open circuit.
+//! * **Readiness** is waited for before each attempt, until the deadline; a service that fails to become ready ends the
+//!   call with that error.
+//! * **The deadline** is the ambient one ([`context`](crate::context)). Each attempt knows its number by
+//!   [`Context::attempt`](crate::context::Context::attempt).
+//!
+//! All services that one layer makes share its settings, counts and budget. To share the budget between layers, give each
+//! builder a clone of it.
+//!
+//! # Telemetry
+//!
+//! Counters `mainstay_retry_calls_total`, label `outcome`: `succeeded`, `failed` (no retry would help), `abandoned`, and
+//! `gave_up_` with the [reason](GiveUpReason); and `mainstay_retries_total`, label `cause`: `transient`, `throttled` or
+//! `not_sent`. Events for each retry and for each call that gives up:
+//! [`RetryEventKind`](crate::telemetry::event::RetryEventKind).
+//!
+//! # Differences from `tower::retry`
+//!
+//! No policy to write: what to do is configured, and what happened is judged by a classifier that all layers share. The first
+//! attempt of a request that cannot be cloned is made. The result of the last attempt is what the caller gets.
+
+mod config;
+mod future;
+mod handle;
+mod layer;
+mod policy;
+mod request;
+mod service;
+
+pub use config::RetryConfig;
+pub use future::RetryFuture;
+pub use handle::{RetryHandle, RetryStatistics};
+pub use layer::{RetryBuilder, RetryLayer};
+pub use policy::GiveUpReason;
+pub use request::{CloneRequests, CloneWith, IdempotentIf, RequestPolicy, TryClone, TryCloneRequests};
+pub use service::Retry;

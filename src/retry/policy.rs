@@ -1,0 +1,191 @@
+//! [`decide`]: the pure core. What an attempt that ended badly is followed by.
+
+use std::time::{Duration, Instant};
+
+use crate::outcome::RetryHint;
+
+/// Why a call that might have been retried was not.
+///
+/// # Examples
+///
+/// ```
+/// assert_eq!(mainstay::retry::GiveUpReason::Budget.as_str(), "budget");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum GiveUpReason {
+    /// It has had all of its attempts.
+    Attempts,
+    /// The budget is used up.
+    Budget,
+    /// The next attempt would not start before the deadline.
+    Deadline,
+    /// The callee asked to be left alone for longer than is waited for.
+    RetryAfter,
+    /// There is no copy of the request.
+    NotCloneable,
+    /// The request was sent and may not be sent twice.
+    NotIdempotent,
+    /// A retry further in has given up.
+    Inner,
+}
+
+/// What is known of the attempt that ended, and of the call.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ended {
+    /// Which attempt it was, from 1.
+    pub(super) attempt: u32,
+    pub(super) max_attempts: u32,
+    pub(super) hint: RetryHint,
+    /// It may have reached the callee.
+    pub(super) sent: bool,
+    pub(super) idempotent: bool,
+    pub(super) has_copy: bool,
+    /// A retry further in gave up, and that counts.
+    pub(super) inner_gave_up: bool,
+}
+
+/// What to do, as far as the call itself decides; the budget has the last word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Decision {
+    /// The result is what it is.
+    Return,
+    GiveUp(GiveUpReason),
+    /// Try again, not before this long.
+    Retry(Duration),
+}
+
+/// `backoff` is asked only if a delay is needed, since it draws.
+pub(super) fn decide(
+    ended: Ended,
+    max_retry_after: Duration,
+    deadline: Option<Instant>,
+    now: Instant,
+    backoff: impl FnOnce() -> Duration,
+) -> Decision {
+    let at_least = match ended.hint {
+        RetryHint::No => return Decision::Return,
+        RetryHint::Yes => Duration::ZERO,
+        RetryHint::After(after) => after,
+    };
+    if ended.inner_gave_up {
+        return Decision::GiveUp(GiveUpReason::Inner);
+    }
+    if ended.max_attempts <= 1 {
+        // Turned off: it has no opinion, and leaves the work to a retry further out.
+        return Decision::Return;
+    }
+    if ended.attempt >= ended.max_attempts {
+        return Decision::GiveUp(GiveUpReason::Attempts);
+    }
+    if ended.sent && !ended.idempotent {
+        return Decision::GiveUp(GiveUpReason::NotIdempotent);
+    }
+    if !ended.has_copy {
+        return Decision::GiveUp(GiveUpReason::NotCloneable);
+    }
+    if at_least > max_retry_after {
+        return Decision::GiveUp(GiveUpReason::RetryAfter);
+    }
+    let delay = backoff().max(at_least);
+    if let Some(deadline) = deadline
+        && now.checked_add(delay).is_none_or(|next| next >= deadline)
+    {
+        return Decision::GiveUp(GiveUpReason::Deadline);
+    }
+    Decision::Retry(delay)
+}
+
+// === impl GiveUpReason ===
+
+impl GiveUpReason {
+    /// The reason as a fixed word: `attempts`, `budget`, `deadline`, `retry_after`, `not_cloneable`, `not_idempotent` or
+    /// `inner`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert_eq!(mainstay::retry::GiveUpReason::NotIdempotent.as_str(), "not_idempotent");
+    /// ```
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Attempts => "attempts",
+            Self::Budget => "budget",
+            Self::Deadline => "deadline",
+            Self::RetryAfter => "retry_after",
+            Self::NotCloneable => "not_cloneable",
+            Self::NotIdempotent => "not_idempotent",
+            Self::Inner => "inner",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn first() -> Ended {
+        Ended {
+            attempt: 1,
+            max_attempts: 3,
+            hint: RetryHint::Yes,
+            sent: true,
+            idempotent: true,
+            has_copy: true,
+            inner_gave_up: false,
+        }
+    }
+
+    fn decided(ended: Ended, deadline_in: Option<Duration>) -> Decision {
+        let now = tokio::time::Instant::now().into_std();
+        decide(ended, 10 * SECOND, deadline_in.map(|left| now + left), now, || SECOND / 10)
+    }
+
+    #[test]
+    fn a_result_that_needs_no_retry_is_returned_whatever_else_is_known() {
+        let ended = Ended { hint: RetryHint::No, inner_gave_up: true, has_copy: false, ..first() };
+        assert_eq!(decided(ended, Some(Duration::ZERO)), Decision::Return);
+    }
+
+    #[test]
+    fn each_limit_gives_up_for_its_own_reason() {
+        let gives_up = |ended, reason| assert_eq!(decided(ended, None), Decision::GiveUp(reason));
+        gives_up(Ended { attempt: 3, ..first() }, GiveUpReason::Attempts);
+        gives_up(Ended { idempotent: false, ..first() }, GiveUpReason::NotIdempotent);
+        gives_up(Ended { has_copy: false, ..first() }, GiveUpReason::NotCloneable);
+        gives_up(Ended { inner_gave_up: true, ..first() }, GiveUpReason::Inner);
+        gives_up(Ended { hint: RetryHint::After(11 * SECOND), ..first() }, GiveUpReason::RetryAfter);
+    }
+
+    #[test]
+    fn one_attempt_is_a_retry_turned_off() {
+        assert_eq!(decided(Ended { max_attempts: 1, ..first() }, None), Decision::Return);
+    }
+
+    #[test]
+    fn what_was_not_sent_may_be_sent_whether_or_not_it_may_be_twice() {
+        let ended = Ended { sent: false, idempotent: false, ..first() };
+        assert_eq!(decided(ended, None), Decision::Retry(SECOND / 10));
+    }
+
+    /// R4.
+    #[test]
+    fn retry_after_is_never_undercut_nor_added_to() {
+        let after = |wait| decided(Ended { hint: RetryHint::After(wait), ..first() }, None);
+        assert_eq!(after(2 * SECOND), Decision::Retry(2 * SECOND));
+        assert_eq!(after(SECOND / 100), Decision::Retry(SECOND / 10));
+        assert_eq!(after(10 * SECOND), Decision::Retry(10 * SECOND), "as long as is waited for at most");
+    }
+
+    /// R5.
+    #[test]
+    fn nothing_starts_at_or_after_the_deadline() {
+        let at = |left| decided(first(), Some(left));
+        assert_eq!(at(SECOND), Decision::Retry(SECOND / 10));
+        assert_eq!(at(SECOND / 10), Decision::GiveUp(GiveUpReason::Deadline));
+        assert_eq!(at(Duration::ZERO), Decision::GiveUp(GiveUpReason::Deadline));
+    }
+}

@@ -1,0 +1,213 @@
+//! [`RequestPolicy`]: what the request itself has to say about being sent again.
+
+/// Copies requests for later attempts, and knows which of them may be sent twice.
+///
+/// A policy is a value of its own and not a trait of the request, so that requests of other crates can be retried too
+/// (`reqwest::Request` is not `Clone`, but has a `try_clone`), and so that one request type can be treated in two ways.
+///
+/// | policy | requests | builder |
+/// |---|---|---|
+/// | [`CloneRequests`] | all that are `Clone` | the default |
+/// | [`TryCloneRequests`] | those with [`TryClone`] | [`try_clone_requests`](super::RetryBuilder::try_clone_requests) |
+/// | [`CloneWith`] | any, by a function | [`clone_with`](super::RetryBuilder::clone_with) |
+/// | [`IdempotentIf`] | those of another policy, by a predicate | [`idempotent_if`](super::RetryBuilder::idempotent_if) |
+///
+/// # Examples
+///
+/// ```
+/// use mainstay::retry::RequestPolicy;
+///
+/// #[derive(Clone)]
+/// struct Request { method: &'static str }
+///
+/// struct ByMethod;
+///
+/// impl RequestPolicy<Request> for ByMethod {
+///     fn try_clone(&self, request: &Request) -> Option<Request> {
+///         Some(request.clone())
+///     }
+///
+///     fn is_idempotent(&self, request: &Request) -> bool {
+///         matches!(request.method, "GET" | "PUT" | "DELETE")
+///     }
+/// }
+///
+/// assert!(!ByMethod.is_idempotent(&Request { method: "POST" }));
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot copy requests of type `{Req}` for a second attempt",
+    label = "requests of type `{Req}` cannot be retried like this",
+    note = "by default a request must be `Clone`; else call `.try_clone_requests()` on the builder (for a request with `mainstay::retry::TryClone`) or `.clone_with(|request: &{Req}| ..)`",
+    note = "a request for which the policy has no copy still gets its first attempt"
+)]
+pub trait RequestPolicy<Req> {
+    /// A copy for the next attempt; `None` if there can be none. Called once for each attempt that another may follow.
+    fn try_clone(&self, request: &Req) -> Option<Req>;
+
+    /// Whether `request` may be sent again although it may have reached the callee before. Default: yes.
+    ///
+    /// A request that certainly was not sent is retried in any case.
+    fn is_idempotent(&self, request: &Req) -> bool {
+        let _ = request;
+        true
+    }
+}
+
+/// A request that can be copied, but not always: a body that streams, a buffer that grew too large.
+///
+/// # Examples
+///
+/// ```
+/// use mainstay::retry::TryClone;
+///
+/// enum Body { Bytes(Vec<u8>), Stream }
+///
+/// impl TryClone for Body {
+///     fn try_clone(&self) -> Option<Self> {
+///         match self {
+///             Self::Bytes(bytes) => Some(Self::Bytes(bytes.clone())),
+///             Self::Stream => None,
+///         }
+///     }
+/// }
+///
+/// assert!(Body::Bytes(vec![1]).try_clone().is_some());
+/// assert!(Body::Stream.try_clone().is_none());
+/// ```
+pub trait TryClone: Sized {
+    /// A copy, if there can be one.
+    fn try_clone(&self) -> Option<Self>;
+}
+
+/// Copies requests that are `Clone`, all of which may be sent again. The default.
+///
+/// # Examples
+///
+/// ```
+/// use mainstay::retry::{CloneRequests, RequestPolicy};
+///
+/// assert_eq!(CloneRequests.try_clone(&"request"), Some("request"));
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CloneRequests;
+
+/// Copies requests that are [`TryClone`].
+///
+/// # Examples
+///
+/// ```
+/// use mainstay::retry::RetryLayer;
+///
+/// let layer = RetryLayer::builder("upload").try_clone_requests().build()?;
+/// # let _ = layer;
+/// # Ok::<(), mainstay::InvalidConfig>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TryCloneRequests;
+
+/// Copies requests by a function.
+///
+/// # Examples
+///
+/// ```
+/// use mainstay::retry::{CloneWith, RequestPolicy};
+///
+/// let small = CloneWith::new(|body: &Vec<u8>| (body.len() < 1024).then(|| body.clone()));
+/// assert!(small.try_clone(&vec![0; 10]).is_some());
+/// assert!(small.try_clone(&vec![0; 4096]).is_none());
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct CloneWith<F>(F);
+
+/// Copies requests as `R` does, and lets only those be sent again of which the predicate says so.
+///
+/// # Examples
+///
+/// ```
+/// use mainstay::retry::{CloneRequests, IdempotentIf, RequestPolicy};
+///
+/// let reads = IdempotentIf::new(CloneRequests, |query: &&str| query.starts_with("SELECT"));
+/// assert!(reads.is_idempotent(&"SELECT 1"));
+/// assert!(!reads.is_idempotent(&"INSERT 1"));
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct IdempotentIf<R, F> {
+    requests: R,
+    predicate: F,
+}
+
+// === impl CloneRequests ===
+
+impl<Req: Clone> RequestPolicy<Req> for CloneRequests {
+    #[inline]
+    fn try_clone(&self, request: &Req) -> Option<Req> {
+        Some(request.clone())
+    }
+}
+
+// === impl TryCloneRequests ===
+
+impl<Req: TryClone> RequestPolicy<Req> for TryCloneRequests {
+    #[inline]
+    fn try_clone(&self, request: &Req) -> Option<Req> {
+        request.try_clone()
+    }
+}
+
+// === impl CloneWith ===
+
+impl<F> CloneWith<F> {
+    /// Copies by `clone`.
+    ///
+    /// # Examples
+    ///
+    /// See [`CloneWith`].
+    pub const fn new<Req>(clone: F) -> Self
+    where
+        F: Fn(&Req) -> Option<Req>,
+    {
+        Self(clone)
+    }
+}
+
+impl<F, Req> RequestPolicy<Req> for CloneWith<F>
+where
+    F: Fn(&Req) -> Option<Req>,
+{
+    #[inline]
+    fn try_clone(&self, request: &Req) -> Option<Req> {
+        (self.0)(request)
+    }
+}
+
+// === impl IdempotentIf ===
+
+impl<R, F> IdempotentIf<R, F> {
+    /// Copies as `requests` does, and asks `predicate` which may be sent again.
+    ///
+    /// # Examples
+    ///
+    /// See [`IdempotentIf`].
+    pub const fn new<Req>(requests: R, predicate: F) -> Self
+    where
+        F: Fn(&Req) -> bool,
+    {
+        Self { requests, predicate }
+    }
+}
+
+impl<R, F, Req> RequestPolicy<Req> for IdempotentIf<R, F>
+where
+    R: RequestPolicy<Req>,
+    F: Fn(&Req) -> bool,
+{
+    #[inline]
+    fn try_clone(&self, request: &Req) -> Option<Req> {
+        self.requests.try_clone(request)
+    }
+
+    #[inline]
+    fn is_idempotent(&self, request: &Req) -> bool {
+        (self.predicate)(request)
+    }
+}

@@ -1,0 +1,92 @@
+//! [`Retry`]: the service.
+
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::time::Instant;
+use tower_service::Service;
+
+use super::layer::Shared;
+use super::{RequestPolicy, RetryFuture};
+use crate::context::{self, Attempt, AttemptScope, InScope};
+use crate::error::Rejectable;
+use crate::outcome::{Classify, DefaultClassifier};
+use crate::timer::Cutoff;
+
+/// A service whose calls are sent again when that may help; made by [`RetryLayer`](super::RetryLayer).
+///
+/// # Examples
+///
+/// ```
+/// use mainstay::RetryLayer;
+/// use mainstay::retry::RetryConfig;
+/// use tower::Layer;
+///
+/// let service = RetryLayer::new("users", RetryConfig::default())?.layer("any service");
+/// assert_eq!(service.get_ref(), &"any service");
+/// # Ok::<(), mainstay::InvalidConfig>(())
+/// ```
+pub struct Retry<S, C = DefaultClassifier, R = super::CloneRequests> {
+    inner: S,
+    shared: Arc<Shared<C, R>>,
+}
+
+// === impl Retry ===
+
+impl<S, C, R> Retry<S, C, R> {
+    pub(super) const fn new(inner: S, shared: Arc<Shared<C, R>>) -> Self {
+        Self { inner, shared }
+    }
+}
+
+crate::macros::wrapper_methods!(Retry<S, C, R>);
+crate::macros::ready_methods!(Retry<S, C, R>);
+
+impl<S, Req, C, R> Service<Req> for Retry<S, C, R>
+where
+    S: Service<Req> + Clone,
+    S::Error: Rejectable,
+    C: Classify<S::Response, S::Error>,
+    R: RequestPolicy<Req>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = RetryFuture<S, Req, C, R>;
+
+    #[inline]
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    #[inline]
+    fn call(&mut self, request: Req) -> Self::Future {
+        let shared = self.shared.clone();
+        let mut copy = None;
+        let mut idempotent = true;
+        if shared.core.max_attempts() > 1 {
+            copy = shared.requests.try_clone(&request);
+            idempotent = shared.requests.is_idempotent(&request);
+        }
+        let cutoff = shared.core.config().attempt_timeout.map(|timeout| {
+            // Read here and not in the future: time starts at the call.
+            Cutoff::new(Instant::now(), timeout, context::current().deadline())
+        });
+        // The clone is for the attempts that may follow; this one is for the service that was made ready.
+        let service = copy.is_some().then(|| self.inner.clone());
+        let attempt = InScope::call(AttemptScope(Attempt::new(1)), || self.inner.call(request));
+        RetryFuture::new(attempt, service, copy, idempotent, cutoff, shared)
+    }
+}
+
+impl<S: Clone, C, R> Clone for Retry<S, C, R> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), shared: self.shared.clone() }
+    }
+}
+
+impl<S: fmt::Debug, C, R> fmt::Debug for Retry<S, C, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Retry").field("inner", &self.inner).field("core", &self.shared.core).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,98 @@
+//! [`TimeoutFuture`]: the response future.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use pin_project_lite::pin_project;
+
+use super::handle::Shared;
+use crate::context::{DeadlineScope, InScope};
+use crate::error::Rejectable;
+use crate::timer::{Cutoff, Timer};
+
+pin_project! {
+    /// The response future of [`Timeout`](super::Timeout).
+    ///
+    /// It is `Send` exactly when the inner future is.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it drops the inner future, under the deadline that was set for it, and nothing else.
+    #[must_use = "futures do nothing unless polled"]
+    #[derive(Debug)]
+    pub struct TimeoutFuture<F> {
+        #[pin]
+        stage: Stage<F>,
+        #[pin]
+        timer: Timer,
+        cutoff: Cutoff,
+        timeout: Duration,
+        shared: Arc<Shared>,
+    }
+}
+
+pin_project! {
+    #[project = StageProjection]
+    #[derive(Debug)]
+    enum Stage<F> {
+        Attempt { #[pin] inner: F },
+        Total { #[pin] inner: InScope<DeadlineScope, F> },
+        // Never sent.
+        Refused,
+        Done,
+    }
+}
+
+// === impl TimeoutFuture ===
+
+impl<F> TimeoutFuture<F> {
+    #[inline]
+    pub(super) const fn attempt(inner: F, shared: Arc<Shared>, cutoff: Cutoff, timeout: Duration) -> Self {
+        Self { stage: Stage::Attempt { inner }, timer: Timer::new(), cutoff, timeout, shared }
+    }
+
+    #[inline]
+    pub(super) fn total(make: impl FnOnce() -> F, shared: Arc<Shared>, cutoff: Cutoff, timeout: Duration) -> Self {
+        let inner = InScope::call(DeadlineScope(cutoff.at), make);
+        Self { stage: Stage::Total { inner }, timer: Timer::new(), cutoff, timeout, shared }
+    }
+
+    #[cold]
+    pub(super) fn refused(shared: Arc<Shared>, cutoff: Cutoff, timeout: Duration) -> Self {
+        shared.record(cutoff, timeout, false);
+        Self { stage: Stage::Refused, timer: Timer::new(), cutoff, timeout, shared }
+    }
+}
+
+impl<F, T, E> Future for TimeoutFuture<F>
+where
+    F: Future<Output = Result<T, E>>,
+    E: Rejectable,
+{
+    type Output = Result<T, E>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let result = match this.stage.as_mut().project() {
+            StageProjection::Attempt { inner } => inner.poll(cx),
+            StageProjection::Total { inner } => inner.poll(cx),
+            StageProjection::Refused => {
+                this.stage.set(Stage::Done);
+                return Poll::Ready(Err(E::from_rejected(this.cutoff.rejected(*this.timeout, false))));
+            }
+            StageProjection::Done => return Poll::Pending,
+        };
+        if result.is_ready() {
+            return result;
+        }
+        let Some(at) = this.cutoff.at else { return Poll::Pending };
+        ready!(this.timer.poll_against(at, cx));
+        this.stage.set(Stage::Done);
+        this.shared.record(*this.cutoff, *this.timeout, true);
+        Poll::Ready(Err(E::from_rejected(this.cutoff.rejected(*this.timeout, true))))
+    }
+}

@@ -1,0 +1,166 @@
+//! [`TimeoutHandle`]: reads and controls a timeout while it runs.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::{TimeoutConfig, TimeoutKind};
+use crate::error::InvalidConfig;
+use crate::name::Name;
+use crate::telemetry::event::{TimeoutEvent, TimeoutEventKind};
+use crate::telemetry::{Emitter, Event, Tally, names};
+use crate::timer::Cutoff;
+
+/// Reads the counts of a timeout, and changes it at run time. A clone is a handle to the same.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use mainstay::TimeoutLayer;
+///
+/// let layer = TimeoutLayer::total("orders", Duration::from_secs(1))?;
+/// let handle = layer.handle();
+/// handle.set_timeout(Duration::from_secs(3))?;
+/// assert_eq!(handle.config().timeout, Duration::from_secs(3));
+/// # Ok::<(), mainstay::InvalidConfig>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct TimeoutHandle {
+    shared: Arc<Shared>,
+}
+
+/// How many calls a timeout has cut off.
+///
+/// # Examples
+///
+/// ```
+/// use mainstay::timeout::{TimeoutConfig, TimeoutLayer};
+///
+/// let statistics = TimeoutLayer::new("orders", TimeoutConfig::default())?.handle().statistics();
+/// assert_eq!((statistics.timed_out, statistics.deadline_exceeded, statistics.not_sent), (0, 0, 0));
+/// # Ok::<(), mainstay::InvalidConfig>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TimeoutStatistics {
+    /// Cut off by the configured timeout, after the inner service was called.
+    pub timed_out: u64,
+    /// Cut off by the ambient deadline, after the inner service was called.
+    pub deadline_exceeded: u64,
+    /// Refused without calling the inner service: the time was up before.
+    pub not_sent: u64,
+}
+
+const TIMEOUT: usize = 0;
+const DEADLINE: usize = 1;
+const NOT_SENT: usize = 2;
+const CAUSES: [&str; 3] = ["timeout", "deadline", "not_sent"];
+
+/// What all services of a layer share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) kind: TimeoutKind,
+    pub(super) include_readiness: bool,
+    timeout_nanos: AtomicU64,
+    emitter: Emitter,
+    cut_off: Tally<3>,
+}
+
+// === impl TimeoutHandle ===
+
+impl TimeoutHandle {
+    pub(super) const fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// The name it was given.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::timeout::{TimeoutConfig, TimeoutLayer};
+    ///
+    /// assert_eq!(TimeoutLayer::new("orders", TimeoutConfig::default())?.handle().name().as_str(), "orders");
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    #[must_use]
+    pub fn name(&self) -> &Name {
+        self.shared.emitter.name()
+    }
+
+    /// The settings as they are now.
+    ///
+    /// # Examples
+    ///
+    /// See [`TimeoutHandle`].
+    #[must_use]
+    pub fn config(&self) -> TimeoutConfig {
+        let Shared { kind, include_readiness, .. } = *self.shared;
+        TimeoutConfig { timeout: self.shared.timeout(), kind, include_readiness }
+    }
+
+    /// How many calls were cut off.
+    ///
+    /// # Examples
+    ///
+    /// See [`TimeoutStatistics`].
+    #[must_use]
+    pub fn statistics(&self) -> TimeoutStatistics {
+        let counts = self.shared.cut_off.all();
+        TimeoutStatistics {
+            timed_out: counts[TIMEOUT],
+            deadline_exceeded: counts[DEADLINE],
+            not_sent: counts[NOT_SENT],
+        }
+    }
+
+    /// Gives calls that start from now on this long; those that run keep what they were given. At most 584 years.
+    ///
+    /// # Errors
+    ///
+    /// A timeout of zero.
+    ///
+    /// # Examples
+    ///
+    /// See [`TimeoutHandle`].
+    pub fn set_timeout(&self, timeout: Duration) -> Result<(), InvalidConfig> {
+        TimeoutConfig { timeout, ..self.config() }.validate()?;
+        self.shared.timeout_nanos.store(nanos(timeout), Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    /// `config` must be valid.
+    pub(super) fn new(emitter: Emitter, config: TimeoutConfig) -> Self {
+        let cut_off = Tally::new(emitter.name(), names::TIMEOUTS, "cause", CAUSES);
+        let TimeoutConfig { timeout, kind, include_readiness } = config;
+        Self { kind, include_readiness, timeout_nanos: AtomicU64::new(nanos(timeout)), emitter, cut_off }
+    }
+
+    #[inline]
+    pub(super) fn timeout(&self) -> Duration {
+        Duration::from_nanos(self.timeout_nanos.load(Ordering::Relaxed))
+    }
+
+    /// Counts and tells of a call that was cut off.
+    #[cold]
+    pub(super) fn record(&self, cutoff: Cutoff, timeout: Duration, sent: bool) {
+        let which = match (sent, cutoff.by_deadline) {
+            (false, _) => NOT_SENT,
+            (true, true) => DEADLINE,
+            (true, false) => TIMEOUT,
+        };
+        self.cut_off.add(which);
+        let cause = if cutoff.by_deadline { CAUSES[DEADLINE] } else { CAUSES[TIMEOUT] };
+        let kind = TimeoutEventKind::TimedOut { timeout, cause, sent };
+        self.emitter.emit(|name| Event::Timeout(TimeoutEvent { name, kind }));
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

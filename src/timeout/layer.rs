@@ -1,0 +1,231 @@
+//! [`TimeoutLayer`] and its builder.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tower_layer::Layer;
+
+use super::handle::Shared;
+use super::{Timeout, TimeoutConfig, TimeoutHandle};
+use crate::error::InvalidConfig;
+use crate::name::Name;
+use crate::telemetry::{Emitter, Listener};
+
+/// Gives calls a limited time. See the [module documentation](crate::timeout).
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use mainstay::TimeoutLayer;
+///
+/// let whole_call = TimeoutLayer::total("orders", Duration::from_secs(1))?;
+/// let each_attempt = TimeoutLayer::attempt("orders", Duration::from_millis(300))?;
+/// # let _ = (whole_call, each_attempt);
+/// # Ok::<(), mainstay::InvalidConfig>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct TimeoutLayer {
+    shared: Arc<Shared>,
+}
+
+/// Builds a [`TimeoutLayer`].
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use mainstay::TimeoutLayer;
+///
+/// let layer = TimeoutLayer::builder("orders").timeout(Duration::from_secs(1)).include_readiness(true).build()?;
+/// # let _ = layer;
+/// # Ok::<(), mainstay::InvalidConfig>(())
+/// ```
+#[must_use = "a builder does nothing before `build`"]
+pub struct TimeoutBuilder {
+    name: Name,
+    config: TimeoutConfig,
+    listener: Option<Arc<dyn Listener>>,
+}
+
+// === impl TimeoutLayer ===
+
+impl TimeoutLayer {
+    /// `timeout` for a whole call, with all of its attempts and waits: goes above the retry.
+    ///
+    /// # Errors
+    ///
+    /// A timeout of zero.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// assert!(mainstay::TimeoutLayer::total("orders", Duration::ZERO).is_err());
+    /// ```
+    pub fn total(name: impl Into<Name>, timeout: Duration) -> Result<Self, InvalidConfig> {
+        Self::new(name, TimeoutConfig::total(timeout))
+    }
+
+    /// `timeout` for one attempt: goes below the retry.
+    ///
+    /// # Errors
+    ///
+    /// A timeout of zero.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// assert!(mainstay::TimeoutLayer::attempt("orders", Duration::from_secs(1)).is_ok());
+    /// ```
+    pub fn attempt(name: impl Into<Name>, timeout: Duration) -> Result<Self, InvalidConfig> {
+        Self::new(name, TimeoutConfig::attempt(timeout))
+    }
+
+    /// The layer of `config`.
+    ///
+    /// # Errors
+    ///
+    /// What [`TimeoutConfig::validate`] finds.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::timeout::{TimeoutConfig, TimeoutLayer};
+    ///
+    /// assert!(TimeoutLayer::new("orders", TimeoutConfig::default()).is_ok());
+    /// ```
+    pub fn new(name: impl Into<Name>, config: TimeoutConfig) -> Result<Self, InvalidConfig> {
+        Self::builder(name).config(config).build()
+    }
+
+    /// A builder, for what the constructors leave out.
+    ///
+    /// # Examples
+    ///
+    /// See [`TimeoutBuilder`].
+    pub fn builder(name: impl Into<Name>) -> TimeoutBuilder {
+        TimeoutBuilder { name: name.into(), config: TimeoutConfig::default(), listener: None }
+    }
+
+    /// Reads the counts and changes the timeout, for all services of this layer.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::timeout::{TimeoutConfig, TimeoutLayer};
+    ///
+    /// let layer = TimeoutLayer::new("orders", TimeoutConfig::default())?;
+    /// assert_eq!(layer.handle().statistics().timed_out, 0);
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    #[must_use]
+    pub fn handle(&self) -> TimeoutHandle {
+        TimeoutHandle::new(self.shared.clone())
+    }
+}
+
+impl<S> Layer<S> for TimeoutLayer {
+    type Service = Timeout<S>;
+
+    fn layer(&self, inner: S) -> Timeout<S> {
+        Timeout::new(inner, self.shared.clone())
+    }
+}
+
+// === impl TimeoutBuilder ===
+
+impl TimeoutBuilder {
+    /// All settings at once.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::timeout::{TimeoutConfig, TimeoutLayer};
+    ///
+    /// let layer = TimeoutLayer::builder("orders").config(TimeoutConfig::default()).build()?;
+    /// # let _ = layer;
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    pub const fn config(mut self, config: TimeoutConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Sets [`TimeoutConfig::timeout`].
+    ///
+    /// # Examples
+    ///
+    /// See [`TimeoutBuilder`].
+    pub const fn timeout(mut self, timeout: Duration) -> Self {
+        self.config.timeout = timeout;
+        self
+    }
+
+    /// Sets [`TimeoutConfig::kind`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::timeout::{TimeoutKind, TimeoutLayer};
+    ///
+    /// let layer = TimeoutLayer::builder("orders").kind(TimeoutKind::Total).build()?;
+    /// # let _ = layer;
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    pub const fn kind(mut self, kind: super::TimeoutKind) -> Self {
+        self.config.kind = kind;
+        self
+    }
+
+    /// Sets [`TimeoutConfig::include_readiness`].
+    ///
+    /// # Examples
+    ///
+    /// See [`TimeoutBuilder`].
+    pub const fn include_readiness(mut self, include: bool) -> Self {
+        self.config.include_readiness = include;
+        self
+    }
+
+    /// Tells `listener` of each call that is cut off.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::TimeoutLayer;
+    /// use mainstay::telemetry::Event;
+    ///
+    /// let layer = TimeoutLayer::builder("orders").listener(|event: &Event<'_>| eprintln!("{event}")).build()?;
+    /// # let _ = layer;
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    pub fn listener(mut self, listener: impl Listener) -> Self {
+        self.listener = Some(Arc::new(listener));
+        self
+    }
+
+    /// The layer.
+    ///
+    /// # Errors
+    ///
+    /// What [`TimeoutConfig::validate`] finds.
+    ///
+    /// # Examples
+    ///
+    /// See [`TimeoutBuilder`].
+    pub fn build(self) -> Result<TimeoutLayer, InvalidConfig> {
+        self.config.validate()?;
+        let emitter = Emitter::new(self.name, self.listener);
+        Ok(TimeoutLayer { shared: Arc::new(Shared::new(emitter, self.config)) })
+    }
+}
+
+impl std::fmt::Debug for TimeoutBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TimeoutBuilder").field("name", &self.name).field("config", &self.config).finish_non_exhaustive()
+    }
+}

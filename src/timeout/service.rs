@@ -1,0 +1,132 @@
+//! [`Timeout`]: the service.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::time::Instant;
+use tower_service::Service;
+
+use super::handle::Shared;
+use super::{TimeoutFuture, TimeoutKind};
+use crate::context;
+use crate::error::Rejectable;
+use crate::timer::{Cutoff, Timer};
+
+/// A service whose calls have a limited time; made by [`TimeoutLayer`](super::TimeoutLayer).
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use mainstay::TimeoutLayer;
+/// use tower::Layer;
+///
+/// let service = TimeoutLayer::total("orders", Duration::from_secs(1))?.layer("any service");
+/// assert_eq!(service.get_ref(), &"any service");
+/// # Ok::<(), mainstay::InvalidConfig>(())
+/// ```
+#[derive(Debug)]
+pub struct Timeout<S> {
+    inner: S,
+    shared: Arc<Shared>,
+    readiness: Readiness,
+}
+
+/// How far the wait for the inner service's readiness has come. Of one handle: a clone waits on its own account.
+#[derive(Debug)]
+enum Readiness {
+    /// Nobody waits, or it does not count.
+    Idle,
+    /// The inner service was pending at `since`.
+    Waiting { since: Instant, cutoff: Cutoff, timer: Pin<Box<Timer>> },
+    /// The time was up before the inner service was ready: the next call is refused without it.
+    Over(Cutoff),
+}
+
+// === impl Timeout ===
+
+impl<S> Timeout<S> {
+    pub(super) const fn new(inner: S, shared: Arc<Shared>) -> Self {
+        Self { inner, shared, readiness: Readiness::Idle }
+    }
+
+    /// The inner service is pending, and that counts.
+    #[cold]
+    fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Readiness::Waiting { cutoff: Cutoff { at: Some(at), .. }, .. } = self.readiness
+            && Timer::is_late(at, Instant::now())
+        {
+            // Nobody was there to be refused when that wait ended, so this is another.
+            self.readiness = Readiness::Idle;
+        }
+        if let Readiness::Idle = self.readiness {
+            let since = Instant::now();
+            let cutoff = Cutoff::new(since, self.shared.timeout(), context::current().deadline());
+            self.readiness = Readiness::Waiting { since, cutoff, timer: Box::pin(Timer::new()) };
+        }
+        if let Readiness::Waiting { cutoff, timer, .. } = &mut self.readiness {
+            let cutoff = *cutoff;
+            match cutoff.at {
+                Some(at) if timer.as_mut().poll_at(at, cx).is_ready() => self.readiness = Readiness::Over(cutoff),
+                _ => return Poll::Pending,
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
+crate::macros::wrapper_methods!(Timeout<S>);
+crate::macros::ready_methods!(Timeout<S>);
+
+impl<S: Clone> Clone for Timeout<S> {
+    fn clone(&self) -> Self {
+        Self::new(self.inner.clone(), self.shared.clone())
+    }
+}
+
+impl<S, Req> Service<Req> for Timeout<S>
+where
+    S: Service<Req>,
+    S::Error: Rejectable,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = TimeoutFuture<S::Future>;
+
+    #[inline]
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        match self.inner.poll_ready(cx) {
+            Poll::Pending if self.shared.include_readiness => self.poll_waiting(cx).map(Ok),
+            poll => {
+                if let Readiness::Over(_) = self.readiness {
+                    // Refused nobody, and now the inner service is ready after all.
+                    self.readiness = Readiness::Idle;
+                }
+                poll
+            }
+        }
+    }
+
+    #[inline]
+    fn call(&mut self, request: Req) -> Self::Future {
+        let timeout = self.shared.timeout();
+        let now = Instant::now();
+        let mut since = now;
+        match std::mem::replace(&mut self.readiness, Readiness::Idle) {
+            Readiness::Idle => {}
+            Readiness::Over(cutoff) => return TimeoutFuture::refused(self.shared.clone(), cutoff, timeout),
+            Readiness::Waiting { cutoff: Cutoff { at: Some(at), .. }, .. } if Timer::is_late(at, now) => {}
+            Readiness::Waiting { since: waited_since, .. } => since = waited_since,
+        }
+        let cutoff = Cutoff::new(since, timeout, context::current().deadline());
+        if cutoff.has_passed(now) {
+            return TimeoutFuture::refused(self.shared.clone(), cutoff, timeout);
+        }
+        let shared = self.shared.clone();
+        match shared.kind {
+            TimeoutKind::Attempt => TimeoutFuture::attempt(self.inner.call(request), shared, cutoff, timeout),
+            TimeoutKind::Total => TimeoutFuture::total(|| self.inner.call(request), shared, cutoff, timeout),
+        }
+    }
+}
