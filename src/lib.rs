@@ -1,5 +1,7 @@
 //! mainstay
 pub mod backoff;
+#[cfg(feature = "balance")]
+pub mod balance;
 pub mod budget;
 #[cfg(feature = "circuit-breaker")]
 pub mod circuit_breaker;
@@ -18,6 +20,8 @@ pub mod timeout;
 #[cfg(any(feature = "retry", feature = "timeout"))]
 mod timer;
 
+#[cfg(feature = "balance")]
+pub use balance::{Pool, PoolConfig, PoolHandle, PoolStatistics};
 #[cfg(feature = "circuit-breaker")]
 pub use circuit_breaker::{
     CircuitBreaker, CircuitBreakerConfig, CircuitBreakerHandle, CircuitBreakerLayer, CircuitBreakerStatistics,
