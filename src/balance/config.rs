@@ -269,7 +269,8 @@ mod tests {
 
     #[test]
     fn every_bad_field_is_named() {
-        let bad: [(&str, fn(&mut PoolConfig)); 9] = [
+        type Spoil = fn(&mut PoolConfig);
+        let bad: [(&str, Spoil); 9] = [
             ("default_latency", |config| config.default_latency = Duration::ZERO),
             ("decay", |config| config.decay = Duration::ZERO),
             ("unready_min", |config| config.unready_min = Duration::ZERO),

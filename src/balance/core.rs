@@ -60,25 +60,46 @@ struct Rotation(AtomicUsize);
 
 /// The time, read once and only if anybody asks.
 #[derive(Debug)]
-pub(crate) struct Now(Cell<Option<Instant>>);
+pub(crate) struct Now {
+    at: Cell<Option<Instant>>,
+    /// The same, in nanoseconds since the pool's epoch; `UNREAD` until asked for.
+    nanos: Cell<u64>,
+}
+
+const UNREAD: u64 = u64::MAX;
 
 // === impl Now ===
 
 impl Now {
     pub(crate) const fn unread() -> Self {
-        Self(Cell::new(None))
+        Self { at: Cell::new(None), nanos: Cell::new(UNREAD) }
     }
 
     #[inline]
     pub(crate) fn get(&self) -> Instant {
-        match self.0.get() {
+        match self.at.get() {
             Some(now) => now,
             None => {
                 let now = tokio::time::Instant::now().into_std();
-                self.0.set(Some(now));
+                self.at.set(Some(now));
                 now
             }
         }
+    }
+
+    /// Nanoseconds since the pool's epoch.
+    #[inline]
+    pub(crate) fn nanos(&self, core: &Core) -> u64 {
+        if self.nanos.get() == UNREAD {
+            self.nanos.set(nanoseconds(core.epoch, self.get()).min(UNREAD - 1));
+        }
+        self.nanos.get()
+    }
+
+    /// The moment as the loads count it.
+    #[inline]
+    pub(crate) fn tick(&self, core: &Core) -> Tick {
+        Tick::new(self.nanos(core))
     }
 }
 
@@ -127,12 +148,6 @@ impl Core {
 
     pub(crate) const fn name(&self) -> &Name {
         self.emitter.name()
-    }
-
-    /// The moment `now`, as the loads count it.
-    #[inline]
-    pub(crate) fn tick(&self, now: Instant) -> Tick {
-        Tick::new(nanoseconds(self.epoch, now))
     }
 
     /// Whether latencies are measured, which takes two clock reads a call.

@@ -11,9 +11,9 @@ use tokio::sync::Notify;
 use super::config::Picker;
 use super::core::{Core, End, Now};
 use super::eligibility::Circuit;
+use super::load::Evidence;
 use super::load::in_flight::Penalty;
 use super::load::peak_ewma::Latency;
-use super::load::{Evidence, nanoseconds};
 use super::registry::Registry;
 use crate::circuit_breaker::{Admits, CircuitBreakerHandle, Permit};
 use crate::circuit_state::CircuitState;
@@ -87,11 +87,14 @@ const IN_FLIGHT: u64 = RETIRED - 1;
 const RETIRED: u64 = 1 << 24;
 const PICK: u64 = 1 << 25;
 
+const UNMEASURED: u64 = u64::MAX;
+
 /// One call to one endpoint, from the pick to its end. Dropped without a verdict, the call was abandoned.
 #[derive(Debug)]
 pub(crate) struct Flight<K, S> {
     endpoint: Arc<Endpoint<K, S>>,
-    started: Option<Instant>,
+    /// When it began, in nanoseconds since the pool's epoch; `UNMEASURED` where latencies are not measured.
+    started: u64,
     generation: u32,
     ended: bool,
     /// Whether it stands for its call in the counts. Of two that a call waits for, one does.
@@ -175,7 +178,7 @@ impl<K, S> Endpoint<K, S> {
             ejected: AtomicBool::new(false),
             unready: AtomicBool::new(false),
             failures: AtomicU64::new(0),
-            latency: Latency::new(&core.rule, core.tick(Now::unread().get())),
+            latency: Latency::new(&core.rule, Now::unread().tick(core)),
             penalty: Penalty::new(),
             per_weight: 1.0 / f64::from(weight),
             weight,
@@ -220,9 +223,9 @@ impl<K, S> Endpoint<K, S> {
     pub(crate) fn load(&self, now: &Now) -> f64 {
         let core = &*self.core;
         match core.config.picker {
-            Picker::PeakEwma => self.latency.load(&core.rule, core.tick(now.get()), self.in_flight(), self.per_weight),
+            Picker::PeakEwma => self.latency.load(&core.rule, now.tick(core), self.in_flight(), self.per_weight),
             Picker::InFlight | Picker::RoundRobin => {
-                self.penalty.load(core.rule.window, || core.tick(now.get()), self.in_flight(), self.per_weight)
+                self.penalty.load(core.rule.window, || now.tick(core), self.in_flight(), self.per_weight)
             }
         }
     }
@@ -230,12 +233,12 @@ impl<K, S> Endpoint<K, S> {
     /// The latency estimate in nanoseconds, where latencies are measured.
     pub(crate) fn latency(&self, now: &Now) -> Option<f64> {
         let core = &*self.core;
-        core.measures_latency().then(|| self.latency.estimate(&core.rule, core.tick(now.get())))
+        core.measures_latency().then(|| self.latency.estimate(&core.rule, now.tick(core)))
     }
 
     /// Forgets loads and failures in a row.
     pub(crate) fn forget(&self, now: &Now) {
-        self.latency.reset(&self.core.rule, self.core.tick(now.get()));
+        self.latency.reset(&self.core.rule, now.tick(&self.core));
         self.penalty.reset();
         self.streak.store(0, Ordering::Relaxed);
     }
@@ -265,14 +268,14 @@ impl<K, S> Endpoint<K, S> {
     }
 
     #[inline(always)]
-    fn learn(&self, evidence: Evidence, started: Option<Instant>) {
+    fn learn(&self, evidence: Evidence, started: u64) {
         let core = &*self.core;
-        match started {
-            Some(started) => {
-                let now = Now::unread().get();
-                self.latency.learn(evidence, nanoseconds(started, now), &core.rule, core.tick(now));
-            }
-            None => self.penalty.learn(evidence, core.rule.window, || core.tick(Now::unread().get())),
+        let now = Now::unread();
+        if started == UNMEASURED {
+            self.penalty.learn(evidence, core.rule.window, || now.tick(core));
+        } else {
+            let elapsed = now.nanos(core).saturating_sub(started);
+            self.latency.learn(evidence, elapsed, &core.rule, now.tick(core));
         }
     }
 }
@@ -326,7 +329,7 @@ impl<K, S> Flight<K, S> {
     #[inline(always)]
     pub(crate) fn begin(endpoint: &Arc<Endpoint<K, S>>, now: &Now) -> Option<Self> {
         let before = endpoint.flights.0.fetch_add(PICK + 1, Ordering::SeqCst);
-        let started = endpoint.core.measures_latency().then(|| now.get());
+        let started = if endpoint.core.measures_latency() { now.nanos(&endpoint.core) } else { UNMEASURED };
         let generation = endpoint.generation.load(Ordering::Relaxed);
         let mut flight =
             Self { endpoint: endpoint.clone(), started, generation, ended: false, leads: true, permit: None };

@@ -26,11 +26,11 @@ pub(crate) fn exp_neg(x: f64) -> f64 {
     if halvings >= 1022.0 || halvings.is_nan() {
         return 0.0;
     }
-    let whole = halvings as u64;
-    let rest = halvings - whole as f64;
+    let whole = halvings as i32;
+    let rest = halvings - f64::from(whole);
     // 2^-rest on 0..1, exact at both ends (coefficients fitted for this crate).
     let fraction = 1.0 - rest * (0.693_055_78 - rest * (0.239_405_11 - rest * (0.053_126_81 - rest * 0.006_777_49)));
-    fraction * f64::from_bits((1023 - whole) << 52)
+    fraction * f64::from_bits(u64::from((1023 - whole) as u32) << 52)
 }
 
 /// A value and the moment of its last change; a moment is a count of ticks since an epoch that the owner chose.
@@ -114,7 +114,14 @@ impl Ewma {
 
     #[inline]
     fn weight(elapsed: f64, window: f64) -> f64 {
-        if window > 0.0 { exp_neg(elapsed / window) } else { 0.0 }
+        if window <= 0.0 {
+            0.0
+        } else if elapsed == 0.0 {
+            // Within one tick, which is the common case under load.
+            1.0
+        } else {
+            exp_neg(elapsed / window)
+        }
     }
 
     #[inline]

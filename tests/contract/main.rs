@@ -92,6 +92,13 @@ contracts! {
     timeout_in_total: |inner| {
         mainstay::TimeoutLayer::total("contract", std::time::Duration::from_secs(1)).unwrap().layer(inner)
     };
+    #[cfg(feature = "balance")]
+    balance: |inner: Strict| {
+        let breaker = mainstay::CircuitBreakerConfig::default();
+        let pool = mainstay::Pool::builder("contract").circuit_breaker(breaker).build().unwrap();
+        pool.handle().add_all([(1, inner.clone()), (2, inner)]);
+        pool
+    };
 }
 
 // === the rules ===

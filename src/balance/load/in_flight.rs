@@ -29,7 +29,7 @@ impl Penalty {
     }
 
     /// Learns from a call that ended. `now` is asked only where there is something to learn.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn learn(&self, evidence: Evidence, window: f64, now: impl FnOnce() -> Tick) {
         match evidence {
             Evidence::Failed | Evidence::Abandoned => {
