@@ -1,5 +1,7 @@
 //! mainstay
 pub mod backoff;
+#[cfg(feature = "balance")]
+pub mod balance;
 pub mod budget;
 #[cfg(feature = "cache")]
 pub mod cache;
@@ -20,6 +22,8 @@ pub mod timeout;
 #[cfg(any(feature = "retry", feature = "timeout"))]
 mod timer;
 
+#[cfg(feature = "balance")]
+pub use balance::{Pool, PoolConfig, PoolHandle, PoolStatistics};
 #[cfg(feature = "cache")]
 pub use cache::{Cache, CacheConfig, CacheHandle, CacheLayer, CacheStatistics};
 #[cfg(feature = "circuit-breaker")]

@@ -27,7 +27,8 @@ pub(super) struct Breaker {
     observers: Box<[Observer]>,
     calls: Tally<6>,
     transitions: Tally<6>,
-    gauges: StateGauges<6>,
+    /// None where several breakers share a name: gauges can't be added up.
+    gauges: Option<StateGauges<6>>,
     /// Held while the gauges are set, so that the last one to set them has read the latest state.
     publishing: Mutex<()>,
 }
@@ -53,6 +54,7 @@ impl Breaker {
         config: CircuitBreakerConfig,
         listener: Option<Arc<dyn Listener>>,
         observers: Vec<Observer>,
+        has_gauges: bool,
     ) -> Self {
         let states = CircuitState::ALL.map(CircuitState::as_str);
         let initial = index(config.initial_state);
@@ -61,7 +63,7 @@ impl Breaker {
             observers: observers.into_boxed_slice(),
             calls: Tally::new(&name, names::CIRCUIT_BREAKER_CALLS, "outcome", ENDS),
             transitions: Tally::new(&name, names::CIRCUIT_BREAKER_TRANSITIONS, "to", states),
-            gauges: StateGauges::new(&name, names::CIRCUIT_BREAKER_STATE, "state", states, initial),
+            gauges: has_gauges.then(|| StateGauges::new(&name, names::CIRCUIT_BREAKER_STATE, "state", states, initial)),
             publishing: Mutex::new(()),
             emitter: Emitter::new(name, listener),
             config,
@@ -187,9 +189,9 @@ impl Breaker {
     #[cold]
     fn tell_of(&self, change: &Transition) {
         self.transitions.add(index(change.to));
-        {
+        if let Some(gauges) = &self.gauges {
             let _publishing = lock(&self.publishing);
-            self.gauges.set(index(self.shared.state()));
+            gauges.set(index(self.shared.state()));
         }
         for observer in &self.observers {
             // The call goes on as if the observer had returned; the panic hook has told the operator.

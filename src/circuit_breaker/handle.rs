@@ -70,6 +70,13 @@ impl CircuitBreakerHandle {
         Self::builder(name).config(config).build_handle()
     }
 
+    /// One of several breakers of the same name, such as those of a pool's endpoints: their counts add up under that name, their
+    /// states do not and are not published. The caller has validated `config`.
+    #[cfg(feature = "balance")]
+    pub(crate) fn one_of_many(name: Name, config: CircuitBreakerConfig) -> Self {
+        Self::from_breaker(Breaker::new(name, config, None, Vec::new(), false))
+    }
+
     /// A builder; end it with [`build_handle`](CircuitBreakerBuilder::build_handle).
     ///
     /// # Examples

@@ -292,7 +292,7 @@ impl<C> CircuitBreakerBuilder<C> {
     pub fn build(self) -> Result<CircuitBreakerLayer<C>, InvalidConfig> {
         let Self { name, config, classifier, listener, observers } = self;
         config.validate()?;
-        let handle = CircuitBreakerHandle::from_breaker(Breaker::new(name, config, listener, observers));
+        let handle = CircuitBreakerHandle::from_breaker(Breaker::new(name, config, listener, observers, true));
         Ok(CircuitBreakerLayer { handle, classifier })
     }
 

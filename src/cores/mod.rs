@@ -1,6 +1,8 @@
 //! Pure parts shared by the families: no tokio, no tower, no metrics; `now` and random draws are arguments.
 
 pub(crate) mod counters;
+#[cfg(feature = "balance")]
+pub(crate) mod ewma;
 #[cfg(feature = "circuit-breaker")]
 pub(crate) mod generation;
 pub(crate) mod lock;

@@ -74,6 +74,12 @@ pub const METRICS: &[Metric] = &[
     counter(CACHE_ERRORS, &["name", "reason"], "Operations that the store of a cache did not do, by reason."),
     gauge(CACHE_LOADING, &["name"], "Loads of a cache that run now."),
     histogram(CACHE_LOAD_DURATION, &["name"], "How long loads of a cache took."),
+    counter(BALANCE_CALLS, &["name", "outcome"], "Calls to a pool that ended, by what they ended in."),
+    counter(BALANCE_REPICKS, &["name", "reason"], "Picks that replaced an earlier one of the same call."),
+    counter(BALANCE_EJECTIONS, &["name", "reason"], "Endpoints ejected."),
+    gauge(BALANCE_ENDPOINTS, &["name"], "Endpoints of a pool."),
+    gauge(BALANCE_USABLE, &["name"], "Endpoints of a pool that calls go to."),
+    gauge(BALANCE_PANIC, &["name"], "1 while a pool uses all endpoints because too few are healthy."),
 ];
 
 pub(crate) const CALLS: &str = "mainstay_calls_total";
@@ -82,6 +88,12 @@ pub(crate) const CALL_DURATION: &str = "mainstay_call_duration_seconds";
 pub(crate) const CIRCUIT_BREAKER_CALLS: &str = "mainstay_circuit_breaker_calls_total";
 pub(crate) const CIRCUIT_BREAKER_TRANSITIONS: &str = "mainstay_circuit_breaker_transitions_total";
 pub(crate) const CIRCUIT_BREAKER_STATE: &str = "mainstay_circuit_breaker_state";
+pub(crate) const BALANCE_CALLS: &str = "mainstay_balance_calls_total";
+pub(crate) const BALANCE_REPICKS: &str = "mainstay_balance_repicks_total";
+pub(crate) const BALANCE_EJECTIONS: &str = "mainstay_balance_ejections_total";
+pub(crate) const BALANCE_ENDPOINTS: &str = "mainstay_balance_endpoints";
+pub(crate) const BALANCE_USABLE: &str = "mainstay_balance_endpoints_usable";
+pub(crate) const BALANCE_PANIC: &str = "mainstay_balance_panic";
 
 #[allow(dead_code, reason = "used with the feature `retry`")]
 pub(crate) const RETRY_CALLS: &str = "mainstay_retry_calls_total";

@@ -97,6 +97,13 @@ contracts! {
     // What is not cached; the loads of what is are tasks of their own, by the rules in `tests/cache.rs`.
     #[cfg(feature = "cache")]
     cache: |inner| CacheLayer::builder("contract").key(|_: &u32| None::<u32>).build().unwrap().layer(inner);
+    #[cfg(feature = "balance")]
+    balance: |inner: Strict| {
+        let breaker = mainstay::CircuitBreakerConfig::default();
+        let pool = mainstay::Pool::builder("contract").circuit_breaker(breaker).build().unwrap();
+        pool.handle().add_all([(1, inner.clone()), (2, inner)]);
+        pool
+    };
 }
 
 // === the rules ===

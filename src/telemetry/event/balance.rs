@@ -1,6 +1,7 @@
 //! Events of the family `balance`.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::name::Name;
 
@@ -44,17 +45,50 @@ pub enum BalanceEventKind<'a> {
         endpoint: &'a str,
         /// Whether calls go to it now.
         eligible: bool,
-        /// Why, as a fixed word.
+        /// Why, in fixed words.
         reason: &'a str,
     },
+    /// An endpoint was ejected on passive evidence, or by hand. Whether calls still go to it (too many others are out) is said
+    /// by [`EligibilityChanged`](Self::EligibilityChanged).
+    Ejected {
+        /// The endpoint, as its key shows itself.
+        endpoint: &'a str,
+        /// For how long.
+        time: Duration,
+        /// The failures in a row that led to it; 0 when it was ejected by hand.
+        failures: u32,
+    },
+    /// So few endpoints are healthy that all are used.
+    PanicEntered {
+        /// How many have nothing against them.
+        healthy: usize,
+        /// How many there are.
+        endpoints: usize,
+    },
+    /// Enough endpoints are healthy again.
+    PanicLeft {
+        /// How many have nothing against them.
+        healthy: usize,
+        /// How many there are.
+        endpoints: usize,
+    },
+    /// The last endpoint left.
+    Emptied,
+    /// The first endpoint came.
+    Filled,
 }
 
 impl BalanceEventKind<'_> {
-    /// The kind as a fixed word: `eligibility_changed`.
+    /// The kind as a fixed word: `eligibility_changed`, `ejected`, `panic_entered`, `panic_left`, `emptied` or `filled`.
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::EligibilityChanged { .. } => "eligibility_changed",
+            Self::Ejected { .. } => "ejected",
+            Self::PanicEntered { .. } => "panic_entered",
+            Self::PanicLeft { .. } => "panic_left",
+            Self::Emptied => "emptied",
+            Self::Filled => "filled",
         }
     }
 
@@ -63,6 +97,8 @@ impl BalanceEventKind<'_> {
     pub const fn is_warning(&self) -> bool {
         match self {
             Self::EligibilityChanged { eligible, .. } => !*eligible,
+            Self::Ejected { .. } | Self::PanicEntered { .. } | Self::Emptied => true,
+            Self::PanicLeft { .. } | Self::Filled => false,
         }
     }
 }
@@ -74,6 +110,18 @@ impl fmt::Display for BalanceEventKind<'_> {
             Self::EligibilityChanged { endpoint, eligible: false, reason } => {
                 write!(f, "no longer uses {endpoint}: {reason}")
             }
+            Self::Ejected { endpoint, time, failures: 0 } => write!(f, "ejected {endpoint} for {time:?}, by hand"),
+            Self::Ejected { endpoint, time, failures } => {
+                write!(f, "ejected {endpoint} for {time:?} after {failures} failures in a row")
+            }
+            Self::PanicEntered { healthy, endpoints } => {
+                write!(f, "uses all endpoints: only {healthy} of {endpoints} are healthy")
+            }
+            Self::PanicLeft { healthy, endpoints } => {
+                write!(f, "uses healthy endpoints only: {healthy} of {endpoints} are")
+            }
+            Self::Emptied => f.write_str("is empty"),
+            Self::Filled => f.write_str("is not empty any more"),
         }
     }
 }

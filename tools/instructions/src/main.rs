@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use std::{env, fs, hint, pin, process};
 
+use mainstay::balance::{Picker, Pool};
 use mainstay::circuit_breaker::{CircuitBreakerConfig, CircuitBreakerLayer, SlowCalls, Window};
 use mainstay::cache::{CacheLayer, Lookup, MemoryStore, Store};
 use tower::{Layer, Service};
@@ -51,6 +52,13 @@ fn breaker(change: impl FnOnce(&mut CircuitBreakerConfig), open: bool, calls: u6
         layer.handle().open_for(Duration::MAX).expect("closed before");
     }
     drive(layer.layer(Bare), calls);
+}
+
+/// Calls through a pool of `endpoints`.
+fn pool(picker: Picker, endpoints: u32, breaker: Option<CircuitBreakerConfig>, calls: u64) {
+    let pool = Pool::builder("p").picker(picker).circuit_breaker(breaker).build().expect("valid");
+    pool.handle().add_all((0..endpoints).map(|key| (key, Bare)));
+    drive(pool, calls);
 }
 
 type Path = (&'static str, fn(u64));
@@ -112,6 +120,14 @@ const PATHS: &[Path] = &[
         }
     }),
     ("cache, hit", |calls| drive(cached().0, calls)),
+    ("balance, in flight, 10", |calls| pool(Picker::InFlight, 10, None, calls)),
+    ("balance, in flight, 10000", |calls| pool(Picker::InFlight, 10_000, None, calls)),
+    ("balance, peak EWMA, 10", |calls| pool(Picker::PeakEwma, 10, None, calls)),
+    ("balance, peak EWMA, 10000", |calls| pool(Picker::PeakEwma, 10_000, None, calls)),
+    ("balance, round robin, 10", |calls| pool(Picker::RoundRobin, 10, None, calls)),
+    ("balance, in flight, breakers, 10", |calls| {
+        pool(Picker::InFlight, 10, Some(CircuitBreakerConfig::default()), calls);
+    }),
 ];
 
 /// A cache that has the answer to everything, and its store.

@@ -1,0 +1,229 @@
+//! [`ResponseFuture`]: from the pick to the verdict.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+
+use pin_project_lite::pin_project;
+use tower_service::Service;
+
+use super::core::{End, Now};
+use super::endpoint::{Flight, Key};
+use super::registry::Registry;
+use super::repeat::Repeat;
+use super::search::{Next, Vacant, Waiting, after_failure, elsewhere, poll_endpoint, second_choice};
+use super::snapshot::Tried;
+use crate::cores::unwind::on_unwind;
+use crate::error::{NoEndpoint, Rejectable, Rejected};
+use crate::outcome::{Classify, judge};
+
+pin_project! {
+    /// The future of a call to a [`Pool`](super::Pool).
+    ///
+    /// # Errors
+    ///
+    /// The endpoint's own error; or, put into it:
+    ///
+    /// * [`Rejected::NoEndpoint`] with the reason: the pool is empty, nobody is eligible, or nobody became ready in time;
+    /// * [`Rejected::DeadlineExceeded`], unsent, when the caller's deadline ended such a wait.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped at any time, it drops the call, gives the endpoint's place back, and counts as *abandoned*: no failure, but the
+    /// time that it took is a lower bound of the endpoint's latency.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct ResponseFuture<K, S, C, R, Req>
+    where
+        S: Service<Req>,
+    {
+        #[pin]
+        state: State<K, S, Req, S::Future, S::Error>,
+        classifier: C,
+        repeat: R,
+        tried: Tried,
+    }
+}
+
+pin_project! {
+    #[project = StateProjection]
+    enum State<K, S, Req, F, E> {
+        // An endpoint is picked and this task has not asked it yet; `None` once it ended.
+        Picked { pick: Option<(Flight<K, S>, Req)> },
+        // The call was made. `spare` is the request once more, where it can be repeated.
+        Calling {
+            #[pin]
+            future: F,
+            flight: Option<Flight<K, S>>,
+            spare: Option<Req>,
+        },
+        // Endpoints are picked, and none is ready yet.
+        Waiting { waiting: Box<Waiting<K, S, Req>> },
+        // There is no endpoint yet.
+        Vacant { vacant: Box<Vacant<K, S, Req>> },
+        Refused { rejected: Option<Rejected> },
+        Failed { error: Option<E> },
+    }
+}
+
+const ENDED: &str = "`ResponseFuture` polled after it ended";
+
+// === impl ResponseFuture ===
+
+impl<K, S, C, R, Req> ResponseFuture<K, S, C, R, Req>
+where
+    K: Key,
+    S: Service<Req>,
+{
+    /// Calls the endpoint right away if it is ready, as most are.
+    ///
+    /// There is no task to wake yet; an endpoint that is not ready is asked again by the first poll.
+    #[inline]
+    pub(super) fn picked(mut flight: Flight<K, S>, request: Req, classifier: C, repeat: R) -> Self
+    where
+        S: Clone,
+        S::Error: Rejectable,
+        C: Classify<S::Response, S::Error>,
+        R: Repeat<Req>,
+    {
+        let mut tried = Tried::default();
+        let mut service = flight.endpoint().service.clone();
+        let state = match poll_endpoint(&mut flight, &mut service, &mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(())) => State::calling(flight, service, request, &repeat),
+            Poll::Pending => State::Picked { pick: Some((flight, request)) },
+            Poll::Ready(Err(error)) => match after_failure(flight, request, error, &mut tried, &classifier) {
+                Ok(pick) => State::Picked { pick: Some(pick) },
+                Err(error) => State::Failed { error: Some(error) },
+            },
+        };
+        Self { state, classifier, repeat, tried }
+    }
+
+    /// There was nothing to pick.
+    #[cold]
+    pub(super) fn vacant(registry: &Arc<Registry<K, S>>, request: Req, classifier: C, repeat: R) -> Self
+    where
+        S: Clone,
+        S::Error: Rejectable,
+        C: Classify<S::Response, S::Error>,
+        R: Repeat<Req>,
+    {
+        // The snapshot may have been an old one.
+        if let Some(flight) = registry.pick(&Now::unread(), &Tried::default()) {
+            return Self::picked(flight, request, classifier, repeat);
+        }
+        let core = &registry.core;
+        let state = if core.config.empty_wait.is_zero() {
+            core.ended(End::Rejected);
+            let none = NoEndpoint::new(core.name().clone(), registry.snapshot().none_because);
+            State::Refused { rejected: Some(none.into()) }
+        } else {
+            State::Vacant { vacant: Box::new(Vacant::new(registry.clone(), request)) }
+        };
+        Self { state, classifier, repeat, tried: Tried::default() }
+    }
+}
+
+impl<K, S, Req> State<K, S, Req, S::Future, S::Error>
+where
+    K: Key,
+    S: Service<Req>,
+{
+    /// Makes the call; the service is ready.
+    #[inline(always)]
+    fn calling(mut flight: Flight<K, S>, mut service: S, request: Req, repeat: &impl Repeat<Req>) -> Self {
+        flight.endpoint().became_ready();
+        let (future, spare) = on_unwind(
+            || flight.panicked(),
+            || {
+                let spare = repeat.repeat(&request);
+                (service.call(request), spare)
+            },
+        );
+        Self::Calling { future, flight: Some(flight), spare }
+    }
+}
+
+impl<K, S, C, R, Req> Future for ResponseFuture<K, S, C, R, Req>
+where
+    K: Key,
+    S: Service<Req> + Clone,
+    S::Error: Rejectable,
+    C: Classify<S::Response, S::Error>,
+    R: Repeat<Req>,
+{
+    type Output = Result<S::Response, S::Error>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            let next = match this.state.as_mut().project() {
+                StateProjection::Picked { pick } => {
+                    let (mut flight, request) = pick.take().expect(ENDED);
+                    let mut service = flight.endpoint().service.clone();
+                    match poll_endpoint(&mut flight, &mut service, cx) {
+                        Poll::Ready(Ok(())) => Next::Call(flight, service, request),
+                        Poll::Ready(Err(error)) => {
+                            after_failure(flight, request, error, this.tried, this.classifier).into()
+                        }
+                        Poll::Pending => second_choice(flight, service, request, this.tried, this.classifier, cx),
+                    }
+                }
+                StateProjection::Calling { future, flight, spare } => {
+                    let result = ready!(on_unwind(|| panicked(flight), || future.poll(cx)));
+                    // The classifier is the user's: a panic in it counts as a failure of the call, too.
+                    let outcome = on_unwind(|| panicked(flight), || judge(&*this.classifier, result.as_ref()));
+                    let flight = flight.take().expect(ENDED);
+                    match (result, spare.take()) {
+                        (Err(error), Some(request)) => elsewhere(flight, request, error, outcome, this.tried),
+                        (result, _) => {
+                            flight.finish(outcome);
+                            return Poll::Ready(result);
+                        }
+                    }
+                }
+                StateProjection::Waiting { waiting } => ready!(waiting.poll(this.tried, this.classifier, cx)),
+                StateProjection::Vacant { vacant } => ready!(vacant.poll(cx)),
+                StateProjection::Refused { rejected } => {
+                    Next::Fail(S::Error::from_rejected(rejected.take().expect(ENDED)))
+                }
+                StateProjection::Failed { error } => Next::Fail(error.take().expect(ENDED)),
+            };
+            this.state.set(match next {
+                Next::Call(flight, service, request) => State::calling(flight, service, request, &*this.repeat),
+                Next::Pick(flight, request) => State::Picked { pick: Some((flight, request)) },
+                Next::Wait(waiting) => State::Waiting { waiting },
+                Next::Fail(error) => {
+                    this.state.set(State::Picked { pick: None });
+                    return Poll::Ready(Err(error));
+                }
+            });
+        }
+    }
+}
+
+fn panicked<K: Key, S>(flight: &mut Option<Flight<K, S>>) {
+    if let Some(flight) = flight {
+        flight.panicked();
+    }
+}
+
+impl<K, S, C, R, Req> fmt::Debug for ResponseFuture<K, S, C, R, Req>
+where
+    S: Service<Req>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match &self.state {
+            State::Picked { pick: Some(_) } => "picked",
+            State::Picked { pick: None } => "ended",
+            State::Calling { .. } => "calling",
+            State::Waiting { .. } => "waiting until an endpoint is ready",
+            State::Vacant { .. } => "waiting for an endpoint",
+            State::Refused { .. } => "refused",
+            State::Failed { .. } => "failed",
+        };
+        f.debug_struct("ResponseFuture").field("state", &state).finish_non_exhaustive()
+    }
+}

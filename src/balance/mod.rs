@@ -1,0 +1,136 @@
+//! A set of endpoints that is one service: each call goes to one of them, and to none that is known to be bad.
+//!
+//! **When**: the same service runs several times (replicas, shards' followers, a fleet behind a name) and the client may choose.
+//! **When not**: behind a single address that balances by itself per request (an L7 proxy): a pool of one has nothing to
+//! choose. For endpoints that are not alike (shards, regions with different data) choose in the application.
+//!
+//! [`Pool`] is a [`tower::Service`](tower_service::Service) and `Clone`. There is no buffer and no worker task before it: a
+//! clone for each task, or a clone for each call, is how it is meant to be used. Picking takes the same few steps whatever the
+//! number of endpoints.
+//!
+//! # Example
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), mainstay::BoxError> {
+//! use mainstay::balance::{EndpointHealth, Pool};
+//! use mainstay::BoxError;
+//! use tower::service_fn;
+//!
+//! let connect = |port: u16| service_fn(move |path: &'static str| async move { Ok::<_, BoxError>(format!("{port}{path}")) });
+//!
+//! let pool = Pool::builder("app").build()?;
+//! let handle = pool.handle();
+//! handle.add(8001, connect(8001));
+//! handle.add(8002, connect(8002));
+//! assert!(pool.clone().oneshot("/users").await?.ends_with("/users"));
+//!
+//! // A prober says that one is down: from here on nothing goes there.
+//! handle.set_health(&8001, EndpointHealth::Unhealthy);
+//! assert_eq!(pool.clone().oneshot("/users").await?, "8002/users");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Who is picked
+//!
+//! [`Picker::PeakEwma`] (default) and [`Picker::InFlight`] draw two endpoints and take the better; [`Picker::RoundRobin`] takes
+//! turns. Weights divide the load (twice the weight, twice the calls). What a call teaches:
+//!
+//! | what it ended in | peak EWMA | in flight |
+//! |---|---|---|
+//! | success, `Refused` | a sample of the latency | - |
+//! | `Transient`, `Permanent`, `Throttled` | a sample of at least twice the estimate | a phantom call that fades |
+//! | dropped | its time is a lower bound of the latency | a phantom call that fades |
+//! | `DependencyFailed`, `Ignored` | its time is a lower bound of the latency | - |
+//!
+//! so that neither an endpoint that fails fast nor one that swallows calls looks idle. Attempts of one call (below a retry) go
+//! to endpoints not yet tried, as long as there are any.
+//!
+//! # Who may be picked
+//!
+//! One decision for the whole pool, made anew when something changes:
+//!
+//! 1. **Administration**: a [drained](PoolHandle::drain) or [disabled](PoolHandle::disable) endpoint is out, whatever happens.
+//! 2. **Active health**, as told by [`PoolHandle::set_health`]: unhealthy is out; unknown is in, unless
+//!    [`await_first_probe`](PoolConfig::await_first_probe).
+//! 3. **Passive evidence** is out, the longest accused first, while no more than [`max_out`](PoolConfig::max_out) (50 %, rounded
+//!    down) are out and at least one is in:
+//!    * *ejected*: 5 failures in a row, for 30 s times the number of ejections, at most 300 s; one is forgotten every 30 s;
+//!    * *circuit open*: its own [breaker](PoolConfig::circuit_breaker); when a probe is due, the next pick takes its slot and
+//!      sends it one call;
+//!    * *unready*: its `poll_ready` failed, for 100 ms, doubled each time, at most 10 s, jittered; then a fresh clone is asked.
+//! 4. **Panic mode**: if fewer than [`panic_threshold`](PoolConfig::panic_threshold) (50 %) are left, all but those of 1 are
+//!    used. More than half being bad is more likely a fault of the view, and if it is not, refusing helps nobody.
+//!
+//! An endpoint that is used in spite of an ejection and succeeds is acquitted. Only results that the classifier calls failures
+//! ([`Outcome::is_failure`](crate::Outcome::is_failure)) are evidence: `Refused` and `DependencyFailed` come from healthy
+//! endpoints.
+//!
+//! # Readiness
+//!
+//! The pool itself is always ready: which endpoint's readiness matters is known only when one is picked. The call clones the
+//! endpoint's service, waits until that clone is ready, and calls that very clone. While it waits:
+//!
+//! * *not ready*: a second endpoint is asked, then whichever is ready first gets the call, within
+//!   [`ready_timeout`](PoolConfig::ready_timeout) (1 s); waiting counts as load;
+//! * *failed*: the endpoint is paused and another asked, up to four; when there is no other, the caller gets the error itself;
+//! * *refused unsent*, by a limiter or breaker inside the endpoint: another is asked, if the request
+//!   [can be repeated](PoolBuilder::clone_requests).
+//!
+//! None of this spends an attempt, a wait or budget of a retry above.
+//!
+//! # Services that are not `Sync`
+//!
+//! Endpoints are shared by all clones of the pool and cloned for each call: a pool can cross threads when its services are
+//! `Send + Sync`. A service that is only `Send` can be wrapped in one that is (such as `tower::util::BoxCloneSyncService` or
+//! `tower::buffer::Buffer`).
+//!
+//! # What is counted and told
+//!
+//! Metrics, by pool name: `mainstay_balance_calls_total{outcome}`, `mainstay_balance_repicks_total{reason}`,
+//! `mainstay_balance_ejections_total{reason}`, `mainstay_balance_endpoints`, `mainstay_balance_endpoints_usable`,
+//! `mainstay_balance_panic`; and, with [breakers](PoolConfig::circuit_breaker), the sums of their counters under the pool's name
+//! (`mainstay_circuit_breaker_calls_total`, `mainstay_circuit_breaker_transitions_total`). Events: [`BalanceEvent`](crate::telemetry::event::BalanceEvent). Endpoints are named in events and
+//! by [`PoolHandle::endpoints`], never in a metric's label.
+//!
+//! Calls = successes + refused + failures + throttled + dependency failed + ignored + rejected + abandoned, always: see
+//! [`PoolStatistics`].
+//!
+//! # Cost
+//!
+//! A pick reads one version and one immutable list; it takes no lock, allocates nothing and arms no timer. A call writes two
+//! counters of its endpoint, and with [`Picker::PeakEwma`] reads the clock twice. A change of who may be picked copies the list,
+//! under a lock that no pick takes. Events are sent after that lock is released, so a listener may use the handle.
+//!
+//! # Differences from `tower::balance`
+//!
+//! `tower`'s balancer is not `Clone` (so it needs a `Buffer`), drives the readiness of all endpoints from its `poll_ready`,
+//! drops an endpoint whose `poll_ready` fails, and knows no ejection, breaker, health or weight. In exchange it asks of its
+//! services neither `Clone` nor `Sync`.
+
+mod config;
+mod core;
+mod discover;
+mod eligibility;
+mod endpoint;
+mod future;
+mod handle;
+mod load;
+mod outlier;
+mod pick;
+mod pool;
+mod registry;
+mod repeat;
+mod search;
+mod service;
+mod snapshot;
+
+pub use config::{EjectionConfig, Picker, PoolConfig};
+pub use discover::Follow;
+pub use eligibility::{EndpointHealth, OutReason};
+pub use endpoint::Key;
+pub use future::ResponseFuture;
+pub use handle::{Drained, EndpointStatus, PoolHandle, PoolStatistics};
+pub use pool::{Pool, PoolBuilder};
+pub use repeat::{CloneRequest, NeverRepeat, Repeat};
+pub use tower::discover::{Change, Discover};

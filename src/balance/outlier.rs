@@ -1,0 +1,200 @@
+//! Passive evidence about one endpoint: ejection after consecutive failures, and the pause after a failed `poll_ready`.
+//!
+//! Pure: `now` and draws are arguments.
+
+use std::time::{Duration, Instant};
+
+use super::config::EjectionConfig;
+use crate::cores::random;
+
+/// The ejections of one endpoint.
+///
+/// The k-th ejection lasts `k` times the base, up to a maximum; for every clean interval since the last return, `k` loses
+/// one.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ejection {
+    count: u32,
+    out: Option<Span>,
+    returned: Option<Instant>,
+}
+
+/// The pause that an endpoint gets when its `poll_ready` failed: doubled with every failure in a row, jittered.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Unready {
+    failures: u32,
+    out: Option<Span>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub(crate) since: Instant,
+    pub(crate) until: Instant,
+}
+
+// === impl Span ===
+
+impl Span {
+    /// From `since` for `time`; `None` when that end cannot be represented, which is further away than any process lives.
+    fn new(since: Instant, time: Duration) -> Self {
+        let until = since.checked_add(time).unwrap_or_else(|| since + Duration::from_secs(u32::MAX.into()));
+        Self { since, until }
+    }
+}
+
+// === impl Ejection ===
+
+impl Ejection {
+    /// Takes the endpoint out at `now` and says for how long.
+    pub(crate) fn eject(&mut self, now: Instant, config: &EjectionConfig) -> Duration {
+        self.settle(now);
+        self.count = self.decayed(now, config.decay_interval).saturating_add(1);
+        let time = config.base_time.saturating_mul(self.count).min(config.longest());
+        self.returned = None;
+        self.out = Some(Span::new(now, time));
+        time
+    }
+
+    /// Takes the endpoint out for `time`, by hand; it does not count towards later ejections.
+    pub(crate) fn eject_for(&mut self, now: Instant, time: Duration) {
+        self.settle(now);
+        self.out = Some(Span::new(now, time));
+    }
+
+    /// Lets the endpoint back before its time.
+    pub(crate) fn lift(&mut self, now: Instant) {
+        if self.out.take().is_some() {
+            self.returned = Some(now);
+        }
+    }
+
+    /// Notes an ejection that has run out; `true` if there was one.
+    pub(crate) fn settle(&mut self, now: Instant) -> bool {
+        match self.out {
+            Some(span) if span.until <= now => {
+                self.out = None;
+                self.returned = Some(span.until);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The ejection in force.
+    pub(crate) fn span(&self, now: Instant) -> Option<Span> {
+        self.out.filter(|span| now < span.until)
+    }
+
+    /// How many ejections count at `now`.
+    pub(crate) fn decayed(&self, now: Instant, interval: Duration) -> u32 {
+        let Some(returned) = self.returned else { return self.count };
+        let clean = now.saturating_duration_since(returned).as_nanos() / interval.as_nanos().max(1);
+        self.count.saturating_sub(u32::try_from(clean).unwrap_or(u32::MAX))
+    }
+}
+
+// === impl Unready ===
+
+impl Unready {
+    /// Pauses the endpoint; `None` when it is paused already (callers that failed together are one failure).
+    pub(crate) fn fail(&mut self, now: Instant, min: Duration, max: Duration, draw: u64) -> Option<Duration> {
+        if self.span(now).is_some() {
+            return None;
+        }
+        let doubled = min.saturating_mul(1_u32.checked_shl(self.failures).unwrap_or(u32::MAX)).min(max);
+        self.failures = self.failures.saturating_add(1);
+        // Between half of it and all of it, so that pools that lost an endpoint together do not come back together.
+        let time = doubled.mul_f64(0.5 + random::unit(draw) / 2.0);
+        self.out = Some(Span::new(now, time));
+        Some(time)
+    }
+
+    /// The endpoint became ready; `true` if that is news.
+    pub(crate) fn recover(&mut self) -> bool {
+        let news = self.failures != 0;
+        *self = Self::default();
+        news
+    }
+
+    /// The pause in force.
+    pub(crate) fn span(&self, now: Instant) -> Option<Span> {
+        self.out.filter(|span| now < span.until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::balance::eligibility::tests::instant;
+
+    fn config(base: u64, max: u64) -> EjectionConfig {
+        EjectionConfig {
+            base_time: Duration::from_secs(base),
+            max_time: Some(Duration::from_secs(max)),
+            ..EjectionConfig::default()
+        }
+    }
+
+    #[test]
+    fn health_scenario_1_an_ejection_holds_until_its_end_and_no_longer() {
+        let start = instant();
+        let mut ejection = Ejection::default();
+        assert_eq!(ejection.eject(start, &config(30, 300)), Duration::from_secs(30));
+        assert!(ejection.span(start + Duration::from_millis(9_999)).is_some());
+        assert!(!ejection.settle(start + Duration::from_millis(29_999)));
+        assert!(ejection.settle(start + Duration::from_millis(30_001)));
+        assert!(ejection.span(start + Duration::from_millis(30_001)).is_none());
+    }
+
+    #[test]
+    fn health_scenario_4_the_kth_ejection_lasts_k_times_the_base_up_to_the_maximum() {
+        let mut now = instant();
+        let mut ejection = Ejection::default();
+        for k in 1..=40_u64 {
+            let time = ejection.eject(now, &config(10, 300));
+            assert_eq!(time, Duration::from_secs((10 * k).min(300)), "ejection {k}");
+            now += time;
+        }
+    }
+
+    #[test]
+    fn health_r5_the_count_decays_after_clean_intervals() {
+        let start = instant();
+        let config = config(30, 300);
+        let mut ejection = Ejection::default();
+        let first = ejection.eject(start, &config);
+        let second = ejection.eject(start + first, &config);
+        assert_eq!(second, Duration::from_secs(60));
+        let back = start + first + second;
+        ejection.settle(back);
+        assert_eq!(ejection.decayed(back + Duration::from_secs(29), config.decay_interval), 2);
+        assert_eq!(ejection.decayed(back + Duration::from_secs(30), config.decay_interval), 1);
+        // One clean interval took one off: the next ejection is the second again.
+        assert_eq!(ejection.eject(back + Duration::from_secs(30), &config), Duration::from_secs(60));
+        ejection.lift(back + Duration::from_secs(40));
+        assert_eq!(ejection.decayed(back + Duration::from_secs(3_600), config.decay_interval), 0);
+    }
+
+    #[test]
+    fn an_endless_ejection_does_not_overflow() {
+        let mut ejection = Ejection::default();
+        let now = instant();
+        ejection.eject_for(now, Duration::MAX);
+        assert!(ejection.span(now + Duration::from_secs(1_000_000)).is_some());
+    }
+
+    #[test]
+    fn r2_the_pause_of_an_unready_endpoint_doubles_up_to_its_maximum_and_is_jittered() {
+        let (min, max) = (Duration::from_millis(100), Duration::from_secs(10));
+        let mut now = instant();
+        let mut unready = Unready::default();
+        for expected in [100, 200, 400, 800, 1_600, 3_200, 6_400, 10_000, 10_000] {
+            let time = unready.fail(now, min, max, u64::MAX).unwrap();
+            assert!(time.abs_diff(Duration::from_millis(expected)) < Duration::from_micros(1), "{time:?}");
+            assert_eq!(unready.fail(now, min, max, 0), None, "failures of one pause are one");
+            now += time;
+        }
+        assert_eq!(unready.fail(now, min, max, 0), Some(Duration::from_secs(5)));
+        assert!(unready.recover());
+        assert!(!unready.recover());
+    }
+}

@@ -1,0 +1,89 @@
+//! A [`Pool`] is a service: the pick.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+
+use tower_service::Service;
+
+use super::core::Now;
+use super::endpoint::Key;
+use super::future::ResponseFuture;
+use super::pool::Pool;
+use super::repeat::Repeat;
+use super::snapshot::Tried;
+use crate::error::Rejectable;
+use crate::outcome::Classify;
+
+impl<K, S, C, R, Req> Service<Req> for Pool<K, S, C, R>
+where
+    K: Key,
+    S: Service<Req> + Clone,
+    S::Error: Rejectable,
+    C: Classify<S::Response, S::Error> + Clone,
+    R: Repeat<Req> + Clone,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = ResponseFuture<K, S, C, R, Req>;
+
+    /// Ready at once: which endpoint's readiness matters is known only when it is picked. The call waits for it.
+    #[inline]
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    #[inline]
+    fn call(&mut self, request: Req) -> Self::Future {
+        self.refresh();
+        let now = Now::unread();
+        if self.snapshot.next_change.is_some_and(|due| due <= now.get()) {
+            self.registry.refresh(now.get());
+            self.refresh();
+        }
+        let (classifier, repeat) = (self.classifier.clone(), self.repeat.clone());
+        match self.snapshot.pick(&self.registry.core, &now, &Tried::default()) {
+            Some(flight) => ResponseFuture::picked(flight, request, classifier, repeat),
+            None => ResponseFuture::vacant(&self.registry, request, classifier, repeat),
+        }
+    }
+}
+
+impl<K: Key, S, C, R> Pool<K, S, C, R> {
+    /// Waits until the pool can take a call, which is at once.
+    ///
+    /// # Errors
+    ///
+    /// None; the type is that of every `ready`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing.
+    pub async fn ready<Req>(&mut self) -> Result<&mut Self, S::Error>
+    where
+        S: Service<Req> + Clone,
+        S::Error: Rejectable,
+        Self: Service<Req, Error = S::Error>,
+    {
+        poll_fn(|cx| Service::poll_ready(self, cx)).await?;
+        Ok(self)
+    }
+
+    /// Makes one call.
+    ///
+    /// # Errors
+    ///
+    /// The error of the call; see [`ResponseFuture`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the call; see [`ResponseFuture`].
+    pub async fn oneshot<Req>(mut self, request: Req) -> Result<S::Response, S::Error>
+    where
+        S: Service<Req> + Clone,
+        S::Error: Rejectable,
+        Self: Service<Req, Response = S::Response, Error = S::Error>,
+    {
+        poll_fn(|cx| Service::poll_ready(&mut self, cx)).await?;
+        Service::call(&mut self, request).await
+    }
+}
