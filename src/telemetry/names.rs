@@ -67,6 +67,10 @@ pub const METRICS: &[Metric] = &[
     counter(RETRY_CALLS, &["name", "outcome"], "Calls through a retry, by how they ended."),
     counter(RETRIES, &["name", "cause"], "Attempts beyond the first, by what caused them."),
     counter(TIMEOUTS, &["name", "cause"], "Calls that a timeout cut off or did not send, by cause."),
+    counter(HEALTH_CHECKS, &["name", "outcome"], "Health checks that ended, by what they ended in."),
+    gauge(HEALTH_TARGETS, &["name"], "Targets of a health monitor."),
+    gauge(HEALTH_TARGETS_UNHEALTHY, &["name"], "Targets of a health monitor that are unhealthy."),
+    gauge(HEALTH_TARGETS_UNKNOWN, &["name"], "Targets of a health monitor of which nothing is known."),
 ];
 
 pub(crate) const CALLS: &str = "mainstay_calls_total";
@@ -82,6 +86,10 @@ pub(crate) const RETRY_CALLS: &str = "mainstay_retry_calls_total";
 pub(crate) const RETRIES: &str = "mainstay_retries_total";
 #[allow(dead_code, reason = "used with the feature `timeout`")]
 pub(crate) const TIMEOUTS: &str = "mainstay_timeouts_total";
+pub(crate) const HEALTH_CHECKS: &str = "mainstay_health_checks_total";
+pub(crate) const HEALTH_TARGETS: &str = "mainstay_health_targets";
+pub(crate) const HEALTH_TARGETS_UNHEALTHY: &str = "mainstay_health_targets_unhealthy";
+pub(crate) const HEALTH_TARGETS_UNKNOWN: &str = "mainstay_health_targets_unknown";
 
 const fn counter(name: &'static str, labels: &'static [&'static str], description: &'static str) -> Metric {
     Metric { name, kind: MetricKind::Counter, labels, description }
