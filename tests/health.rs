@@ -505,6 +505,111 @@ async fn many_changes_arrive_as_a_stream() {
     assert!((0..100).all(|i| changes[&i] == if i % 2 == 0 { Healthy } else { Unhealthy }));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_key_that_cannot_show_itself_stops_no_check() {
+    #[derive(Clone, PartialEq, Eq, Hash)]
+    struct Shy;
+    impl std::fmt::Debug for Shy {
+        fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            panic!("the key of the test")
+        }
+    }
+    let (heard, listener) = recorder();
+    let monitor = every_second().listener(listener).build().unwrap();
+    monitor.add(Shy, Script::new("SAS"));
+    monitor.start().unwrap();
+    sleep(seconds(4.5)).await;
+    assert_eq!(monitor.status(&Shy), Healthy);
+    assert_eq!(heard.lock().unwrap()[0], "health `test` ? went from unknown to healthy: its checks pass");
+}
+
+/// On many threads: no deadlock, nothing left behind, and the last word is said.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn targets_can_come_and_go_from_many_threads() {
+    let monitor = Monitor::builder("test").interval(Duration::from_millis(1)).build().unwrap();
+    monitor.start().unwrap();
+    let mut changes = monitor.subscribe();
+    let alive = Arc::new(());
+    let threads = (0..4_usize).map(|thread| {
+        let (monitor, alive) = (monitor.clone(), alive.clone());
+        tokio::spawn(async move {
+            for round in 0..500_usize {
+                let (key, held) = (round % 7, alive.clone());
+                match (round + thread) % 8 {
+                    0..=3 => {
+                        monitor.add(key, move || {
+                            let _held = &held;
+                            let result = if round % 2 == 0 { Ok(()) } else { Err("down") };
+                            async move { result }
+                        });
+                    }
+                    4 => drop(monitor.remove(&key)),
+                    5 => drop(monitor.check_now(&key)),
+                    6 => monitor.reconfigure(monitor.config()).unwrap(),
+                    _ => {
+                        monitor.stop();
+                        monitor.start().unwrap();
+                    }
+                }
+                tokio::task::yield_now().await;
+            }
+        })
+    });
+    for thread in threads.collect::<Vec<_>>() {
+        thread.await.unwrap();
+    }
+    let statistics = monitor.statistics();
+    assert_eq!(statistics.healthy + statistics.unhealthy + statistics.unknown, monitor.targets().len());
+    drop(monitor);
+    let mut known = HashMap::new();
+    while let Some(change) = changes.changed().await {
+        known.insert(change.key, change.status);
+    }
+    assert!(known.values().all(|status| *status == Unknown), "{known:?}");
+    assert_eq!(Arc::strong_count(&alive), 1, "no probe is left");
+}
+
+#[cfg(feature = "metrics")]
+#[test]
+fn checks_and_targets_are_metrics() {
+    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    metrics::with_local_recorder(&recorder, || {
+        let monitor = every_second().build().unwrap();
+        let runtime = paused_runtime();
+        runtime.block_on(async {
+            for (key, checks) in [("good", "S"), ("bad", "F"), ("panics", "SP")] {
+                monitor.add(key, Script::new(checks));
+            }
+            monitor.start().unwrap();
+            sleep(seconds(4.5)).await;
+            monitor.add("hangs", Script::new("H"));
+            sleep(seconds(0.1)).await;
+        });
+        let seen: HashMap<_, _> = snapshotter
+            .snapshot()
+            .into_vec()
+            .into_iter()
+            .map(|(key, _, _, value)| {
+                let labels: Vec<_> = key.key().labels().map(|label| label.value().to_owned()).collect();
+                (format!("{} {}", key.key().name(), labels.join(" ")), value)
+            })
+            .collect();
+        let counter = |labels: &str| match seen[&format!("mainstay_health_checks_total test {labels}")] {
+            DebugValue::Counter(count) => count,
+            _ => 0,
+        };
+        assert_eq!(["passed", "failed", "timed_out", "panicked"].map(counter), [6, 5, 0, 4]);
+        let gauge = |name: &str| match seen[&format!("mainstay_health_{name} test")] {
+            DebugValue::Gauge(level) => level.into_inner(),
+            _ => f64::NAN,
+        };
+        assert_eq!(["targets", "targets_unhealthy", "targets_unknown"].map(gauge), [4.0, 2.0, 1.0]);
+    });
+}
+
 #[test]
 fn public_types_are_send_and_sync() {
     fn check<T: Send + Sync>() {}
@@ -604,7 +709,7 @@ async fn an_endless_answer_costs_nothing() {
 #[tokio::test]
 async fn a_monitor_drives_a_real_probe() {
     let (listener, address) = listen().await;
-    let monitor = Monitor::builder("real").build().unwrap();
+    let monitor = Monitor::builder("real").timeout(seconds(60.0)).build().unwrap();
     monitor.add("a", TcpProbe::new(address));
     let mut changes = monitor.subscribe();
     monitor.start().unwrap();
@@ -685,10 +790,11 @@ fn the_verdict_is_the_worst_that_the_roles_allow() {
     };
     let (healthy, unhealthy, unknown) = (PartState::healthy(), PartState::unhealthy("no"), PartState::unknown("?"));
     for role in [Role::Vital, Role::Critical, Role::Shared, Role::Optional] {
-        assert_eq!(verdicts(role, &[healthy.clone()]), (Pass, Pass), "{role}");
+        assert_eq!(verdicts(role, std::slice::from_ref(&healthy)), (Pass, Pass), "{role}");
     }
     let of = |state: &PartState| {
-        [Role::Vital, Role::Critical, Role::Shared, Role::Optional].map(|role| verdicts(role, &[state.clone()]))
+        [Role::Vital, Role::Critical, Role::Shared, Role::Optional]
+            .map(|role| verdicts(role, std::slice::from_ref(state)))
     };
     assert_eq!(of(&unhealthy), [(Fail, Fail), (Pass, Fail), (Pass, Warn), (Pass, Warn)]);
     assert_eq!(of(&unknown), [(Warn, Fail), (Pass, Fail), (Pass, Warn), (Pass, Warn)]);

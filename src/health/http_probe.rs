@@ -44,7 +44,7 @@ pub struct HttpProbe {
 
 impl HttpProbe {
     /// Asks for `url`: `http://host[:port][/path]`, port 80 and path `/` where none is given. A host name is resolved anew for
-    /// each check.
+    /// each check, as by [`TcpProbe`](super::TcpProbe).
     ///
     /// # Errors
     ///

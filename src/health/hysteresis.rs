@@ -221,7 +221,7 @@ mod tests {
                 core.record(check, &thresholds);
 
                 let passed = |check: &Check| *check == Check::Passed;
-                let run = log.iter().rev().take_while(|c| passed(c) == passed(&check)).count() as u32;
+                let run = log.iter().rev().take_while(|c| passed(c) == passed(&check)).map(|_| 1_u32).sum::<u32>();
                 let first = first_result_decides && log.len() == 1;
                 if check == Check::Passed {
                     if first || run >= rise { model = Healthy; }

@@ -279,7 +279,7 @@ impl<K: Key> Monitor<K> {
     }
 
     /// Checks a target as soon as its running check (if any) is over, without waiting for the interval; returns whether the
-    /// target is there. In a monitor that is not started the first check is then due at once when it is.
+    /// target is there: for when real calls to it begin to fail, or its deployment is over. In a monitor that is not started the first check is then due at once when it is.
     ///
     /// # Examples
     ///

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -192,7 +193,8 @@ impl<K: Key> Shared<K> {
     }
 
     fn emit(&self, key: &K, from: HealthStatus, to: HealthStatus, reason: &str) {
-        let target = format!("{key:?}");
+        // The user's code, and maybe in a drop.
+        let target = catch_unwind(AssertUnwindSafe(|| format!("{key:?}"))).unwrap_or_else(|_| "?".to_owned());
         let kind = HealthEventKind::StatusChanged { target: &target, from: from.as_str(), to: to.as_str(), reason };
         self.emitter.emit(|name| Event::Health(HealthEvent { name, kind }));
     }

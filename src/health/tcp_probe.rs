@@ -29,7 +29,8 @@ pub struct TcpProbe {
 // === impl TcpProbe ===
 
 impl TcpProbe {
-    /// Connects to `address`, as `host:port`. A host name is resolved anew for each check.
+    /// Connects to `address`, as `host:port`. A host name is resolved anew for each check, on a thread of tokio's blocking pool; one
+    /// that hangs in the resolver is held beyond the check's timeout, so prefer addresses for many targets.
     ///
     /// # Examples
     ///

@@ -15,7 +15,8 @@ use crate::health::{HealthReport, Question};
 /// Answers `GET` and `HEAD` of `/livez`, `/readyz` and `/startupz` from a [`HealthReport`]: 200 or 503, with the answer as JSON and
 /// `Cache-Control: no-store`.
 ///
-/// Another path is a 404, another method a 405. The request's body is never read, and the answer is bounded: at most 100 parts are listed,
+/// Another path is a 404, another method a 405. The answer to a `HEAD` is that to the `GET`, of which the server sends the head (hyper
+/// does). The request's body is never read, and the answer is bounded: at most 100 parts are listed,
 /// each with at most 256 bytes of detail. The pages are always ready and answer at once.
 ///
 /// Put them on a port of their own, or in front of everything that can refuse: a page that waits behind a full queue gets the process
@@ -107,14 +108,7 @@ impl HealthPages {
         }
         let answer = self.report.answer(question);
         let status = if answer.passed() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        let json = if *method == Method::HEAD {
-            String::new()
-        } else if self.details {
-            answer.to_json()
-        } else {
-            answer.to_json_without_details()
-        };
-        page(status, json)
+        page(status, if self.details { answer.to_json() } else { answer.to_json_without_details() })
     }
 }
 
