@@ -78,6 +78,7 @@
 //! The checks are owned by the handles of their monitor, not by any future: nothing is lost by dropping a future of this module.
 //! Building, sharing and dropping anything here is legal outside a runtime; only [`Monitor::start`] needs one and says so.
 
+mod builder;
 mod config;
 mod http_probe;
 mod hysteresis;
@@ -92,9 +93,10 @@ mod subscription;
 mod task;
 mod tcp_probe;
 
+pub use builder::MonitorBuilder;
 pub use config::MonitorConfig;
 pub use http_probe::HttpProbe;
-pub use monitor::{Key, Monitor, MonitorBuilder, NotInRuntime};
+pub use monitor::{Key, Monitor, NotInRuntime};
 pub use probe::{Probe, ProbeError};
 pub use report::{HealthAnswer, HealthReport, Part, PartHealth, PartState, Phase, Question, Role, Verdict};
 pub use service_probe::ServiceProbe;

@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
+use super::builder::MonitorBuilder;
 use super::config::MonitorConfig;
 use super::probe::{DynProbe, Probe};
 use super::shared::{MonitorStatistics, Shared};
@@ -17,7 +18,6 @@ use super::status::{HealthStatus, TargetHealth};
 use super::subscription::Subscription;
 use super::task;
 use crate::cores::lock::lock;
-use crate::telemetry::Listener;
 use crate::{InvalidConfig, Name};
 
 /// What can name a target of a [`Monitor`]; implemented for everything that has the bounds. How a key shows itself by `Debug` stands
@@ -63,26 +63,6 @@ impl<K: Hash + Eq + Clone + fmt::Debug + Send + Sync + 'static> Key for K {}
 /// ```
 pub struct Monitor<K> {
     owner: Arc<Owner<K>>,
-}
-
-/// Builds a [`Monitor`].
-///
-/// # Examples
-///
-/// ```
-/// use std::time::Duration;
-/// use mainstay::health::Monitor;
-///
-/// let monitor: Monitor<String> = Monitor::builder("shards").interval(Duration::from_secs(5)).fall(2).build()?;
-/// assert_eq!(monitor.config().fall, 2);
-/// # Ok::<_, mainstay::InvalidConfig>(())
-/// ```
-#[derive(Clone)]
-#[must_use = "a builder does nothing until it is built"]
-pub struct MonitorBuilder {
-    name: Name,
-    config: MonitorConfig,
-    listener: Option<Arc<dyn Listener>>,
 }
 
 /// [`Monitor::start`] was called outside of a tokio runtime.
@@ -135,7 +115,7 @@ impl Monitor<()> {
     /// # Ok::<_, mainstay::InvalidConfig>(())
     /// ```
     pub fn builder(name: impl Into<Name>) -> MonitorBuilder {
-        MonitorBuilder { name: name.into(), config: MonitorConfig::default(), listener: None }
+        MonitorBuilder::new(name.into())
     }
 }
 
@@ -434,6 +414,11 @@ impl<K: Key> Monitor<K> {
         Ok(())
     }
 
+    pub(crate) fn with(shared: Shared<K>) -> Self {
+        let targets = Mutex::new(Targets { runtime: None, by_key: HashMap::new() });
+        Self { owner: Arc::new(Owner { shared: Arc::new(shared), targets }) }
+    }
+
     /// What a report reads: it keeps no check alive.
     pub(crate) fn shared(&self) -> &Arc<Shared<K>> {
         &self.owner.shared
@@ -449,112 +434,6 @@ impl<K> Clone for Monitor<K> {
 impl<K> fmt::Debug for Monitor<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Monitor").field("shared", &self.owner.shared).finish_non_exhaustive()
-    }
-}
-
-// === impl MonitorBuilder ===
-
-macro_rules! setters {
-    ($($(#[$doc:meta])* $field:ident: $type:ty = $value:literal => $into:expr;)*) => {$(
-        $(#[$doc])*
-        ///
-        /// # Examples
-        ///
-        /// ```
-        /// use std::time::Duration;
-        /// use mainstay::health::Monitor;
-        ///
-        #[doc = concat!("let builder = Monitor::builder(\"upstreams\").", stringify!($field), "(", $value, ");")]
-        /// # let _ = builder;
-        /// ```
-        pub fn $field(mut self, $field: $type) -> Self {
-            self.config.$field = $into;
-            self
-        }
-    )*};
-}
-
-impl MonitorBuilder {
-    setters! {
-        /// Sets [`MonitorConfig::interval`].
-        interval: std::time::Duration = "Duration::from_secs(5)" => interval;
-        /// Sets [`MonitorConfig::fast_interval`].
-        fast_interval: std::time::Duration = "Duration::from_millis(200)" => Some(fast_interval);
-        /// Sets [`MonitorConfig::down_interval`].
-        down_interval: std::time::Duration = "Duration::from_secs(10)" => Some(down_interval);
-        /// Sets [`MonitorConfig::timeout`].
-        timeout: std::time::Duration = "Duration::from_millis(500)" => timeout;
-        /// Sets [`MonitorConfig::jitter`].
-        jitter: f64 = "0.2" => jitter;
-        /// Sets [`MonitorConfig::rise`].
-        rise: u32 = "1" => rise;
-        /// Sets [`MonitorConfig::fall`].
-        fall: u32 = "2" => fall;
-        /// Sets [`MonitorConfig::first_result_decides`].
-        first_result_decides: bool = "false" => first_result_decides;
-        /// Sets [`MonitorConfig::answer_decides`].
-        answer_decides: bool = "false" => answer_decides;
-    }
-
-    /// Takes all settings at once.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use mainstay::health::{Monitor, MonitorConfig};
-    ///
-    /// let builder = Monitor::builder("upstreams").config(MonitorConfig::default());
-    /// # let _ = builder;
-    /// ```
-    pub fn config(mut self, config: MonitorConfig) -> Self {
-        self.config = config;
-        self
-    }
-
-    /// Hears of every change of a status.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use mainstay::health::Monitor;
-    /// use mainstay::telemetry::Event;
-    ///
-    /// let builder = Monitor::builder("upstreams").listener(|event: &Event<'_>| eprintln!("{event}"));
-    /// # let _ = builder;
-    /// ```
-    pub fn listener(mut self, listener: impl Listener) -> Self {
-        self.listener = Some(Arc::new(listener));
-        self
-    }
-
-    /// The monitor: without targets, and not started.
-    ///
-    /// # Errors
-    ///
-    /// When the configuration is [not valid](MonitorConfig::validate).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use mainstay::health::Monitor;
-    ///
-    /// let built: Result<Monitor<&str>, _> = Monitor::builder("upstreams").rise(0).build();
-    /// assert_eq!(built.unwrap_err().field(), "rise");
-    /// ```
-    pub fn build<K: Key>(self) -> Result<Monitor<K>, InvalidConfig> {
-        self.config.validate()?;
-        Ok(Monitor {
-            owner: Arc::new(Owner {
-                shared: Arc::new(Shared::new(self.name, self.config, self.listener)),
-                targets: Mutex::new(Targets { runtime: None, by_key: HashMap::new() }),
-            }),
-        })
-    }
-}
-
-impl fmt::Debug for MonitorBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MonitorBuilder").field("name", &self.name).field("config", &self.config).finish_non_exhaustive()
     }
 }
 

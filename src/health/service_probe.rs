@@ -91,10 +91,9 @@ impl<S, M, Req, C> Probe for ServiceProbe<S, M, Req, C>
 where
     S: Service<Req> + Clone + Send + 'static,
     S::Future: Send,
-    S::Response: Send,
-    S::Error: Into<BoxError> + Send,
+    S::Error: Into<BoxError>,
     M: Fn() -> Req + Send + Sync + 'static,
-    Req: Send + 'static,
+    Req: 'static,
     C: Classify<S::Response, S::Error> + Send + Sync + 'static,
 {
     async fn check(&self) -> Result<(), ProbeError> {
