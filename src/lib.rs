@@ -11,6 +11,10 @@ mod circuit_state;
 pub mod context;
 mod cores;
 pub mod error;
+#[cfg(feature = "health")]
+pub mod health;
+#[cfg(feature = "http")]
+pub mod http;
 mod macros;
 mod name;
 pub mod outcome;
@@ -35,6 +39,10 @@ pub use error::{
     BoxError, CircuitOpen, Error, InvalidConfig, Lift, LiftLayer, LoadFailed, NoEndpoint, NoEndpointReason, Rejectable,
     Rejected,
 };
+#[cfg(feature = "health")]
+pub use health::{HealthReport, HealthStatus, Monitor};
+#[cfg(feature = "http")]
+pub use http::HttpClassifier;
 pub use name::Name;
 pub use outcome::{Classify, DefaultClassifier, Health, Outcome, RetryHint, classify_fn, judge};
 #[cfg(feature = "retry")]

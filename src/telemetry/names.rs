@@ -80,6 +80,10 @@ pub const METRICS: &[Metric] = &[
     gauge(BALANCE_ENDPOINTS, &["name"], "Endpoints of a pool."),
     gauge(BALANCE_USABLE, &["name"], "Endpoints of a pool that calls go to."),
     gauge(BALANCE_PANIC, &["name"], "1 while a pool uses all endpoints because too few are healthy."),
+    counter(HEALTH_CHECKS, &["name", "outcome"], "Health checks that ended, by what they ended in."),
+    gauge(HEALTH_TARGETS, &["name"], "Targets of a health monitor."),
+    gauge(HEALTH_TARGETS_UNHEALTHY, &["name"], "Targets of a health monitor that are unhealthy."),
+    gauge(HEALTH_TARGETS_UNKNOWN, &["name"], "Targets of a health monitor of which nothing is known."),
 ];
 
 pub(crate) const CALLS: &str = "mainstay_calls_total";
@@ -101,6 +105,14 @@ pub(crate) const RETRY_CALLS: &str = "mainstay_retry_calls_total";
 pub(crate) const RETRIES: &str = "mainstay_retries_total";
 #[allow(dead_code, reason = "used with the feature `timeout`")]
 pub(crate) const TIMEOUTS: &str = "mainstay_timeouts_total";
+#[allow(dead_code, reason = "used with the feature `health`")]
+pub(crate) const HEALTH_CHECKS: &str = "mainstay_health_checks_total";
+#[allow(dead_code, reason = "used with the feature `health`")]
+pub(crate) const HEALTH_TARGETS: &str = "mainstay_health_targets";
+#[allow(dead_code, reason = "used with the feature `health`")]
+pub(crate) const HEALTH_TARGETS_UNHEALTHY: &str = "mainstay_health_targets_unhealthy";
+#[allow(dead_code, reason = "used with the feature `health`")]
+pub(crate) const HEALTH_TARGETS_UNKNOWN: &str = "mainstay_health_targets_unknown";
 
 // The cache's.
 pub(crate) const CACHE_CALLS: &str = "mainstay_cache_calls_total";

@@ -77,6 +77,40 @@ macro_rules! contracts {
     };
 }
 
+/// `layer` knows only HTTP: around it numbers become requests, and answers numbers again.
+#[cfg(feature = "http")]
+fn over_http<L>(layer: L, inner: Strict) -> impl Subject
+where
+    L: Layer<AsHttp, Service: Service<http::Request<u32>, Response = http::Response<u32>, Error = TestError>>,
+    L::Service: Clone + Send + Sync + 'static,
+    <L::Service as Service<http::Request<u32>>>::Future: Send + 'static,
+{
+    layer
+        .layer(AsHttp(inner))
+        .map_request(http::Request::new as fn(u32) -> _)
+        .map_response(http::Response::into_body as fn(http::Response<u32>) -> u32)
+}
+
+#[cfg(feature = "http")]
+#[derive(Clone)]
+struct AsHttp(Strict);
+
+#[cfg(feature = "http")]
+impl Service<http::Request<u32>> for AsHttp {
+    type Response = http::Response<u32>;
+    type Error = TestError;
+    type Future = futures_util::future::MapOk<<Strict as Service<u32>>::Future, fn(u32) -> http::Response<u32>>;
+
+    fn poll_ready(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Result<(), TestError>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: http::Request<u32>) -> Self::Future {
+        use futures_util::TryFutureExt;
+        self.0.call(request.into_body()).map_ok(http::Response::new as fn(u32) -> _)
+    }
+}
+
 contracts! {
     telemetry: |inner| TelemetryLayer::new("contract").layer(inner);
     #[cfg(feature = "circuit-breaker")]
@@ -104,6 +138,10 @@ contracts! {
         pool.handle().add_all([(1, inner.clone()), (2, inner)]);
         pool
     };
+    #[cfg(feature = "http")]
+    propagate: |inner| over_http(mainstay::http::PropagateLayer::new(), inner);
+    #[cfg(feature = "http")]
+    accept_context: |inner| over_http(mainstay::http::AcceptContextLayer::default(), inner);
 }
 
 // === the rules ===

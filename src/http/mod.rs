@@ -1,0 +1,60 @@
+//! HTTP: what statuses mean, how long a server asks to be left alone, what may be sent again, and how the context travels.
+//!
+//! Everything here speaks the types of the [`http`](https://docs.rs/http) crate and nothing else: it fits hyper, axum, tonic's
+//! transport, reqwest's tower service, on the client's side and on the server's.
+//!
+//! | part | side | does |
+//! |---|---|---|
+//! | [`HttpClassifier`] | client | turns a status into an [`Outcome`](crate::Outcome) |
+//! | [`retry_after`] | client | reads `Retry-After` |
+//! | [`is_idempotent`] | client | says whether a request may be sent twice |
+//! | [`PropagateLayer`] | client | sends deadline, attempt and criticality along as headers |
+//! | [`AcceptContextLayer`] | server | takes them up, where the server trusts its callers; clamped |
+//! | [`mark_dependency_failed`] | server | says "I am well, what I call is not" |
+#![cfg_attr(feature = "health", doc = "| [`HealthPages`] | server | answers `/livez`, `/readyz` and `/startupz` |")]
+//!
+//! # Examples
+//!
+//! ```
+//! use mainstay::{Classify, HttpClassifier, Outcome};
+//!
+//! let classifier = HttpClassifier::new();
+//! let answer = http::Response::builder().status(429).header("retry-after", "2").body(()).unwrap();
+//! let outcome = classifier.classify(Ok::<_, &std::io::Error>(&answer));
+//! assert_eq!(outcome, Outcome::throttled(std::time::Duration::from_secs(2)));
+//! ```
+//!
+//! # What statuses mean
+//!
+//! | status | outcome |
+//! |---|---|
+//! | 1xx, 2xx, 3xx | `Success` |
+//! | 408, 425 | `Transient` |
+//! | 429 | `Throttled`, for the time in `Retry-After` where it says one |
+//! | other 4xx | `Refused` |
+//! | 5xx with [`DEPENDENCY_FAILED`] or [`GAVE_UP`] | `DependencyFailed` |
+//! | 503 with `Retry-After` | `Throttled` |
+//! | 500, 502, 503, 504 | `Transient` |
+//! | anything else | `Permanent` |
+//!
+//! # Cancel safety
+//!
+//! The futures of this module hold nothing but the inner future; dropping one drops that.
+
+mod accept;
+mod classifier;
+mod headers;
+mod method;
+#[cfg(feature = "health")]
+mod pages;
+mod propagate;
+mod retry_after;
+
+pub use accept::{AcceptContext, AcceptContextConfig, AcceptContextFuture, AcceptContextLayer};
+pub use classifier::HttpClassifier;
+pub use headers::{ATTEMPT, CRITICALITY, DEADLINE_MS, DEPENDENCY_FAILED, GAVE_UP, mark_dependency_failed};
+pub use method::is_idempotent;
+#[cfg(feature = "health")]
+pub use pages::HealthPages;
+pub use propagate::{Propagate, PropagateLayer};
+pub use retry_after::{MAX_RETRY_AFTER, parse_retry_after, retry_after};
