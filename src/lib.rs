@@ -13,6 +13,7 @@ mod cores;
 pub mod error;
 #[cfg(feature = "health")]
 pub mod health;
+mod health_status;
 #[cfg(feature = "http")]
 pub mod http;
 mod macros;
@@ -40,7 +41,8 @@ pub use error::{
     Rejected,
 };
 #[cfg(feature = "health")]
-pub use health::{HealthReport, HealthStatus, Monitor};
+pub use health::{HealthReport, Monitor};
+pub use health_status::HealthStatus;
 #[cfg(feature = "http")]
 pub use http::HttpClassifier;
 pub use name::Name;

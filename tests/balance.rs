@@ -11,7 +11,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::{self, FutureExt, join_all};
-use mainstay::balance::{EndpointHealth, OutReason, Picker, Pool, PoolHandle};
+use mainstay::HealthStatus;
+use mainstay::balance::{OutReason, Picker, Pool, PoolHandle};
 use mainstay::circuit_breaker::CircuitBreakerConfig;
 use mainstay::telemetry::Event;
 use mainstay::{BoxError, CircuitState, NoEndpointReason, Outcome, Rejectable, Rejected, classify_fn};
@@ -477,14 +478,14 @@ async fn r9_when_all_are_unhealthy_panic_mode_spreads_over_all() {
     let unhealthy = |keys: std::ops::Range<usize>, health| {
         keys.for_each(|key| assert!(pool.handle().set_health(&key, health)));
     };
-    unhealthy(0..5, EndpointHealth::Unhealthy);
+    unhealthy(0..5, HealthStatus::Unhealthy);
     let half = picks(&pool, 500).await;
     assert!(half.iter().all(|pick| *pick >= 5) && !pool.handle().statistics().panic);
-    unhealthy(5..10, EndpointHealth::Unhealthy);
+    unhealthy(5..10, HealthStatus::Unhealthy);
     let all = counts(&picks(&pool, 5_000).await);
     assert!(all.len() == 10 && all.values().all(|count| (350..650).contains(count)), "{all:?}");
     assert!(pool.handle().statistics().panic);
-    unhealthy(2..10, EndpointHealth::Healthy);
+    unhealthy(2..10, HealthStatus::Healthy);
     assert!(picks(&pool, 500).await.iter().all(|pick| *pick >= 2));
 }
 
@@ -494,10 +495,10 @@ async fn a_late_endpoint_waits_for_its_first_probe_only_where_asked() {
     fill(&pool, &fakes(3));
     // None is known yet: rather all than none.
     assert_eq!(counts(&picks(&pool, 9).await).len(), 3);
-    (0..2).for_each(|key| assert!(pool.handle().set_health(&key, EndpointHealth::Healthy)));
+    (0..2).for_each(|key| assert!(pool.handle().set_health(&key, HealthStatus::Healthy)));
     assert_eq!(counts(&picks(&pool, 10).await), HashMap::from([(0, 5), (1, 5)]));
     // A prober that stops says "unknown", which is not "bad".
-    pool.handle().set_health(&0, EndpointHealth::Unknown);
+    pool.handle().set_health(&0, HealthStatus::Unknown);
     assert_eq!(counts(&picks(&pool, 10).await), HashMap::from([(0, 5), (1, 5)]));
 }
 
@@ -965,10 +966,106 @@ async fn events_tell_what_changed_and_why_once_each() {
         told(),
         ["pool `app` ejected 0 for 30s after 5 failures in a row", "pool `app` no longer uses 0: ejected"]
     );
-    pool.handle().set_health(&1, EndpointHealth::Unhealthy);
+    pool.handle().set_health(&1, HealthStatus::Unhealthy);
     assert_eq!(told(), ["pool `app` uses 0: too many are out", "pool `app` no longer uses 1: unhealthy"]);
-    pool.handle().set_health(&0, EndpointHealth::Unhealthy);
+    pool.handle().set_health(&0, HealthStatus::Unhealthy);
     assert_eq!(told(), ["pool `app` uses 1: panic", "pool `app` uses all endpoints: only 0 of 2 are healthy"]);
     (0..2).for_each(|key| assert!(pool.handle().remove(&key)));
     assert_eq!(told().last().unwrap(), "pool `app` is empty");
+}
+
+#[cfg(feature = "health")]
+mod follow_health {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
+
+    use mainstay::HealthStatus;
+    use mainstay::balance::{Pool, PoolHandle};
+    use mainstay::health::{Monitor, MonitorConfig};
+    use tokio::task::yield_now;
+
+    fn monitor() -> Monitor<&'static str> {
+        let mut config = MonitorConfig::default();
+        (config.rise, config.fall, config.jitter) = (1, 1, 0.0);
+        config.interval = Duration::from_secs(1);
+        Monitor::new("app", config).unwrap()
+    }
+
+    fn health(pool: &PoolHandle<&'static str, ()>, key: &str) -> HealthStatus {
+        pool.endpoints().into_iter().find(|endpoint| endpoint.key == key).unwrap().health
+    }
+
+    async fn a_moment() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        for _ in 0..8 {
+            yield_now().await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn endpoints_take_up_what_their_targets_show_whichever_came_first() {
+        let (monitor, pool) = (monitor(), Pool::builder("app").build().unwrap());
+        let well = Arc::new(AtomicBool::new(false));
+        let probe = {
+            let well = well.clone();
+            move || {
+                let well = well.load(Ordering::Relaxed);
+                async move { if well { Ok(()) } else { Err(std::io::Error::other("down")) } }
+            }
+        };
+        let handle: PoolHandle<_, ()> = pool.handle();
+        tokio::spawn(handle.follow_health(monitor.subscribe()));
+        handle.add("early", ());
+        monitor.add("early", probe.clone());
+        monitor.add("late", probe);
+        monitor.start().unwrap();
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert_eq!(health(&handle, "early"), HealthStatus::Unhealthy);
+
+        // Added, and replaced, after the transition: nothing is told again, and still it is known.
+        handle.add("late", ());
+        assert_eq!(health(&handle, "late"), HealthStatus::Unhealthy);
+        handle.add("late", ());
+        assert_eq!(health(&handle, "late"), HealthStatus::Unhealthy);
+
+        well.store(true, Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert_eq!(health(&handle, "early"), HealthStatus::Healthy);
+        assert_eq!(health(&handle, "late"), HealthStatus::Healthy);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn when_the_monitor_or_the_follower_goes_health_reads_unknown() {
+        for monitor_goes in [true, false] {
+            let (monitor, pool) = (monitor(), Pool::builder("app").build().unwrap());
+            let handle: PoolHandle<_, ()> = pool.handle();
+            handle.add("a", ());
+            let follower = tokio::spawn(handle.follow_health(monitor.subscribe()));
+            monitor.add("a", || async { Err::<(), _>(std::io::Error::other("down")) });
+            monitor.start().unwrap();
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            assert_eq!(health(&handle, "a"), HealthStatus::Unhealthy);
+            if monitor_goes {
+                drop(monitor);
+                follower.await.unwrap();
+            } else {
+                follower.abort();
+                a_moment().await;
+            }
+            assert_eq!(health(&handle, "a"), HealthStatus::Unknown, "monitor goes: {monitor_goes}");
+            handle.add("a", ());
+            assert_eq!(health(&handle, "a"), HealthStatus::Unknown);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_follower_ends_with_the_pool() {
+        let (monitor, pool) = (monitor(), Pool::<&'static str, ()>::builder("app").build().unwrap());
+        let follower = tokio::spawn(pool.handle().follow_health(monitor.subscribe()));
+        a_moment().await;
+        assert!(!follower.is_finished());
+        drop(pool);
+        follower.await.unwrap();
+    }
 }

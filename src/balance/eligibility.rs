@@ -10,24 +10,7 @@ use std::fmt;
 use std::time::Instant;
 
 use super::outlier::{Ejection, Unready};
-
-/// What active probes say about an endpoint.
-///
-/// # Examples
-///
-/// ```
-/// assert_eq!(mainstay::balance::EndpointHealth::default().as_str(), "unknown");
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum EndpointHealth {
-    /// Nothing is known (yet, or any more). It may be used.
-    #[default]
-    Unknown,
-    /// Probes succeed.
-    Healthy,
-    /// Probes fail. It is not used, except in panic mode.
-    Unhealthy,
-}
+use crate::health_status::HealthStatus;
 
 /// Why an endpoint is not used, or would not be if the pool could do without it.
 ///
@@ -62,7 +45,7 @@ pub enum OutReason {
 pub(crate) struct Standing {
     pub(crate) enabled: bool,
     pub(crate) draining: bool,
-    pub(crate) health: EndpointHealth,
+    pub(crate) health: HealthStatus,
     pub(crate) awaiting_first_probe: bool,
     pub(crate) ejection: Ejection,
     pub(crate) unready: Unready,
@@ -175,12 +158,18 @@ impl Standing {
         Self {
             enabled: true,
             draining: false,
-            health: EndpointHealth::Unknown,
+            health: HealthStatus::Unknown,
             awaiting_first_probe,
             ejection: Ejection::default(),
             unready: Unready::default(),
             circuit: Circuit::Passing,
         }
+    }
+
+    /// What active probes say; the first word of theirs ends the wait for it.
+    pub(crate) fn set_health(&mut self, health: HealthStatus) {
+        self.health = health;
+        self.awaiting_first_probe &= health == HealthStatus::Unknown;
     }
 
     const fn by_administration(&self) -> Option<OutReason> {
@@ -197,9 +186,9 @@ impl Standing {
 
     const fn by_active_health(&self) -> Option<OutReason> {
         match self.health {
-            EndpointHealth::Unhealthy => Some(OutReason::Unhealthy),
-            EndpointHealth::Unknown if self.awaiting_first_probe => Some(OutReason::AwaitingFirstProbe),
-            EndpointHealth::Unknown | EndpointHealth::Healthy => None,
+            HealthStatus::Unhealthy => Some(OutReason::Unhealthy),
+            HealthStatus::Unknown if self.awaiting_first_probe => Some(OutReason::AwaitingFirstProbe),
+            HealthStatus::Unknown | HealthStatus::Healthy => None,
         }
     }
 
@@ -242,32 +231,6 @@ impl Verdict {
 
     const fn out(reason: OutReason) -> Self {
         Self { usable: false, against: Some(reason), probe: false }
-    }
-}
-
-// === impl EndpointHealth ===
-
-impl EndpointHealth {
-    /// The name used in logs: `unknown`, `healthy` or `unhealthy`.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// assert_eq!(mainstay::balance::EndpointHealth::Healthy.as_str(), "healthy");
-    /// ```
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Unknown => "unknown",
-            Self::Healthy => "healthy",
-            Self::Unhealthy => "unhealthy",
-        }
-    }
-}
-
-impl fmt::Display for EndpointHealth {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }
 
@@ -406,7 +369,7 @@ pub(crate) mod tests {
     fn r9_when_all_are_unhealthy_all_are_used_but_for_the_drained_and_disabled() {
         let now = instant();
         let mut standings = pool(5);
-        standings.iter_mut().for_each(|standing| standing.health = EndpointHealth::Unhealthy);
+        standings.iter_mut().for_each(|standing| standing.health = HealthStatus::Unhealthy);
         standings[1].enabled = false;
         standings[4].draining = true;
         let decision = decide(standings.iter(), HALF, now);
@@ -419,10 +382,10 @@ pub(crate) mod tests {
     fn r9_panic_begins_below_the_threshold_and_not_at_it() {
         let now = instant();
         let mut standings = pool(4);
-        standings[0].health = EndpointHealth::Unhealthy;
-        standings[1].health = EndpointHealth::Unhealthy;
+        standings[0].health = HealthStatus::Unhealthy;
+        standings[1].health = HealthStatus::Unhealthy;
         assert_eq!(usable(&standings, HALF, now), [2, 3]);
-        standings[2].health = EndpointHealth::Unhealthy;
+        standings[2].health = HealthStatus::Unhealthy;
         assert_eq!(usable(&standings, HALF, now), [0, 1, 2, 3]);
     }
 
@@ -430,7 +393,7 @@ pub(crate) mod tests {
     fn what_active_health_took_out_leaves_less_to_passive_judgement() {
         let now = instant();
         let mut standings = pool(4);
-        standings[0].health = EndpointHealth::Unhealthy;
+        standings[0].health = HealthStatus::Unhealthy;
         eject(&mut standings[1], now);
         eject(&mut standings[2], now + Duration::from_secs(1));
         assert_eq!(usable(&standings, HALF, now + Duration::from_secs(2)), [2, 3]);
@@ -463,7 +426,7 @@ pub(crate) mod tests {
         standings[2] = Standing::new(true);
         let verdict = decide(standings.iter(), HALF, now).verdicts[2];
         assert_eq!((verdict.usable, verdict.against), (false, Some(OutReason::AwaitingFirstProbe)));
-        standings[2].health = EndpointHealth::Healthy;
+        standings[2].health = HealthStatus::Healthy;
         assert_eq!(usable(&standings, HALF, now), [0, 1, 2]);
     }
 
@@ -472,9 +435,9 @@ pub(crate) mod tests {
             let mut standing = Standing::new(kind == 7);
             let since = start + Duration::from_secs(at);
             standing.health = match health {
-                0 => EndpointHealth::Unknown,
-                1 => EndpointHealth::Healthy,
-                _ => EndpointHealth::Unhealthy,
+                0 => HealthStatus::Unknown,
+                1 => HealthStatus::Healthy,
+                _ => HealthStatus::Unhealthy,
             };
             match kind {
                 0 => standing.enabled = false,

@@ -12,10 +12,11 @@ use tokio::sync::futures::OwnedNotified;
 use tower::discover::Discover;
 
 use super::discover::Follow;
-use super::eligibility::{EndpointHealth, OutReason};
+use super::eligibility::OutReason;
 use super::endpoint::{Breaker, Endpoint, Key};
 use super::registry::{Membership, Registry};
 use crate::circuit_state::CircuitState;
+use crate::health_status::HealthStatus;
 use crate::name::Name;
 
 /// Controls a [`Pool`](super::Pool): a cheap clone that shares the pool's endpoints.
@@ -25,13 +26,14 @@ use crate::name::Name;
 /// # Examples
 ///
 /// ```
-/// use mainstay::balance::{EndpointHealth, Pool};
+/// use mainstay::HealthStatus;
+/// use mainstay::balance::Pool;
 ///
 /// let pool: Pool<&str, ()> = Pool::builder("app").build()?;
 /// let handle = pool.handle();
 /// handle.add("a", ());
 /// handle.add("b", ());
-/// handle.set_health(&"a", EndpointHealth::Unhealthy);
+/// handle.set_health(&"a", HealthStatus::Unhealthy);
 /// let usable: Vec<_> = handle.endpoints().into_iter().filter(|endpoint| endpoint.usable).map(|e| e.key).collect();
 /// assert_eq!(usable, ["b"]);
 /// # Ok::<_, mainstay::InvalidConfig>(())
@@ -67,7 +69,7 @@ pub struct EndpointStatus<K> {
     /// What speaks against it. With `usable`, the pool could not do without it (too many are out, or panic mode).
     pub against: Option<OutReason>,
     /// What active probes said last.
-    pub health: EndpointHealth,
+    pub health: HealthStatus,
     /// Calls in flight, those that wait for it to become ready included.
     pub in_flight: u32,
     /// What one more call is expected to cost, in the picker's own unit: comparable within one pool.
@@ -268,12 +270,12 @@ impl<K: Key, S> PoolHandle<K, S> {
     }
 
     /// Tells the pool what active probes say about an endpoint: whoever probes calls this on every transition, and says
-    /// [`Unknown`](EndpointHealth::Unknown) when it stops probing.
+    /// [`Unknown`](HealthStatus::Unknown) when it stops probing.
     ///
     /// # Examples
     ///
     /// See [`PoolHandle`].
-    pub fn set_health(&self, key: &K, health: EndpointHealth) -> bool {
+    pub fn set_health(&self, key: &K, health: HealthStatus) -> bool {
         self.registry.set_health(key, health)
     }
 
@@ -394,6 +396,20 @@ impl<K: Key, S> PoolHandle<K, S> {
         D: Discover<Key = K, Service = S>,
     {
         Follow::new(&self.registry, discover)
+    }
+
+    /// Lets the pool follow what a monitor finds out about targets of the same keys, for as long as the answer is polled; see
+    /// [`FollowHealth`](super::FollowHealth).
+    ///
+    /// # Examples
+    ///
+    /// See [`FollowHealth`](super::FollowHealth).
+    #[cfg(feature = "health")]
+    pub fn follow_health(&self, changes: crate::health::Subscription<K>) -> super::FollowHealth<K, S>
+    where
+        K: fmt::Debug,
+    {
+        super::FollowHealth::new(&self.registry, changes)
     }
 }
 

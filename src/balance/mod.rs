@@ -12,7 +12,8 @@
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), mainstay::BoxError> {
-//! use mainstay::balance::{EndpointHealth, Pool};
+//! use mainstay::HealthStatus;
+//! use mainstay::balance::Pool;
 //! use mainstay::BoxError;
 //! use tower::service_fn;
 //!
@@ -25,7 +26,7 @@
 //! assert!(pool.clone().oneshot("/users").await?.ends_with("/users"));
 //!
 //! // A prober says that one is down: from here on nothing goes there.
-//! handle.set_health(&8001, EndpointHealth::Unhealthy);
+//! handle.set_health(&8001, HealthStatus::Unhealthy);
 //! assert_eq!(pool.clone().oneshot("/users").await?, "8002/users");
 //! # Ok(())
 //! # }
@@ -51,7 +52,8 @@
 //! One decision for the whole pool, made anew when something changes:
 //!
 //! 1. **Administration**: a [drained](PoolHandle::drain) or [disabled](PoolHandle::disable) endpoint is out, whatever happens.
-//! 2. **Active health**, as told by [`PoolHandle::set_health`]: unhealthy is out; unknown is in, unless
+//! 2. **Active health**, as told by a monitor that the pool follows (`PoolHandle::follow_health`, with the feature `health`)
+//!    or by hand ([`PoolHandle::set_health`]): unhealthy is out; unknown is in, unless
 //!    [`await_first_probe`](PoolConfig::await_first_probe).
 //! 3. **Passive evidence** is out, the longest accused first, while no more than [`max_out`](PoolConfig::max_out) (50 %, rounded
 //!    down) are out and at least one is in:
@@ -113,6 +115,8 @@ mod core;
 mod discover;
 mod eligibility;
 mod endpoint;
+#[cfg(feature = "health")]
+mod follow_health;
 mod future;
 mod handle;
 mod load;
@@ -127,8 +131,10 @@ mod snapshot;
 
 pub use config::{EjectionConfig, Picker, PoolConfig};
 pub use discover::Follow;
-pub use eligibility::{EndpointHealth, OutReason};
+pub use eligibility::OutReason;
 pub use endpoint::Key;
+#[cfg(feature = "health")]
+pub use follow_health::FollowHealth;
 pub use future::ResponseFuture;
 pub use handle::{Drained, EndpointStatus, PoolHandle, PoolStatistics};
 pub use pool::{Pool, PoolBuilder};

@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot};
 
 use super::core::{Core, Now};
-use super::eligibility::{self, Circuit, EndpointHealth, Limits, Standing, Verdict};
+use super::eligibility::{self, Circuit, Limits, Standing, Verdict};
 use super::endpoint::{Endpoint, Flight, Key};
 use super::snapshot::{Snapshot, Tried};
 use crate::context::EndpointId;
 use crate::cores::lock::lock;
+use crate::health_status::HealthStatus;
 use crate::telemetry::Event;
 use crate::telemetry::event::{BalanceEvent, BalanceEventKind};
 
@@ -37,6 +38,9 @@ pub(crate) struct Registry<K, S> {
 struct Members<K, S> {
     list: Vec<Member<K, S>>,
     places: HashMap<K, usize>,
+    /// What a followed monitor says of its targets, whether or not their endpoints are here yet.
+    #[cfg(feature = "health")]
+    followed: HashMap<K, HealthStatus>,
     panic: bool,
     told_empty: bool,
 }
@@ -87,7 +91,14 @@ impl<K: Key, S> Registry<K, S> {
             version: AtomicU64::new(0),
             core: Arc::new(core),
             published: Mutex::new(Arc::new(Snapshot::new(Vec::new(), Vec::new(), picker, None, true))),
-            members: Mutex::new(Members { list: Vec::new(), places: HashMap::new(), panic: false, told_empty: true }),
+            members: Mutex::new(Members {
+                list: Vec::new(),
+                places: HashMap::new(),
+                #[cfg(feature = "health")]
+                followed: HashMap::new(),
+                panic: false,
+                told_empty: true,
+            }),
             changed: Arc::new(Notify::new()),
             followers: Mutex::new(Vec::new()),
             this: this.clone(),
@@ -140,9 +151,15 @@ impl<K: Key, S> Registry<K, S> {
                         let before = members.places.get(&key).copied();
                         let weight = weight.or(before.map(|place| members.list[place].endpoint.weight)).unwrap_or(1);
                         let endpoint = Endpoint::new(key.clone(), service, weight, &self.core, &self.this);
+                        #[allow(unused_mut, reason = "changed with the feature `health`")]
+                        let mut standing = Standing::new(self.core.config.await_first_probe);
+                        #[cfg(feature = "health")]
+                        if let Some(&health) = members.followed.get(&key) {
+                            standing.set_health(health);
+                        }
                         let member = Member {
                             endpoint: Arc::new(endpoint),
-                            standing: Standing::new(self.core.config.await_first_probe),
+                            standing,
                             verdict: Verdict { usable: false, against: None, probe: false },
                             gone: false,
                         };
@@ -207,11 +224,24 @@ impl<K: Key, S> Registry<K, S> {
         self.change_one(key, |member, _| member.standing.enabled = enabled)
     }
 
-    pub(crate) fn set_health(&self, key: &K, health: EndpointHealth) -> bool {
-        self.change_one(key, |member, _| {
-            member.standing.health = health;
-            member.standing.awaiting_first_probe &= health == EndpointHealth::Unknown;
-        })
+    pub(crate) fn set_health(&self, key: &K, health: HealthStatus) -> bool {
+        self.change_one(key, |member, _| member.standing.set_health(health))
+    }
+
+    /// The same from a monitor: what it says holds for endpoints that come later, too.
+    #[cfg(feature = "health")]
+    pub(crate) fn follow_health(&self, key: K, health: HealthStatus) {
+        self.change(|members, _| {
+            let place = members.places.get(&key).copied();
+            if let Some(place) = place {
+                members.list[place].standing.set_health(health);
+            }
+            match health {
+                HealthStatus::Unknown => members.followed.remove(&key),
+                HealthStatus::Healthy | HealthStatus::Unhealthy => members.followed.insert(key, health),
+            };
+            (place.is_some(), ())
+        });
     }
 
     pub(crate) fn eject_by_hand(&self, key: &K, time: Duration) -> bool {

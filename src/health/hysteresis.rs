@@ -1,6 +1,6 @@
 //! The pure core: takes results of checks, yields the status and how soon to look again.
 
-use super::status::HealthStatus;
+use crate::health_status::HealthStatus;
 
 /// What one check showed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

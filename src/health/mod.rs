@@ -102,6 +102,8 @@ pub use report::{HealthAnswer, HealthReport, Part, PartHealth, PartState, Phase,
 pub use service_probe::ServiceProbe;
 pub use shared::MonitorStatistics;
 pub use shutdown::{Shutdown, ShutdownConfig, Working};
-pub use status::{CheckFailure, HealthStatus, TargetHealth};
+pub use status::{CheckFailure, TargetHealth};
+
+pub use crate::health_status::HealthStatus;
 pub use subscription::{HealthChange, Subscription};
 pub use tcp_probe::TcpProbe;

@@ -14,10 +14,11 @@ use super::builder::MonitorBuilder;
 use super::config::MonitorConfig;
 use super::probe::{DynProbe, Probe};
 use super::shared::{MonitorStatistics, Shared};
-use super::status::{HealthStatus, TargetHealth};
+use super::status::TargetHealth;
 use super::subscription::Subscription;
 use super::task;
 use crate::cores::lock::lock;
+use crate::health_status::HealthStatus;
 use crate::{InvalidConfig, Name};
 
 /// What can name a target of a [`Monitor`]; implemented for everything that has the bounds. How a key shows itself by `Debug` stands

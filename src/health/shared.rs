@@ -12,9 +12,10 @@ use tokio::time::Instant;
 use super::config::MonitorConfig;
 use super::hysteresis::{Check, Hysteresis, Transition};
 use super::monitor::Key;
-use super::status::{CheckFailure, HealthStatus, TargetHealth};
+use super::status::{CheckFailure, TargetHealth};
 use crate::Name;
 use crate::cores::lock::lock;
+use crate::health_status::HealthStatus;
 use crate::telemetry::event::{Event, HealthEvent, HealthEventKind};
 use crate::telemetry::{Emitter, Level, Listener, Tally, names};
 

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::monitor::Key;
 use super::shared::Entry;
-use super::status::HealthStatus;
+use crate::health_status::HealthStatus;
 
 /// Yields the changes of all targets' statuses, beginning with those that are known already.
 ///

@@ -9,7 +9,7 @@ use super::Phase;
 use super::json::Object;
 use super::part::Role;
 use crate::Name;
-use crate::health::status::HealthStatus;
+use crate::health_status::HealthStatus;
 
 /// Which question an answer answers.
 ///

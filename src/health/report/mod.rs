@@ -15,8 +15,8 @@ pub use part::{Part, PartState, Role};
 
 use self::part::PartCell;
 use super::monitor::{Key, Monitor};
-use super::status::HealthStatus;
 use crate::cores::lock::lock;
+use crate::health_status::HealthStatus;
 use crate::{InvalidConfig, Name};
 
 /// What the application says of itself to an orchestrator: started, alive, ready; and which of its parts are well.

@@ -9,8 +9,9 @@ use tokio::time::Instant;
 use super::answer::{PartHealth, Question, Verdict};
 use crate::Name;
 use crate::cores::lock::lock;
-use crate::health::status::{HealthStatus, TargetHealth};
+use crate::health::status::TargetHealth;
 use crate::health::task::cut;
+use crate::health_status::HealthStatus;
 
 /// What a part means to the whole.
 ///
