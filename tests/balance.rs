@@ -1029,9 +1029,12 @@ mod follow_health {
         handle.add("late", ());
         assert_eq!(health(&handle, "late"), HealthStatus::Unhealthy);
 
+        // What was held against it while it was down goes when its checks pass again.
+        handle.eject(&"early", Duration::from_secs(600));
         well.store(true, Ordering::Relaxed);
         tokio::time::sleep(Duration::from_secs(3)).await;
-        assert_eq!(health(&handle, "early"), HealthStatus::Healthy);
+        let early = handle.endpoints().into_iter().find(|endpoint| endpoint.key == "early").unwrap();
+        assert_eq!((early.health, early.against), (HealthStatus::Healthy, None));
         assert_eq!(health(&handle, "late"), HealthStatus::Healthy);
     }
 

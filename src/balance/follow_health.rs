@@ -19,7 +19,9 @@ use crate::health_status::HealthStatus;
 /// [`PoolHandle::follow_health`](super::PoolHandle::follow_health).
 ///
 /// A future and not a task, so that its owner decides where it runs. Targets and endpoints belong together by key, whichever
-/// came first: an endpoint that is added (or replaced) later takes up what its target's checks have shown so far.
+/// came first: an endpoint that is added (or replaced) later takes up what its target's checks have shown so far. When checks
+/// pass again that had failed, the endpoint begins anew, as by [`PoolHandle::reset`](super::PoolHandle::reset): no ejection, load
+/// or open circuit is left of the time in which it was down (Envoy, too, takes an ejection back then).
 ///
 /// It ends when the monitor is gone (all endpoints then read [`Unknown`](HealthStatus::Unknown)), or when the last
 /// [`Pool`](super::Pool) and [`PoolHandle`](super::PoolHandle) is.

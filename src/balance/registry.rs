@@ -228,13 +228,19 @@ impl<K: Key, S> Registry<K, S> {
         self.change_one(key, |member, _| member.standing.set_health(health))
     }
 
-    /// The same from a monitor: what it says holds for endpoints that come later, too.
+    /// The same from a monitor: what it says holds for endpoints that come later, too. An endpoint whose checks pass again
+    /// begins anew: what was held against it while it was down says nothing about what came back.
     #[cfg(feature = "health")]
     pub(crate) fn follow_health(&self, key: K, health: HealthStatus) {
+        let now = Now::unread();
         self.change(|members, _| {
             let place = members.places.get(&key).copied();
             if let Some(place) = place {
-                members.list[place].standing.set_health(health);
+                let member = &mut members.list[place];
+                if (member.standing.health, health) == (HealthStatus::Unhealthy, HealthStatus::Healthy) {
+                    member.reset(&now);
+                }
+                member.standing.set_health(health);
             }
             match health {
                 HealthStatus::Unknown => members.followed.remove(&key),
@@ -256,16 +262,7 @@ impl<K: Key, S> Registry<K, S> {
     /// Forgets all passive evidence and all loads.
     pub(crate) fn reset(&self, key: &K) -> bool {
         let now = Now::unread();
-        self.change_one(key, |member, _| {
-            member.standing.ejection = Default::default();
-            member.standing.unready = Default::default();
-            member.endpoint.set_unready(false);
-            member.endpoint.set_ejected(false);
-            member.endpoint.forget(&now);
-            if let Some(breaker) = &member.endpoint.breaker {
-                breaker.reset();
-            }
-        })
+        self.change_one(key, |member, _| member.reset(&now))
     }
 
     pub(crate) fn eject_for_failures(&self, id: EndpointId, failures: u32) {
@@ -440,6 +437,24 @@ impl<K: Key, S> Registry<K, S> {
             Notice::Gone { .. } | Notice::Replaced { .. } => return,
         };
         self.core.emitter.emit(|name| Event::Balance(BalanceEvent { name, kind }));
+    }
+}
+
+// === impl Members ===
+
+// === impl Member ===
+
+impl<K: Key, S> Member<K, S> {
+    /// Forgets all passive evidence and all loads.
+    fn reset(&mut self, now: &Now) {
+        self.standing.ejection = Default::default();
+        self.standing.unready = Default::default();
+        self.endpoint.set_unready(false);
+        self.endpoint.set_ejected(false);
+        self.endpoint.forget(now);
+        if let Some(breaker) = &self.endpoint.breaker {
+            breaker.reset();
+        }
     }
 }
 
