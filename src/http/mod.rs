@@ -1,6 +1,6 @@
 //! HTTP: what statuses mean, how long a server asks to be left alone, what may be sent again, and how the context travels.
 //!
-//! Everything here speaks the types of the [`http`](https://docs.rs/http) crate and nothing else: it fits hyper, axum, tonic's
+//! Everything here speaks the types of the `http` crate and nothing else: it fits hyper, axum, tonic's
 //! transport, reqwest's tower service, on the client's side and on the server's.
 //!
 //! | part | side | does |

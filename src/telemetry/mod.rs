@@ -4,7 +4,7 @@
 //!
 //! * **Statistics**: every layer counts in its own atomics, striped by thread; its handle reads them at any time. Nothing
 //!   needs to be installed.
-//! * **Metrics** (feature `metrics`): the same counts go to the recorder of the [`metrics`](https://docs.rs/metrics) facade,
+//! * **Metrics** (feature `metrics`): the same counts go to the recorder of the `metrics` facade,
 //!   under the names in [`METRICS`]. Handles are resolved once, on first use. A recorder that was installed after the first
 //!   call is found by `resolve`.
 //! * **Events**: rare things (a state change, a retry, an ejection) are [`Event`]s for a [`Listener`]; with the feature
