@@ -51,6 +51,12 @@ impl Cutoff {
         self.at.is_some_and(|at| at <= now)
     }
 
+    /// Whether the configured timeout, and not the caller's deadline, was the limit, and has passed.
+    #[cold]
+    pub(crate) fn is_own_and_over(&self) -> bool {
+        !self.by_deadline && self.has_passed(Instant::now())
+    }
+
     /// What a call that was cut off here gets; `timeout` is the one configured.
     pub(crate) const fn rejected(&self, timeout: Duration, sent: bool) -> Rejected {
         if self.by_deadline { Rejected::DeadlineExceeded { sent } } else { Rejected::Timeout { timeout, sent } }

@@ -391,7 +391,7 @@ async fn total_retry_and_attempt_timeout_share_one_deadline() {
         }));
     let error = service.oneshot(()).await.unwrap_err();
     assert_eq!(start.elapsed(), SECOND);
-    assert_eq!(error.as_rejected(), Some(&Rejected::DeadlineExceeded { sent: true }));
+    assert_eq!(error.as_rejected(), Some(&Rejected::Timeout { timeout: Duration::from_secs(1), sent: true }));
     let expected = [(0, 1000), (450, 550), (900, 100)].map(|(at, left)| (millis(at), millis(left)));
     assert_eq!(*seen.lock().unwrap(), expected);
 }

@@ -202,6 +202,28 @@ async fn a_call_cut_by_the_ambient_deadline_is_no_evidence_against_the_callee() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_total_timeout_is_a_timeout_whichever_layer_notices_first_that_it_is_up() {
+    let total = |inner: Duration| {
+        let attempt = TimeoutLayer::attempt("attempt", inner).unwrap().layer(sleeper());
+        TimeoutLayer::total("total", SECOND).unwrap().layer(attempt)
+    };
+    // The attempt is cut to the total's second, and its timer is polled first.
+    let error = total(2 * SECOND).oneshot(5 * SECOND).await.unwrap_err();
+    assert_eq!(rejected(&error), Rejected::Timeout { timeout: SECOND, sent: true });
+
+    // The caller's deadline came first: it stays the caller's.
+    let nearer = Context::new().with_deadline(Instant::now() + SECOND / 2);
+    let error = nearer.scope(total(2 * SECOND).oneshot(5 * SECOND)).await.unwrap_err();
+    assert_eq!(rejected(&error), Rejected::DeadlineExceeded { sent: true });
+
+    // A deadline that was set further below, and is over before this one, is not ours to rename.
+    let inner =
+        service_fn(|()| async { Err::<(), _>(BoxError::from_rejected(Rejected::DeadlineExceeded { sent: true })) });
+    let error = TimeoutLayer::total("total", SECOND).unwrap().layer(inner).oneshot(()).await.unwrap_err();
+    assert_eq!(rejected(&error), Rejected::DeadlineExceeded { sent: true });
+}
+
+#[tokio::test(start_paused = true)]
 async fn work_whose_deadline_has_passed_is_refused_before_it_starts() {
     for layer in both(SECOND) {
         let (mock, mut handle) = tower_test::mock::pair::<(), ()>();

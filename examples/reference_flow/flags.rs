@@ -5,7 +5,7 @@ use std::time::Duration;
 pub(crate) const HELP: &str = "\
 The reference flow: user -> load balancer -> application server -> cache -> database, real processes over loopback TCP.
 
-Usage: cargo run --release --example reference_flow -- [flags]
+Usage: cargo run --release --features http --example reference_flow -- [flags]
 
   --rate N        requests per second that the load generator offers, 1 to 5000 (default 300)
   --duration S    seconds of load, 3 to 600 (default 15)

@@ -240,12 +240,16 @@ where
     };
     let timed = Within::new(config.load_timeout, InScope::new(DeadlineScope(deadline), call)).await;
     let result = match timed {
-        Some(Err(error)) if error.as_rejected().is_some_and(Rejected::is_deadline_exceeded) => None,
-        Some(result) => Some(result),
-        None => None,
+        // A layer below noticed first that the load's time is up. (A deadline that was set below is another one.)
+        Some(Err(error))
+            if error.as_rejected().is_some_and(Rejected::is_deadline_exceeded)
+                && deadline.is_some_and(|deadline| deadline <= Instant::now()) =>
+        {
+            None
+        }
+        result => result,
     };
     let result = result.unwrap_or_else(|| {
-        // The only deadline in there is the load's own, so this is what ran out, whoever noticed first.
         let timeout = config.load_timeout.unwrap_or_default();
         Err(S::Error::from_rejected(Rejected::Timeout { timeout, sent: sent.load(Ordering::Relaxed) }))
     });

@@ -10,7 +10,7 @@ use pin_project_lite::pin_project;
 
 use super::handle::Shared;
 use crate::context::{DeadlineScope, InScope};
-use crate::error::Rejectable;
+use crate::error::{Rejectable, Rejected};
 use crate::timer::{Cutoff, Timer};
 
 pin_project! {
@@ -79,7 +79,18 @@ where
         let mut this = self.project();
         let result = match this.stage.as_mut().project() {
             StageProjection::Attempt { inner } => inner.poll(cx),
-            StageProjection::Total { inner } => inner.poll(cx),
+            StageProjection::Total { inner } => {
+                let result = inner.poll(cx);
+                if let Poll::Ready(Err(error)) = &result
+                    && let Some(&Rejected::DeadlineExceeded { sent }) = error.as_rejected()
+                    && this.cutoff.is_own_and_over()
+                {
+                    // A layer below noticed first that the time which was set here is up: the answer is the same.
+                    this.shared.record(*this.cutoff, *this.timeout, sent);
+                    return Poll::Ready(Err(E::from_rejected(this.cutoff.rejected(*this.timeout, sent))));
+                }
+                result
+            }
             StageProjection::Refused => {
                 this.stage.set(Stage::Done);
                 return Poll::Ready(Err(E::from_rejected(this.cutoff.rejected(*this.timeout, false))));

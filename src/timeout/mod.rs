@@ -50,6 +50,9 @@
 //! | the ambient deadline, before the call | `Rejected::DeadlineExceeded { sent: false }` | no |
 //! | its own timeout, while waiting for readiness | `Rejected::Timeout { sent: false }` | no |
 //!
+//! A layer below that notices first that a total timeout is up says `DeadlineExceeded`, since to it that is the caller's
+//! deadline; the layer whose timeout it was makes a `Timeout` of it, so that what the caller gets does not hang on who was first.
+//!
 //! For no timeout leave the layer out (`tower::util::option_layer` takes an `Option`). Zero is [`InvalidConfig`](crate::InvalidConfig). A
 //! panic of the inner service stays a panic.
 //!
