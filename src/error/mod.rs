@@ -30,6 +30,25 @@
 //! assert!(AppError::Database("no".into()).as_rejected().is_none());
 //! ```
 
+//! # Spawning a call whose error is boxed
+//!
+//! The compiler forgets lifetimes inside of `async` blocks (rust-lang/rust issue 110338), and with them that the `dyn Error` in a
+//! `BoxError` is `'static`. So `tokio::spawn(async move { service.oneshot(request).await })` may be refused with
+//! "implementation of `Rejectable` is not general enough", as it is with `tower`'s own layers ("`From` is not general enough").
+//! Hand over the future itself, or use an error that has a name (an enum of your own, or [`Error<E>`]):
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() {
+//! use mainstay::BoxError;
+//! use mainstay::telemetry::TelemetryLayer;
+//! use tower::{Layer, service_fn};
+//!
+//! let service = TelemetryLayer::new("jobs").layer(service_fn(|n: u32| async move { Ok::<_, BoxError>(n + 1) }));
+//! let answer = tokio::spawn(service.oneshot(1)).await.unwrap();
+//! assert_eq!(answer.unwrap(), 2);
+//! # }
+//! ```
+
 mod invalid_config;
 mod lift;
 mod rejected;
