@@ -400,3 +400,38 @@ mod pages {
         }
     }
 }
+
+/// retry.md R10, with the preset.
+#[cfg(feature = "retry")]
+#[tokio::test(start_paused = true)]
+async fn a_post_without_a_mark_is_not_sent_twice_but_is_retried_where_it_was_not_sent() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use http::{Request, Response};
+    use mainstay::{BoxError, Rejectable, Rejected, RetryLayer};
+    use tower::{Layer, service_fn};
+
+    let send = |request: Request<&'static str>, refuse_first: bool| async move {
+        let sent = Arc::new(AtomicU32::new(0));
+        let counter = sent.clone();
+        let inner = service_fn(move |_: Request<&'static str>| {
+            let first = counter.fetch_add(1, Ordering::Relaxed) == 0;
+            async move {
+                match first && refuse_first {
+                    true => Err(BoxError::from_rejected(Rejected::shed())),
+                    false => Ok(Response::builder().status(503).body(()).unwrap()),
+                }
+            }
+        });
+        let retry = RetryLayer::builder("r10").http().build().unwrap().layer(inner);
+        assert_eq!(retry.oneshot(request).await.unwrap().status(), 503);
+        sent.load(Ordering::Relaxed)
+    };
+    let post = || Request::post("/orders").body("one").unwrap();
+    assert_eq!(send(post(), false).await, 1);
+    assert_eq!(send(post(), true).await, 2, "refused unsent, then sent once");
+    let marked = Request::post("/orders").header("idempotency-key", "17").body("one").unwrap();
+    assert_eq!(send(marked, false).await, 3);
+    assert_eq!(send(Request::get("/orders").body("").unwrap(), false).await, 3);
+}

@@ -40,7 +40,7 @@ use mainstay::balance::{EjectionConfig, Pool};
 use mainstay::cache::CacheLayer;
 use mainstay::circuit_breaker::{CircuitBreakerHandle, CircuitBreakerLayer, OpenTime};
 use mainstay::health::{HttpProbe, Monitor};
-use mainstay::http::{HttpClassifier, PropagateLayer, is_idempotent};
+use mainstay::http::{HttpClassifier, PropagateLayer};
 use mainstay::retry::RetryLayer;
 use mainstay::telemetry::TelemetryLayer;
 use mainstay::timeout::TimeoutLayer;
@@ -67,8 +67,7 @@ fn in_front_of_servers(servers: &[(String, SocketAddr)]) -> anyhow::Result<Serve
         .layer(TimeoutLayer::total("user-deadline", USER_DEADLINE)?)
         .layer(
             RetryLayer::builder("servers")
-                .classify(HttpClassifier::new())
-                .idempotent_if(is_idempotent::<Body>)
+                .http()
                 .backoff(BackoffConfig::exponential(Duration::from_millis(5)))
                 .build()?,
         )
@@ -135,8 +134,7 @@ fn calls_of_database(address: SocketAddr) -> anyhow::Result<(HttpStack, CircuitB
         .layer(TimeoutLayer::total("database-deadline", DATABASE_DEADLINE)?)
         .layer(
             RetryLayer::builder("database")
-                .classify(HttpClassifier::new())
-                .idempotent_if(is_idempotent::<Body>)
+                .http()
                 .max_attempts(2)
                 .backoff(BackoffConfig::exponential(Duration::from_millis(5)))
                 .build()?,

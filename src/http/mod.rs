@@ -8,6 +8,10 @@
 //! | [`HttpClassifier`] | client | turns a status into an [`Outcome`](crate::Outcome) |
 //! | [`retry_after`] | client | reads `Retry-After` |
 //! | [`is_idempotent`] | client | says whether a request may be sent twice |
+#![cfg_attr(
+    feature = "retry",
+    doc = "| [`HttpRequests`] | client | lets a retry repeat only what may be sent twice: `RetryBuilder::http` |"
+)]
 //! | [`PropagateLayer`] | client | sends deadline, attempt and criticality along as headers |
 //! | [`AcceptContextLayer`] | server | takes them up, where the server trusts its callers; clamped |
 //! | [`mark_dependency_failed`] | server | says "I am well, what I call is not" |
@@ -48,6 +52,8 @@ mod method;
 #[cfg(feature = "health")]
 mod pages;
 mod propagate;
+#[cfg(feature = "retry")]
+mod requests;
 mod retry_after;
 
 pub use accept::{AcceptContext, AcceptContextConfig, AcceptContextFuture, AcceptContextLayer};
@@ -57,4 +63,6 @@ pub use method::is_idempotent;
 #[cfg(feature = "health")]
 pub use pages::HealthPages;
 pub use propagate::{Propagate, PropagateLayer};
+#[cfg(feature = "retry")]
+pub use requests::HttpRequests;
 pub use retry_after::{MAX_RETRY_AFTER, parse_retry_after, retry_after};

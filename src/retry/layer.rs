@@ -272,6 +272,12 @@ impl<C, R> RetryBuilder<C, R> {
         RetryBuilder { name, config, classifier, requests, budget, listener, random }
     }
 
+    /// The policy for requests, inside another.
+    pub(crate) fn wrap_requests<Q>(self, wrap: impl FnOnce(R) -> Q) -> RetryBuilder<C, Q> {
+        let Self { name, config, classifier, requests, budget, listener, random } = self;
+        RetryBuilder { name, config, classifier, requests: wrap(requests), budget, listener, random }
+    }
+
     /// Copies requests by [`TryClone`](super::TryClone).
     ///
     /// # Examples
@@ -311,9 +317,7 @@ impl<C, R> RetryBuilder<C, R> {
     where
         F: Fn(&Req) -> bool,
     {
-        let Self { name, config, classifier, requests, budget, listener, random } = self;
-        let requests = IdempotentIf::new(requests, predicate);
-        RetryBuilder { name, config, classifier, requests, budget, listener, random }
+        self.wrap_requests(|requests| IdempotentIf::new(requests, predicate))
     }
 
     /// Tells `listener` of each retry, and of each call that gives up.

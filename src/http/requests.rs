@@ -1,0 +1,79 @@
+//! [`HttpRequests`]: which HTTP requests a retry may send again.
+
+use ::http::Request;
+
+use super::classifier::HttpClassifier;
+use super::method::is_idempotent;
+use crate::retry::{CloneRequests, RequestPolicy, RetryBuilder};
+
+/// Lets a retry repeat only those HTTP requests that may be sent twice ([`is_idempotent`]); how they are copied is up to the
+/// policy inside (by default they are cloned, body and all).
+///
+/// [`RetryBuilder::http`](crate::retry::RetryBuilder::http) sets it, together with [`HttpClassifier`].
+///
+/// # Examples
+///
+/// ```
+/// use http::Request;
+/// use mainstay::http::HttpRequests;
+/// use mainstay::retry::RequestPolicy;
+///
+/// let policy = HttpRequests::default();
+/// assert!(policy.is_idempotent(&Request::get("/").body(()).unwrap()));
+/// assert!(!policy.is_idempotent(&Request::post("/orders").body(()).unwrap()));
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HttpRequests<R = CloneRequests> {
+    requests: R,
+}
+
+// === impl HttpRequests ===
+
+impl<R> HttpRequests<R> {
+    /// Copies requests by `requests`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::http::HttpRequests;
+    /// use mainstay::retry::CloneRequests;
+    ///
+    /// assert_eq!(HttpRequests::new(CloneRequests), HttpRequests::default());
+    /// ```
+    pub const fn new(requests: R) -> Self {
+        Self { requests }
+    }
+}
+
+impl<R, B> RequestPolicy<Request<B>> for HttpRequests<R>
+where
+    R: RequestPolicy<Request<B>>,
+{
+    fn try_clone(&self, request: &Request<B>) -> Option<Request<B>> {
+        self.requests.try_clone(request)
+    }
+
+    fn is_idempotent(&self, request: &Request<B>) -> bool {
+        is_idempotent(request) && self.requests.is_idempotent(request)
+    }
+}
+
+// === impl RetryBuilder ===
+
+impl<C, R> RetryBuilder<C, R> {
+    /// For HTTP: results are judged by [`HttpClassifier`], and only requests that may be sent twice are sent again
+    /// ([`is_idempotent`]; what certainly was not sent is retried in any case). Comes after a change of how requests are copied.
+    ///
+    /// Without it a `POST` is a request like any other, and is repeated after a 503.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let layer = mainstay::RetryLayer::builder("users").http().build()?;
+    /// # let _ = layer;
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    pub fn http(self) -> RetryBuilder<HttpClassifier, HttpRequests<R>> {
+        self.classify(HttpClassifier::new()).wrap_requests(HttpRequests::new)
+    }
+}
