@@ -588,12 +588,60 @@ async fn a_panic_of_the_classifier_or_the_request_policy_reaches_the_caller_and_
     let callee = Callee::new(sick(0));
     let panicked = tokio::spawn(layer.layer(callee.service()).oneshot(())).await;
     assert!(panicked.unwrap_err().is_panic());
-    assert_eq!(layer.handle().statistics().calls(), 1);
+    assert_eq!((layer.handle().statistics().panicked, layer.handle().statistics().calls()), (1, 1));
 
     let layer = every(SECOND).clone_with(|(): &()| panic!("of the request policy")).build().unwrap();
     let panicked = tokio::spawn(layer.layer(callee.service()).oneshot(())).await;
     assert!(panicked.unwrap_err().is_panic());
     assert_eq!(callee.calls(), 1, "only that of before");
+}
+
+/// The number of the attempt that panics, and whether it does so in `call` or when it is polled.
+#[tokio::test(start_paused = true)]
+async fn a_panic_of_the_service_is_a_failure_and_no_abandoned_call() {
+    for (attempt, in_call) in [(1, true), (1, false), (2, true), (2, false)] {
+        let layer = every(SECOND).build().unwrap();
+        let service = service_fn(move |(): ()| {
+            let panics = context::current().attempt() == attempt;
+            assert!(!(panics && in_call), "in call");
+            async move {
+                assert!(!panics, "in poll");
+                Err::<u32, _>(Fail::Sick)
+            }
+        });
+        let panicked = tokio::spawn(layer.layer(service).oneshot(())).await;
+        assert!(panicked.unwrap_err().is_panic());
+        let counted = layer.handle().statistics();
+        assert_eq!((counted.panicked, counted.abandoned, counted.calls()), (1, 0, 1), "{attempt} {in_call}");
+        assert_eq!(counted.retries, u64::from(attempt - 1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_while_the_service_becomes_ready_gives_back_what_was_paid() {
+    #[derive(Clone)]
+    struct ReadyOnce(bool);
+    impl Service<()> for ReadyOnce {
+        type Response = u32;
+        type Error = Fail;
+        type Future = std::future::Ready<Result<u32, Fail>>;
+        fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> Poll<Result<(), Fail>> {
+            assert!(!self.0, "in poll_ready");
+            self.0 = true;
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, (): ()) -> Self::Future {
+            ready(Err(Fail::Sick))
+        }
+    }
+    let budget = Budget::new(BudgetConfig::default()).unwrap();
+    let before = budget.balance();
+    let layer = every(SECOND).budget(budget.clone()).build().unwrap();
+    let panicked = tokio::spawn(layer.layer(ReadyOnce(false)).oneshot(())).await;
+    assert!(panicked.unwrap_err().is_panic());
+    let counted = layer.handle().statistics();
+    assert_eq!((counted.panicked, counted.abandoned, counted.calls()), (1, 0, 1));
+    assert!(budget.balance() >= before);
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,11 +10,13 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower_service::Service;
 
+use super::handle::Core;
 use super::layer::Shared;
 use super::policy::{Decision, Ended, decide};
 use super::{GiveUpReason, RequestPolicy};
 use crate::backoff::Progress;
 use crate::context::{self, AttemptScope, InScope};
+use crate::cores::unwind::on_unwind;
 use crate::error::{Rejectable, Rejected};
 use crate::outcome::{Classify, Outcome, RetryHint, judge};
 use crate::timer::{Cutoff, Timer};
@@ -27,7 +29,7 @@ pin_project! {
     /// # Cancel safety
     ///
     /// Dropping it drops the attempt that runs, under the context that was set for it, and no other follows. The call counts
-    /// as abandoned. What was withdrawn from the budget for an attempt that has not started is given back.
+    /// as abandoned; one that a panic takes along counts as panicked. What was withdrawn from the budget for an attempt that has not started is given back.
     #[must_use = "futures do nothing unless polled"]
     pub struct RetryFuture<S, Req, C, R>
     where
@@ -83,6 +85,20 @@ enum Stage {
     Done,
 }
 
+// === impl Core ===
+
+impl Core {
+    /// A panic came out of the code of others and takes the call along.
+    #[cold]
+    fn lose(&self, stage: &mut Stage, call: &Call) {
+        let stage = std::mem::replace(stage, Stage::Done);
+        if call.paid && stage != Stage::Attempting {
+            self.budget.refund();
+        }
+        self.record_panicked();
+    }
+}
+
 // === impl RetryFuture ===
 
 impl<S, Req, C, R> RetryFuture<S, Req, C, R>
@@ -126,7 +142,9 @@ where
         let (outcome, hint, sent) = match result.as_ref().err().and_then(Rejectable::as_rejected) {
             Some(rejected) => (rejected.outcome(), rejected.retry(), rejected.was_sent()),
             None => {
-                let outcome = this.shared.classifier.classify(result.as_ref());
+                let shared = &**this.shared;
+                let lost = || shared.core.lose(this.stage, this.call);
+                let outcome = on_unwind(lost, || shared.classifier.classify(result.as_ref()));
                 (outcome, outcome.retry(), true)
             }
         };
@@ -216,8 +234,11 @@ where
         let (Some(service), true) = (this.service.as_mut(), this.request.is_some()) else {
             return Poll::Pending;
         };
-        let ready = context::within(this.attempt.as_mut().scope_mut(), || service.poll_ready(cx));
         let core = &this.shared.core;
+        let ready = on_unwind(
+            || core.lose(this.stage, this.call),
+            || context::within(this.attempt.as_mut().scope_mut(), || service.poll_ready(cx)),
+        );
         let ended = match ready {
             Poll::Ready(Ok(())) => None,
             Poll::Ready(Err(error)) => Some(error),
@@ -232,7 +253,8 @@ where
                 core.budget.refund();
             }
             *this.stage = Stage::Done;
-            let outcome = judge(&this.shared.classifier, Err::<&S::Response, _>(&error));
+            let lost = || core.record_panicked();
+            let outcome = on_unwind(lost, || judge(&this.shared.classifier, Err::<&S::Response, _>(&error)));
             core.record_return(outcome);
             return Poll::Ready(Some(Err(error)));
         }
@@ -240,14 +262,18 @@ where
         let Some(request) = this.request.take() else { return Poll::Pending };
         let AttemptScope(attempt) = *this.attempt.scope();
         if attempt.number < core.max_attempts() {
-            *this.request = this.shared.requests.try_clone(&request);
+            let lost = || core.lose(this.stage, this.call);
+            *this.request = on_unwind(lost, || this.shared.requests.try_clone(&request));
         }
         *this.cutoff = core
             .config()
             .attempt_timeout
             .map(|timeout| Cutoff::new(Instant::now(), timeout, context::current().deadline()));
-        this.attempt.set(AttemptScope(attempt), || service.call(request));
         *this.stage = Stage::Attempting;
+        on_unwind(
+            || core.lose(this.stage, this.call),
+            || this.attempt.as_mut().set(AttemptScope(attempt), || service.call(request)),
+        );
         Poll::Ready(None)
     }
 }
@@ -267,7 +293,9 @@ where
             match self.stage {
                 Stage::Attempting => {
                     let mut this = self.as_mut().project();
-                    let result = match this.attempt.as_mut().poll(cx) {
+                    let shared = &**this.shared;
+                    let lost = || shared.core.lose(this.stage, this.call);
+                    let result = match on_unwind(lost, || this.attempt.as_mut().poll(cx)) {
                         Poll::Ready(result) => result,
                         Poll::Pending => {
                             let Some(cutoff @ Cutoff { at: Some(at), .. }) = *this.cutoff else { return Poll::Pending };

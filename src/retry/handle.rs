@@ -67,8 +67,10 @@ pub struct RetryStatistics {
     pub gave_up_not_idempotent: u64,
     /// Passed on the result of a retry further in that had given up.
     pub gave_up_inner: u64,
-    /// Dropped by the caller before the end, or ended by a panic.
+    /// Dropped by the caller before the end.
     pub abandoned: u64,
+    /// Ended by a panic that came out of the service, the classifier or the request policy.
+    pub panicked: u64,
     /// Attempts beyond the first.
     pub retries: u64,
 }
@@ -78,7 +80,8 @@ const FAILED: usize = 1;
 const ABANDONED: usize = 2;
 /// The first of the reasons to give up, in the order of [`GiveUpReason`].
 const GAVE_UP: usize = 3;
-const OUTCOMES: [&str; 10] = [
+const PANICKED: usize = 10;
+const OUTCOMES: [&str; 11] = [
     "succeeded",
     "failed",
     "abandoned",
@@ -89,6 +92,7 @@ const OUTCOMES: [&str; 10] = [
     "gave_up_not_cloneable",
     "gave_up_not_idempotent",
     "gave_up_inner",
+    "panicked",
 ];
 const CAUSES: [&str; 3] = ["transient", "throttled", "not_sent"];
 
@@ -101,7 +105,7 @@ pub(super) struct Core {
     /// In place of the threads' generators, for repeatable tests.
     random: Option<Mutex<Random>>,
     emitter: Emitter,
-    calls: Tally<10>,
+    calls: Tally<11>,
     retries: Tally<3>,
 }
 
@@ -169,6 +173,7 @@ impl RetryHandle {
             succeeded: calls[SUCCEEDED],
             failed: calls[FAILED],
             abandoned: calls[ABANDONED],
+            panicked: calls[PANICKED],
             gave_up_attempts: gave_up(GiveUpReason::Attempts),
             gave_up_budget: gave_up(GiveUpReason::Budget),
             gave_up_deadline: gave_up(GiveUpReason::Deadline),
@@ -206,7 +211,7 @@ impl RetryStatistics {
     /// See [`RetryStatistics`].
     #[must_use]
     pub const fn calls(&self) -> u64 {
-        self.succeeded + self.failed + self.abandoned + self.gave_up()
+        self.succeeded + self.failed + self.abandoned + self.panicked + self.gave_up()
     }
 
     /// Calls that gave up, for whatever reason.
@@ -284,6 +289,12 @@ impl Core {
         self.calls.add(ABANDONED);
     }
 
+    /// A panic came out of the code of others.
+    #[cold]
+    pub(super) fn record_panicked(&self) {
+        self.calls.add(PANICKED);
+    }
+
     #[cold]
     pub(super) fn record_give_up(&self, attempts: u32, outcome: Outcome, reason: GiveUpReason) {
         self.calls.add(GAVE_UP + reason as usize);
@@ -328,6 +339,7 @@ mod tests {
             assert_eq!(OUTCOMES[GAVE_UP + reason as usize], format!("gave_up_{}", reason.as_str()));
             assert_eq!(reason as usize, index);
         }
-        assert_eq!(OUTCOMES.len(), GAVE_UP + reasons.len());
+        assert_eq!(PANICKED, GAVE_UP + reasons.len());
+        assert_eq!(OUTCOMES[PANICKED], "panicked");
     }
 }

@@ -67,8 +67,8 @@
 //!
 //! # Telemetry
 //!
-//! Counters `mainstay_retry_calls_total`, label `outcome`: `succeeded`, `failed` (no retry would help), `abandoned`, and
-//! `gave_up_` with the [reason](GiveUpReason); and `mainstay_retries_total`, label `cause`: `transient`, `throttled` or
+//! Counters `mainstay_retry_calls_total`, label `outcome`: `succeeded`, `failed` (no retry would help), `abandoned`,
+//! `panicked`, and `gave_up_` with the [reason](GiveUpReason); and `mainstay_retries_total`, label `cause`: `transient`, `throttled` or
 //! `not_sent`. Events for each retry and for each call that gives up:
 //! [`RetryEventKind`](crate::telemetry::event::RetryEventKind).
 //!

@@ -10,6 +10,7 @@ use tower_service::Service;
 use super::layer::Shared;
 use super::{RequestPolicy, RetryFuture};
 use crate::context::{self, Attempt, AttemptScope, InScope};
+use crate::cores::unwind::on_unwind;
 use crate::error::Rejectable;
 use crate::outcome::{Classify, DefaultClassifier};
 use crate::timer::Cutoff;
@@ -74,7 +75,10 @@ where
         });
         // The clone is for the attempts that may follow; this one is for the service that was made ready.
         let service = copy.is_some().then(|| self.inner.clone());
-        let attempt = InScope::call(AttemptScope(Attempt::new(1)), || self.inner.call(request));
+        let attempt = on_unwind(
+            || shared.core.record_panicked(),
+            || InScope::call(AttemptScope(Attempt::new(1)), || self.inner.call(request)),
+        );
         RetryFuture::new(attempt, service, copy, idempotent, cutoff, shared)
     }
 }
