@@ -325,6 +325,23 @@ async fn a_black_hole_whose_callers_give_up_attracts_less_than_its_share() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_abandoned_call_costs_its_endpoint_load_for_as_long_as_it_ran() {
+    for picker in [Picker::InFlight, Picker::PeakEwma] {
+        let fakes = fakes(1);
+        fakes[0].answers(Answer::Never, Duration::ZERO);
+        let mut pool = pool_of(picker, &fakes);
+        let load = |pool: &Pool<usize, Fake>| pool.handle().endpoints()[0].load;
+        let before = load(&pool);
+        let mut call = task::spawn(pool.call(0));
+        assert_pending!(call.poll());
+        sleep(Duration::from_secs(1)).await;
+        drop(call);
+        assert_eq!(pool.handle().endpoints()[0].in_flight, 0);
+        assert!(load(&pool) > before, "{picker:?}: {} after {before}", load(&pool));
+    }
+}
+
 // === readiness ===
 
 #[tokio::test(start_paused = true)]
@@ -403,6 +420,18 @@ async fn nobody_ready_waits_for_the_first_that_is_and_counts_as_load_meanwhile()
     assert_all_settled(&pool.handle(), 2);
     let loads: Vec<f64> = pool.handle().endpoints().iter().map(|endpoint| endpoint.load).collect();
     assert!(loads.iter().all(|load| *load > 1.5), "waiting in vain costs: {loads:?}");
+}
+
+/// A wait of zero is over at once: it touches no timer, which would round it up to a millisecond.
+#[tokio::test(start_paused = true)]
+async fn a_wait_of_zero_is_no_wait() {
+    let fakes = fakes(2);
+    fakes.iter().for_each(|fake| fake.readiness(Ready::Never));
+    let pool = Pool::builder("test").ready_timeout(Duration::ZERO).build().unwrap();
+    fill(&pool, &fakes);
+    let error = assert_ready!(task::spawn(pool.clone().call(0)).poll()).unwrap_err();
+    assert_eq!(reason(&error), Some(NoEndpointReason::NotReady));
+    assert_all_settled(&pool.handle(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -591,6 +620,27 @@ async fn a_straggler_of_before_the_ejection_neither_lifts_it_nor_counts_after_it
     sleep(Duration::from_secs(2)).await;
     calls.iter_mut().filter(|call| call.is_woken()).for_each(|call| drop(call.poll()));
     assert_eq!(pool.handle().endpoints()[0].against, Some(OutReason::Ejected));
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_of_calls_from_before_an_ejection_do_not_count_after_it() {
+    let fakes = fakes(2);
+    let mut pool = pool_of(Picker::RoundRobin, &fakes);
+    fakes[0].answers(Answer::Fails, Duration::from_secs(60));
+    let mut calls: Vec<_> = (0..20).map(|_| task::spawn(pool.call(0))).collect();
+    calls.iter_mut().for_each(|call| drop(call.poll()));
+    fakes[0].answers(Answer::Fails, Duration::ZERO);
+    fail(&pool, 10).await;
+    assert_eq!(pool.handle().endpoints()[0].against, Some(OutReason::Ejected));
+    sleep(Duration::from_secs(31)).await;
+    fakes[0].answers(Answer::Ok, Duration::ZERO);
+    picks(&pool, 4).await;
+    assert_eq!(pool.handle().endpoints()[0].against, None);
+    sleep(Duration::from_secs(40)).await;
+    let late = calls.iter_mut().filter(|call| call.is_woken()).map(|call| assert_ready!(call.poll()).unwrap_err());
+    assert_eq!(late.count(), 10);
+    picks(&pool, 4).await;
+    assert_eq!(pool.handle().endpoints()[0].against, None);
 }
 
 // === the endpoint's breaker ===
