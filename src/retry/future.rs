@@ -10,7 +10,7 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower_service::Service;
 
-use super::handle::Core;
+use super::handle::{Cause, Core};
 use super::layer::Shared;
 use super::policy::{Decision, Ended, decide};
 use super::{GiveUpReason, RequestPolicy};
@@ -74,6 +74,8 @@ struct Call {
     sent: bool,
     /// The attempt that runs was paid for.
     paid: bool,
+    /// Why there is another attempt.
+    cause: Cause,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,7 +124,7 @@ where
             service,
             request,
             progress: Progress::start(),
-            call: Call { idempotent, sent: false, paid: false },
+            call: Call { idempotent, sent: false, paid: false, cause: Cause::NotSent },
             shared,
         }
     }
@@ -209,7 +211,8 @@ where
             }
             Decision::Retry(delay) => {
                 this.call.paid = this.call.sent;
-                core.record_retry(attempt, outcome, sent, delay);
+                this.call.cause = Cause::of(outcome, sent);
+                core.tell_of_retry(attempt, outcome, delay);
                 // Neither the response nor what is left of the attempt is held through the delay.
                 drop(result);
                 this.attempt.as_mut().clear();
@@ -270,6 +273,7 @@ where
             .attempt_timeout
             .map(|timeout| Cutoff::new(Instant::now(), timeout, context::current().deadline()));
         *this.stage = Stage::Attempting;
+        core.record_retry(this.call.cause);
         on_unwind(
             || core.lose(this.stage, this.call),
             || this.attempt.as_mut().set(AttemptScope(attempt), || service.call(request)),

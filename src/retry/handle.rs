@@ -71,7 +71,7 @@ pub struct RetryStatistics {
     pub abandoned: u64,
     /// Ended by a panic that came out of the service, the classifier or the request policy.
     pub panicked: u64,
-    /// Attempts beyond the first.
+    /// Attempts beyond the first that were made.
     pub retries: u64,
 }
 
@@ -94,6 +94,14 @@ const OUTCOMES: [&str; 11] = [
     "gave_up_inner",
     "panicked",
 ];
+/// Why an attempt follows another; the order is that of [`CAUSES`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    Transient,
+    Throttled,
+    NotSent,
+}
+
 const CAUSES: [&str; 3] = ["transient", "throttled", "not_sent"];
 
 /// What all services of a layer share, whatever their types.
@@ -243,6 +251,18 @@ impl RetryStatistics {
     }
 }
 
+// === impl Cause ===
+
+impl Cause {
+    pub(super) const fn of(outcome: Outcome, sent: bool) -> Self {
+        match outcome {
+            _ if !sent => Self::NotSent,
+            Outcome::Throttled { .. } => Self::Throttled,
+            _ => Self::Transient,
+        }
+    }
+}
+
 // === impl Core ===
 
 impl Core {
@@ -302,13 +322,15 @@ impl Core {
         self.emitter.emit(|name| Event::Retry(RetryEvent { name, kind }));
     }
 
+    /// Another attempt starts.
     #[cold]
-    pub(super) fn record_retry(&self, attempt: u32, outcome: Outcome, sent: bool, delay: Duration) {
-        self.retries.add(match outcome {
-            _ if !sent => 2,
-            Outcome::Throttled { .. } => 1,
-            _ => 0,
-        });
+    pub(super) fn record_retry(&self, cause: Cause) {
+        self.retries.add(cause as usize);
+    }
+
+    /// Another attempt will start, unless the caller leaves before.
+    #[cold]
+    pub(super) fn tell_of_retry(&self, attempt: u32, outcome: Outcome, delay: Duration) {
         let kind = RetryEventKind::Retrying { attempt, outcome, delay };
         self.emitter.emit(|name| Event::Retry(RetryEvent { name, kind }));
     }
