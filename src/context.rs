@@ -698,6 +698,18 @@ mod tests {
     }
 
     #[test]
+    fn a_spawn_loses_the_context_and_carry_takes_it_along() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let outer = Context::new().with_attempt(3).with_criticality(Criticality::Sheddable);
+        let seen = runtime.block_on(outer.scope(async {
+            let plain = tokio::spawn(async { current() });
+            let carried = tokio::spawn(carry(async { current() }));
+            (plain.await.unwrap(), carried.await.unwrap())
+        }));
+        assert_eq!(seen, (Context::new(), outer));
+    }
+
+    #[test]
     fn shared_work_does_not_see_its_pollers_context() {
         Context::new().with_attempt(3).with_deadline(in_one_second()).enter(|| {
             within(&mut IsolatedScope::new(), || assert_eq!(current(), Context::new()));

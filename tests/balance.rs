@@ -429,6 +429,8 @@ async fn a_wait_of_zero_is_no_wait() {
     fakes.iter().for_each(|fake| fake.readiness(Ready::Never));
     let pool = Pool::builder("test").ready_timeout(Duration::ZERO).build().unwrap();
     fill(&pool, &fakes);
+    // Off the milliseconds of the timer.
+    tokio::time::advance(Duration::from_micros(500)).await;
     let error = assert_ready!(task::spawn(pool.clone().call(0)).poll()).unwrap_err();
     assert_eq!(reason(&error), Some(NoEndpointReason::NotReady));
     assert_all_settled(&pool.handle(), 1);

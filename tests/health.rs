@@ -131,6 +131,25 @@ async fn a_probe_that_panics_before_its_first_await_is_a_failure_too() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_error_that_panics_when_it_is_shown_is_a_failure_too() {
+    #[derive(Debug)]
+    struct Unspeakable;
+    impl std::fmt::Display for Unspeakable {
+        fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            panic!("a panic of the test, in `Display`")
+        }
+    }
+    impl std::error::Error for Unspeakable {}
+
+    let monitor = every_second().build().unwrap();
+    assert!(monitor.add("a", || async { Err::<(), _>(mainstay::health::ProbeError::new(Unspeakable)) }));
+    monitor.start().unwrap();
+    sleep(seconds(3.5)).await;
+    assert_eq!(monitor.status(&"a"), Unhealthy);
+    assert!(monitor.statistics().panicked >= 3, "the checks go on: {:?}", monitor.statistics());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_panic_while_a_slow_check_is_dropped_is_a_failure_too() {
     struct Bomb;
     impl Drop for Bomb {

@@ -221,6 +221,25 @@ async fn the_failed_response_and_its_future_are_dropped_before_the_delay() {
 
 /// Scenario 5: a caller that leaves, before, between and during attempts.
 #[tokio::test(start_paused = true)]
+async fn a_future_that_holds_something_beyond_its_end_is_dropped_before_the_delay() {
+    let held = Arc::new(());
+    let attempts = held.clone();
+    let service = service_fn(move |(): ()| {
+        let held = attempts.clone();
+        std::future::poll_fn(move |_| {
+            let _held = &held;
+            Poll::Ready(Err::<u32, _>(Fail::Sick))
+        })
+    });
+    let mut service = every(SECOND).build().unwrap().layer(service);
+    let before = Arc::strong_count(&held);
+    let mut call = task::spawn(service.call(()));
+    assert_pending!(call.poll());
+    // The one more is the service that makes the next attempt.
+    assert_eq!(Arc::strong_count(&held), before + 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_that_is_dropped_makes_no_more_attempts() {
     let (callee, layer) = (always(Fail::Sick), every(SECOND).build().unwrap());
     let mut service = layer.layer(callee.service());

@@ -4,7 +4,9 @@ use std::future::pending;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use mainstay::telemetry::{METRICS, TelemetryLayer, TelemetryStatistics};
+#[cfg(feature = "metrics")]
+use mainstay::telemetry::METRICS;
+use mainstay::telemetry::{TelemetryLayer, TelemetryStatistics};
 use mainstay::{BoxError, Outcome, Rejectable, Rejected, classify_fn};
 use tokio_test::{assert_pending, task};
 use tower::{Layer, Service, ServiceExt, service_fn};
