@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use futures_util::future::{self, FutureExt, join_all};
 use mainstay::HealthStatus;
 use mainstay::balance::{OutReason, Picker, Pool, PoolHandle};
@@ -833,6 +834,17 @@ async fn an_error_of_the_stream_ends_the_following_and_keeps_the_endpoints() {
     let changes = [Ok(Change::Insert(0, fakes.remove(0))), Err(BoxError::from("the registry is down"))];
     let error = pool.handle().follow(futures_util::stream::iter(changes)).await.unwrap_err();
     assert_eq!(error.to_string(), "the registry is down");
+    assert_eq!(picks(&pool, 1).await, [0]);
+}
+
+#[tokio::test]
+async fn what_a_stream_told_before_it_panicked_holds() {
+    let pool = pool_of(Picker::RoundRobin, &[]);
+    let changes = futures_util::stream::iter(0..2)
+        .map(|number| if number == 0 { number } else { panic!("a panic of the test, in the stream") })
+        .map(|number| Ok::<_, BoxError>(Change::Insert(number, Fake::new(number))));
+    let panicked = tokio::spawn(pool.handle().follow(changes)).await;
+    assert!(panicked.unwrap_err().is_panic());
     assert_eq!(picks(&pool, 1).await, [0]);
 }
 

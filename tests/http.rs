@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use http::{Method, Request, Response, StatusCode};
+#[cfg(feature = "health")]
+use http::Method;
+use http::{Request, Response, StatusCode};
 use mainstay::context::{self, Context, Criticality};
 use mainstay::http::{
     ATTEMPT, AcceptContextConfig, AcceptContextLayer, CRITICALITY, DEADLINE_MS, DEPENDENCY_FAILED, GAVE_UP,

@@ -12,6 +12,7 @@ use tower::discover::{Change, Discover};
 
 use super::endpoint::Key;
 use super::registry::{Membership, Registry};
+use crate::cores::unwind::on_unwind;
 
 pin_project! {
     /// Drives a pool by a stream of [`tower::discover::Change`]; made by [`PoolHandle::follow`](super::PoolHandle::follow).
@@ -92,7 +93,14 @@ where
                 cx.waker().wake_by_ref();
                 break Poll::Pending;
             }
-            match this.discover.as_mut().poll_discover(cx) {
+            let registry = &*this.registry;
+            // The stream is the user's: what it told before it panicked holds.
+            let told = || {
+                if let Some(registry) = registry.upgrade() {
+                    registry.apply(std::mem::take(&mut changes));
+                }
+            };
+            match on_unwind(told, || this.discover.as_mut().poll_discover(cx)) {
                 Poll::Pending => break Poll::Pending,
                 Poll::Ready(None) => break Poll::Ready(Ok(())),
                 Poll::Ready(Some(Err(error))) => break Poll::Ready(Err(error)),

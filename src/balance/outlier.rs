@@ -103,7 +103,8 @@ impl Unready {
         let doubled = min.saturating_mul(1_u32.checked_shl(self.failures).unwrap_or(u32::MAX)).min(max);
         self.failures = self.failures.saturating_add(1);
         // Between half of it and all of it, so that pools that lost an endpoint together do not come back together.
-        let time = doubled.mul_f64(0.5 + random::unit(draw) / 2.0);
+        let half = doubled / 2;
+        let time = half.saturating_add(half.mul_f64(random::unit(draw)));
         self.out = Some(Span::new(now, time));
         Some(time)
     }
@@ -132,6 +133,13 @@ mod tests {
             max_time: Some(Duration::from_secs(max)),
             ..EjectionConfig::default()
         }
+    }
+
+    #[test]
+    fn the_longest_pause_with_the_highest_draw_does_not_overflow() {
+        let now = tokio::time::Instant::now().into_std();
+        let pause = Unready::default().fail(now, Duration::MAX, Duration::MAX, u64::MAX);
+        assert!(pause > Some(Duration::MAX / 4 * 3));
     }
 
     #[test]
