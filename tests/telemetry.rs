@@ -80,7 +80,7 @@ async fn each_end_of_a_call_is_counted_once_and_the_sum_is_the_calls() {
     drop(hanging);
 
     let TelemetryStatistics {
-        success,
+        successes,
         refused,
         transient,
         permanent,
@@ -134,7 +134,7 @@ async fn all_services_of_one_layer_share_its_counts() {
     let (one, other) = (service(&layer), service(&layer));
     one.oneshot(Do::Answer(1)).await.unwrap();
     other.oneshot(Do::Answer(1)).await.unwrap();
-    assert_eq!(layer.handle().statistics().success, 2);
+    assert_eq!(layer.handle().statistics().successes, 2);
 }
 
 #[cfg(feature = "metrics")]

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tower_service::Service;
 
 use super::layer::Shared;
-use super::{RequestPolicy, RetryFuture};
+use super::{RequestPolicy, ResponseFuture};
 use crate::context::{self, Attempt, AttemptScope, InScope};
 use crate::error::Rejectable;
 use crate::outcome::{Classify, DefaultClassifier};
@@ -40,8 +40,8 @@ impl<S, C, R> Retry<S, C, R> {
     }
 }
 
-crate::macros::wrapper_methods!(Retry<S, C, R>);
-crate::macros::ready_methods!(Retry<S, C, R>);
+crate::macros::wrapper_methods!(Retry<S, C, R>, "mainstay::RetryLayer::builder(\"users\").build()?");
+crate::macros::ready_methods!(Retry<S, C, R>, "mainstay::RetryLayer::builder(\"users\").build()?");
 
 impl<S, Req, C, R> Service<Req> for Retry<S, C, R>
 where
@@ -52,7 +52,7 @@ where
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = RetryFuture<S, Req, C, R>;
+    type Future = ResponseFuture<S, Req, C, R>;
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
@@ -75,7 +75,7 @@ where
         // The clone is for the attempts that may follow; this one is for the service that was made ready.
         let service = copy.is_some().then(|| self.inner.clone());
         let attempt = InScope::call(AttemptScope(Attempt::new(1)), || self.inner.call(request));
-        RetryFuture::new(attempt, service, copy, idempotent, cutoff, shared)
+        ResponseFuture::new(attempt, service, copy, idempotent, cutoff, shared)
     }
 }
 
