@@ -93,7 +93,7 @@ async fn each_end_of_a_call_is_counted_once_and_the_sum_is_the_calls() {
         ..
     } = handle.statistics();
     assert_eq!(
-        [success, refused, transient, permanent, throttled, dependency_failed, ignored, rejected, abandoned],
+        [successes, refused, transient, permanent, throttled, dependency_failed, ignored, rejected, abandoned],
         [2, 1, 2, 1, 1, 1, 1, 1, 1]
     );
     // The inner panic, and the classifier's.

@@ -844,7 +844,7 @@ impl<K, V, F, C, M> CacheBuilder<K, V, F, C, M> {
     /// use mainstay::cache::CacheLayer;
     ///
     /// let built = CacheLayer::builder::<String>("users").key(|id: &u32| Some(*id)).ttl_jitter(2.0).build();
-    /// assert_eq!(built.unwrap_err().field(), "ttl_jitter");
+    /// assert_eq!(built.err().map(|error| error.field().to_owned()), Some("ttl_jitter".to_owned()));
     /// ```
     pub fn build(self) -> Result<CacheLayer<K, V, F, C, M::Store>, InvalidConfig>
     where

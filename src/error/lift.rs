@@ -57,12 +57,13 @@ pin_project! {
     /// # Examples
     ///
     /// ```
-    /// use mainstay::{Error, LiftLayer};
+    /// use mainstay::{Error, LiftLayer, Rejectable};
     /// use tower::{Layer, Service, service_fn};
     ///
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {
     /// let mut service = LiftLayer::new().layer(service_fn(|_: ()| async { Err::<(), _>("no route to host") }));
-    /// assert!(matches!(service.call(()).await, Err(Error::Inner("no route to host"))));
+    /// let error: Error<&str> = service.call(()).await.unwrap_err();
+    /// assert!(error.as_rejected().is_none());
     /// # }
     /// ```
     #[derive(Debug)]

@@ -123,7 +123,7 @@ pin_project! {
     ///
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), std::io::Error> {
     /// let mut server =
-    ///     AcceptContextLayer::default().layer(service_fn(|_: Request<()>| async { Ok(Response::new("answer")) }));
+    ///     AcceptContextLayer::default().layer(service_fn(|_: Request<()>| async { Ok::<_, std::io::Error>(Response::new("answer")) }));
     /// let response: Response<_> = server.call(Request::new(())).await?;
     /// assert_eq!(*response.body(), "answer");
     /// # Ok::<(), std::io::Error>(())

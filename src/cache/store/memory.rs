@@ -69,7 +69,7 @@ where
     /// ```
     /// use mainstay::cache::MemoryStore;
     ///
-    /// let store: MemoryStore<u32, String> = MemoryStore::weighted(64 << 20, |_, text| {
+    /// let store: MemoryStore<u32, String> = MemoryStore::weighted(64 << 20, |_, text: Option<&String>| {
     ///     text.map_or(1, |text| u32::try_from(text.len()).unwrap_or(u32::MAX))
     /// });
     /// # let _ = store;
