@@ -101,6 +101,18 @@ pin_project! {
     /// # Cancel safety
     ///
     /// Dropping it drops the inner future, under the same context.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::context::{self, Context, Criticality};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let background = Context::new().with_criticality(Criticality::Sheddable);
+    /// let criticality = background.scope(async { context::current().criticality() }).await;
+    /// assert_eq!(criticality, Criticality::Sheddable);
+    /// # }
+    /// ```
     #[must_use = "futures do nothing unless polled"]
     #[derive(Debug)]
     pub struct Scoped<F> {
@@ -135,7 +147,16 @@ pub fn current() -> Context {
 ///
 /// # Examples
 ///
-/// See the [module documentation](crate::context#boundaries).
+/// ```
+/// use mainstay::context::{self, Context, Criticality};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let task = Context::new()
+///     .with_criticality(Criticality::Sheddable)
+///     .enter(|| tokio::spawn(context::carry(async { context::current().criticality() })));
+/// assert_eq!(task.await.unwrap(), Criticality::Sheddable);
+/// # }
+/// ```
 pub fn carry<F: Future>(future: F) -> Scoped<F> {
     current().scope(future)
 }

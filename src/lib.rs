@@ -1,4 +1,76 @@
-//! mainstay
+//! Layers for [tower] that keep a service up, fast and honest while what it calls is slow, failing, overloaded, moving or gone.
+//!
+//! Every layer wraps any `Service`, keeps its error type, and has a name, a handle to read and control it at run time, and a
+//! refusal ([`Rejected`]) that says who refused and why.
+//!
+//! ```
+//! use std::time::Duration;
+//! use mainstay::{BoxError, Rejectable, TimeoutLayer};
+//! use tower::{ServiceBuilder, service_fn};
+//!
+//! # #[cfg(feature = "timeout")]
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() -> Result<(), BoxError> {
+//! let service = ServiceBuilder::new()
+//!     .layer(TimeoutLayer::total("users", Duration::from_millis(250))?)
+//!     .service(service_fn(|_: &str| std::future::pending::<Result<u32, BoxError>>()));
+//!
+//! let error = service.oneshot("alice").await.unwrap_err();
+//! assert!(error.as_rejected().is_some(), "it was cut off: {error}");
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "timeout"))] fn main() {}
+//! ```
+//!
+//! # Families
+//!
+//! | feature | module | layer or service | what it does |
+//! |---|---|---|---|
+//! | `circuit-breaker` | `circuit_breaker` | `CircuitBreakerLayer` | stops calling what keeps failing, and probes whether it is back |
+//! | `retry` | `retry` | `RetryLayer` | tries again, with backoff and on a budget |
+//! | `timeout` | `timeout` | `TimeoutLayer` | bounds an attempt, or a whole call and all within it |
+//! | `balance` | `balance` | `Pool` | spreads calls over endpoints that come, go, slow down and fail |
+//! | `health` | `health` | `Monitor`, `HealthReport` | checks targets actively, and answers for the application itself |
+//! | `cache` | `cache` | `CacheLayer` | answers from a store, loads once for many, serves stale answers while it has to |
+//!
+//! Without any feature there are [`error`], [`outcome`], [`context`], [`backoff`], [`budget`] and [`telemetry`], on which the
+//! families stand.
+//!
+//! # Features
+//!
+//! Every family is on by default, and so are `http` and `metrics`; `full` is all of them.
+//!
+//! | feature | default | brings |
+//! |---|---|---|
+//! | a family's | yes | its module; `balance` brings `circuit-breaker` along |
+//! | `http` | yes | classifiers, headers for the context, `Retry-After`, health pages |
+//! | `metrics` | yes | counters, gauges and histograms through the `metrics` facade |
+//! | `tracing` | no | events and a span for each call |
+//! | `serde` | no | settings from files: durations as `"250ms"`, unknown keys are errors |
+//!
+//! # Order of layers
+//!
+//! Outside in:
+//!
+//! ```text
+//! telemetry > total timeout > cache > retry > pool [ per endpoint: breaker > attempt timeout > client ]
+//! ```
+//!
+//! * The total timeout bounds all attempts and the waits between them, and sets the deadline that the layers within respect.
+//! * The cache is outside of the retry: a hit costs no attempt.
+//! * The retry is outside of the pool, so that another attempt can go to another endpoint.
+//! * An endpoint's breaker is a setting of the pool, which never picks what the breaker would refuse.
+//! * The attempt timeout is inside of the breaker, which must see it as a failure.
+//! * [`LiftLayer`] comes innermost, once, where the client's error cannot carry a refusal.
+//!
+//! # Other crates' types in this API
+//!
+//! Their major versions are part of ours: `Service` and `Layer` (`tower-service` 0.3, `tower-layer` 0.3); `Change` and `Discover`
+//! (`tower` 0.5, with `balance`); `tokio::time::Instant` for deadlines (`tokio` 1); header maps, methods, statuses, requests and
+//! responses (`http` 1, with `http`); `Serialize` and `Deserialize` (`serde` 1, with `serde`). `metrics`, `moka`, `tracing` and the
+//! other dependencies are not visible.
+//!
+//! [tower]: https://docs.rs/tower
+
 pub mod backoff;
 #[cfg(feature = "balance")]
 pub mod balance;

@@ -2,21 +2,51 @@
 
 /// `get_ref`, `get_mut` and `into_inner` of a wrapper with a field `inner`.
 ///
-/// `wrapper_methods!(Retry<S, P>)` — the first parameter is the inner service.
+/// `wrapper_methods!(Retry<S, C, R>, "a layer, as an expression for the examples")`: the first parameter is the inner service.
 macro_rules! wrapper_methods {
-    ($service:ident < $inner:ident $(, $rest:ident)* >) => {
+    ($service:ident < $inner:ident $(, $rest:ident)* >, $example:literal) => {
         impl<$inner $(, $rest)*> $service<$inner $(, $rest)*> {
             /// The wrapped service.
+            ///
+            /// # Examples
+            ///
+            /// ```
+            /// use tower::Layer;
+            ///
+            #[doc = concat!("let service = ", $example, ".layer(\"a service\");")]
+            /// assert_eq!(*service.get_ref(), "a service");
+            /// # Ok::<(), mainstay::InvalidConfig>(())
+            /// ```
             pub const fn get_ref(&self) -> &$inner {
                 &self.inner
             }
 
             /// The wrapped service, mutably.
+            ///
+            /// # Examples
+            ///
+            /// ```
+            /// use tower::Layer;
+            ///
+            #[doc = concat!("let mut service = ", $example, ".layer(\"a service\");")]
+            /// *service.get_mut() = "another";
+            /// # Ok::<(), mainstay::InvalidConfig>(())
+            /// ```
             pub const fn get_mut(&mut self) -> &mut $inner {
                 &mut self.inner
             }
 
             /// Unwraps the service.
+            ///
+            /// # Examples
+            ///
+            /// ```
+            /// use tower::Layer;
+            ///
+            #[doc = concat!("let service = ", $example, ".layer(\"a service\");")]
+            /// assert_eq!(service.into_inner(), "a service");
+            /// # Ok::<(), mainstay::InvalidConfig>(())
+            /// ```
             pub fn into_inner(self) -> $inner {
                 self.inner
             }
@@ -30,10 +60,10 @@ pub(crate) use wrapper_methods;
 /// Through `tower::ServiceExt` a missing `Rejectable` shows as a bare "method not found"; an inherent method carries the
 /// bound, and with it the message that names `LiftLayer`.
 ///
-/// `ready_methods!(Retry<S, P>)` — the first parameter is the inner service.
+/// `ready_methods!(Retry<S, C, R>, "a layer, as an expression for the examples")`: the first parameter is the inner service.
 #[allow(unused_macros, reason = "used by the families, each behind its feature")]
 macro_rules! ready_methods {
-    ($service:ident < $inner:ident $(, $rest:ident)* >) => {
+    ($service:ident < $inner:ident $(, $rest:ident)* >, $example:literal) => {
         impl<$inner $(, $rest)*> $service<$inner $(, $rest)*> {
             /// Waits until the service can take a call.
             ///
@@ -44,6 +74,20 @@ macro_rules! ready_methods {
             /// # Cancel safety
             ///
             /// Dropping the future loses nothing.
+            ///
+            /// # Examples
+            ///
+            /// ```
+            /// use mainstay::BoxError;
+            /// use tower::{Layer, Service, service_fn};
+            ///
+            /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), BoxError> {
+            #[doc = concat!("let layer = ", $example, ";")]
+            /// let mut service = layer.layer(service_fn(|n: u32| async move { Ok::<_, BoxError>(n + 1) }));
+            /// assert_eq!(service.ready().await?.call(1).await?, 2);
+            /// # Ok(())
+            /// # }
+            /// ```
             pub async fn ready<Req>(
                 &mut self,
             ) -> ::core::result::Result<&mut Self, <$inner as ::tower_service::Service<Req>>::Error>
@@ -65,6 +109,20 @@ macro_rules! ready_methods {
             /// # Cancel safety
             ///
             /// Dropping the future drops the call; see the response future.
+            ///
+            /// # Examples
+            ///
+            /// ```
+            /// use mainstay::BoxError;
+            /// use tower::{Layer, Service, service_fn};
+            ///
+            /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), BoxError> {
+            #[doc = concat!("let layer = ", $example, ";")]
+            /// let service = layer.layer(service_fn(|n: u32| async move { Ok::<_, BoxError>(n + 1) }));
+            /// assert_eq!(service.oneshot(1).await?, 2);
+            /// # Ok(())
+            /// # }
+            /// ```
             pub async fn oneshot<Req>(
                 mut self,
                 request: Req,

@@ -280,6 +280,15 @@ impl fmt::Display for Outcome {
 )]
 pub trait Classify<Res, Err> {
     /// The outcome of a call that ended with `result`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::{Classify, DefaultClassifier, Outcome};
+    ///
+    /// let result: Result<&u32, &std::io::Error> = Ok(&7);
+    /// assert_eq!(DefaultClassifier.classify(result), Outcome::Success);
+    /// ```
     fn classify(&self, result: Result<&Res, &Err>) -> Outcome;
 }
 

@@ -46,7 +46,7 @@ impl Cutoff {
         }
     }
 
-    #[allow(dead_code, reason = "used by the families, each behind its feature")]
+    #[cfg(feature = "timeout")]
     pub(crate) fn has_passed(&self, now: Instant) -> bool {
         self.at.is_some_and(|at| at <= now)
     }
@@ -102,12 +102,12 @@ impl Timer {
     }
 
     /// Whether a wait until `at` that is noticed only `now` had nobody polling it when it ended.
-    #[allow(dead_code, reason = "used by the families, each behind its feature")]
+    #[cfg(feature = "timeout")]
     pub(crate) fn is_late(at: Instant, now: Instant) -> bool {
         now.saturating_duration_since(at) > LATE
     }
 
-    #[allow(dead_code, reason = "used by the families, each behind its feature")]
+    #[cfg(feature = "retry")]
     pub(crate) fn disarm(self: Pin<&mut Self>) {
         let mut this = self.project();
         this.sleep.set(None);

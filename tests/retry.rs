@@ -98,7 +98,7 @@ async fn attempts_and_delays_are_those_configured() {
         assert_eq!((result.is_ok(), callee.calls(), start.elapsed()), (succeeds, calls, millis(slept)));
     }
     let counted: RetryStatistics = layer.handle().statistics();
-    assert_eq!((counted.succeeded, counted.gave_up_attempts, counted.retries), (2, 1, 3));
+    assert_eq!((counted.successes, counted.gave_up_attempts, counted.retries), (2, 1, 3));
     assert_eq!((counted.calls(), counted.attempts()), (3, 6));
 }
 
@@ -108,7 +108,7 @@ async fn one_attempt_is_a_retry_turned_off() {
     let layer = every(SECOND).max_attempts(1).build().unwrap();
     let callee = always(Fail::Sick);
     layer.layer(callee.service()).oneshot(()).await.unwrap_err();
-    assert_eq!((callee.calls(), layer.handle().statistics().failed), (1, 1));
+    assert_eq!((callee.calls(), layer.handle().statistics().failures), (1, 1));
 }
 
 /// Scenarios 1 and 3.
@@ -456,7 +456,7 @@ async fn a_service_that_fails_to_become_ready_ends_the_call() {
     advance(millis(101)).await;
     let error = assert_ready_err!(future.poll());
     assert!(error.to_string().contains("gone for good"), "{error}");
-    assert_eq!(layer.handle().statistics().failed, 1);
+    assert_eq!(layer.handle().statistics().failures, 1);
 }
 
 #[tokio::test(start_paused = true)]

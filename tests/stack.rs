@@ -142,7 +142,7 @@ fn r1_a_call_through_six_layers_allocates_at_most_once() {
     (0..2_000).for_each(|_| call(UNCACHED));
     let measured = allocation_counter::measure(|| (0..100).for_each(|_| call(UNCACHED))).count_total;
     assert!(measured <= 100, "{measured} allocations in 100 calls");
-    assert_eq!(handles.telemetry.statistics().success, 2_100);
+    assert_eq!(handles.telemetry.statistics().successes, 2_100);
     assert_accounts(&handles, &pool, 2_100);
 }
 

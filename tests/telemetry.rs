@@ -82,7 +82,7 @@ async fn each_end_of_a_call_is_counted_once_and_the_sum_is_the_calls() {
     drop(hanging);
 
     let TelemetryStatistics {
-        success,
+        successes,
         refused,
         transient,
         permanent,
@@ -95,7 +95,7 @@ async fn each_end_of_a_call_is_counted_once_and_the_sum_is_the_calls() {
         ..
     } = handle.statistics();
     assert_eq!(
-        [success, refused, transient, permanent, throttled, dependency_failed, ignored, rejected, abandoned],
+        [successes, refused, transient, permanent, throttled, dependency_failed, ignored, rejected, abandoned],
         [2, 1, 2, 1, 1, 1, 1, 1, 1]
     );
     // The inner panic, and the classifier's.
@@ -136,7 +136,7 @@ async fn all_services_of_one_layer_share_its_counts() {
     let (one, other) = (service(&layer), service(&layer));
     one.oneshot(Do::Answer(1)).await.unwrap();
     other.oneshot(Do::Answer(1)).await.unwrap();
-    assert_eq!(layer.handle().statistics().success, 2);
+    assert_eq!(layer.handle().statistics().successes, 2);
 }
 
 #[cfg(feature = "metrics")]

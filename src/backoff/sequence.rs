@@ -112,7 +112,17 @@ impl Backoff {
     ///
     /// # Examples
     ///
-    /// See [`Backoff`].
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::backoff::{BackoffConfig, Progress};
+    ///
+    /// let backoff = BackoffConfig::exponential(Duration::from_millis(20)).build()?;
+    /// let mut progress = Progress::start();
+    /// let (shortest, longest) = backoff.range(progress);
+    /// let delay = backoff.next_delay(&mut progress, 7);
+    /// assert!(shortest <= delay && delay <= longest);
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub fn next_delay(&self, progress: &mut Progress, draw: u64) -> Duration {
         let (lowest, highest) = self.range(*progress);
         let delay = between(lowest, highest, random::unit(draw));

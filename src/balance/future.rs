@@ -33,6 +33,23 @@ pin_project! {
     ///
     /// Dropped at any time, it drops the call, gives the endpoint's place back, and counts as *abandoned*: no failure, but the
     /// time that it took is a lower bound of the endpoint's latency.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::BoxError;
+    /// use mainstay::balance::Pool;
+    /// use tower::util::BoxCloneService;
+    /// use tower::Service;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), BoxError> {
+    /// let mut pool: Pool<u16, BoxCloneService<u32, u32, BoxError>> = Pool::builder("app").build()?;
+    /// let refused: BoxError = pool.ready().await?.call(1).await.unwrap_err();
+    /// assert_eq!(pool.handle().statistics().rejected, 1);
+    /// # let _ = refused;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<K, S, C, R, Req>
     where

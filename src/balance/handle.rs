@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::futures::OwnedNotified;
 use tower::discover::Discover;
 
+use super::config::PoolConfig;
 use super::discover::Follow;
 use super::eligibility::OutReason;
 use super::endpoint::{Breaker, Endpoint, Key};
@@ -135,6 +136,19 @@ pub struct PoolStatistics {
 /// # Cancel safety
 ///
 /// Dropped, it stops waiting; the endpoint goes on draining.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), mainstay::InvalidConfig> {
+/// # let pool: mainstay::balance::Pool<u16, ()> = mainstay::balance::Pool::builder("app").build()?;
+/// pool.handle().add(8001, ());
+/// if let Some(drained) = pool.handle().drain(&8001) {
+///     drained.await;
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "futures do nothing unless polled; the endpoint drains all the same"]
 pub struct Drained<K, S> {
     endpoint: Arc<Endpoint<K, S>>,
@@ -148,7 +162,7 @@ impl<K: Key, S> PoolHandle<K, S> {
         Self { registry }
     }
 
-    /// The pool's name.
+    /// The name it was given.
     ///
     /// # Examples
     ///
@@ -274,7 +288,16 @@ impl<K: Key, S> PoolHandle<K, S> {
     ///
     /// # Examples
     ///
-    /// See [`PoolHandle`].
+    /// ```
+    /// use mainstay::HealthStatus;
+    ///
+    /// # let pool: mainstay::balance::Pool<u16, ()> = mainstay::balance::Pool::builder("app").build()?;
+    /// let handle = pool.handle();
+    /// handle.add(8001, ());
+    /// assert!(handle.set_health(&8001, HealthStatus::Healthy));
+    /// assert!(!handle.set_health(&8002, HealthStatus::Healthy), "there is no such endpoint");
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub fn set_health(&self, key: &K, health: HealthStatus) -> bool {
         self.registry.set_health(key, health)
     }
@@ -316,11 +339,33 @@ impl<K: Key, S> PoolHandle<K, S> {
         self.registry.reset(key)
     }
 
+    /// The settings.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::balance::PoolConfig;
+    ///
+    /// # let pool: mainstay::balance::Pool<u16, ()> = mainstay::balance::Pool::builder("app").build()?;
+    /// assert_eq!(pool.handle().config(), PoolConfig::default());
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    #[must_use]
+    pub fn config(&self) -> PoolConfig {
+        self.registry.core.config.clone()
+    }
+
     /// All endpoints with their states, in the order in which they came.
     ///
     /// # Examples
     ///
-    /// See [`EndpointStatus`].
+    /// ```
+    /// # let pool: mainstay::balance::Pool<u16, ()> = mainstay::balance::Pool::builder("app").build()?;
+    /// pool.handle().add_all([(8001, ()), (8002, ())]);
+    /// let keys: Vec<u16> = pool.handle().endpoints().into_iter().map(|endpoint| endpoint.key).collect();
+    /// assert_eq!(keys, [8001, 8002]);
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     #[must_use]
     pub fn endpoints(&self) -> Vec<EndpointStatus<K>> {
         self.registry.look(|members, _, now| {
@@ -357,7 +402,13 @@ impl<K: Key, S> PoolHandle<K, S> {
     ///
     /// # Examples
     ///
-    /// See [`PoolStatistics`].
+    /// ```
+    /// # let pool: mainstay::balance::Pool<u16, ()> = mainstay::balance::Pool::builder("app").build()?;
+    /// pool.handle().add(8001, ());
+    /// let statistics = pool.handle().statistics();
+    /// assert_eq!((statistics.endpoints, statistics.usable, statistics.calls()), (1, 1, 0));
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     #[must_use]
     pub fn statistics(&self) -> PoolStatistics {
         let core = &self.registry.core;
@@ -390,7 +441,18 @@ impl<K: Key, S> PoolHandle<K, S> {
     ///
     /// # Examples
     ///
-    /// See [`Follow`].
+    /// ```
+    /// use mainstay::balance::Change;
+    /// use tokio_stream::iter;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), mainstay::BoxError> {
+    /// # let pool: mainstay::balance::Pool<u16, ()> = mainstay::balance::Pool::builder("app").build()?;
+    /// let changes = iter([Ok::<_, std::convert::Infallible>(Change::Insert(8001, ())), Ok(Change::Remove(8001))]);
+    /// pool.handle().follow(changes).await?;
+    /// assert!(pool.handle().endpoints().is_empty());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn follow<D>(&self, discover: D) -> Follow<D>
     where
         D: Discover<Key = K, Service = S>,
@@ -428,7 +490,7 @@ impl<K, S> fmt::Debug for PoolHandle<K, S> {
 // === impl PoolStatistics ===
 
 impl PoolStatistics {
-    /// How many calls have ended.
+    /// Calls that have ended.
     ///
     /// # Examples
     ///

@@ -138,5 +138,5 @@ pub use follow_health::FollowHealth;
 pub use future::ResponseFuture;
 pub use handle::{Drained, EndpointStatus, PoolHandle, PoolStatistics};
 pub use pool::{Pool, PoolBuilder};
-pub use repeat::{CloneRequest, NeverRepeat, Repeat};
+pub use repeat::{CloneRequests, NeverRepeat, Repeat};
 pub use tower::discover::{Change, Discover};

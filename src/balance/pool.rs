@@ -10,7 +10,7 @@ use super::core::Core;
 use super::endpoint::Key;
 use super::handle::PoolHandle;
 use super::registry::Registry;
-use super::repeat::{CloneRequest, NeverRepeat};
+use super::repeat::{CloneRequests, NeverRepeat};
 use super::snapshot::Snapshot;
 use crate::circuit_breaker::CircuitBreakerConfig;
 use crate::error::InvalidConfig;
@@ -97,11 +97,17 @@ impl<K: Key, S> Pool<K, S> {
         Self::builder(name).config(config).build()
     }
 
-    /// Builds a pool of this name, with default settings.
+    /// A builder, starting from the default settings.
     ///
     /// # Examples
     ///
-    /// See [`PoolBuilder`].
+    /// ```
+    /// use mainstay::balance::Pool;
+    ///
+    /// let pool: Pool<String, ()> = Pool::builder("app").build()?;
+    /// assert_eq!(pool.handle().name().as_str(), "app");
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub fn builder(name: impl Into<Name>) -> PoolBuilder<K, S> {
         PoolBuilder {
             name: name.into(),
@@ -162,91 +168,254 @@ impl<K, S, C, R> fmt::Debug for Pool<K, S, C, R> {
 // === impl PoolBuilder ===
 
 impl<K: Key, S, C, R> PoolBuilder<K, S, C, R> {
-    /// Takes all settings at once, replacing those made before.
+    /// Sets all settings at once; those set before are lost.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::balance::{Pool, PoolConfig};
+    ///
+    /// let pool: Pool<String, ()> = Pool::builder("app").config(PoolConfig::default()).build()?;
+    /// assert_eq!(pool.handle().config(), PoolConfig::default());
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub fn config(mut self, config: PoolConfig) -> Self {
         self.config = config;
         self
     }
 
-    /// [`PoolConfig::picker`].
+    /// Sets [`PoolConfig::picker`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::balance::{Picker, Pool};
+    ///
+    /// let pool: Pool<String, ()> = Pool::builder("app").picker(Picker::RoundRobin).build()?;
+    /// assert_eq!(pool.handle().config().picker, Picker::RoundRobin);
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub const fn picker(mut self, picker: Picker) -> Self {
         self.config.picker = picker;
         self
     }
 
-    /// [`PoolConfig::default_latency`].
+    /// Sets [`PoolConfig::default_latency`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::balance::Pool;
+    ///
+    /// let pool: Pool<String, ()> = Pool::builder("app").default_latency(Duration::from_millis(5)).build()?;
+    /// assert_eq!(pool.handle().config().default_latency, Duration::from_millis(5));
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub const fn default_latency(mut self, latency: Duration) -> Self {
         self.config.default_latency = latency;
         self
     }
 
-    /// [`PoolConfig::decay`].
+    /// Sets [`PoolConfig::decay`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::balance::Pool;
+    ///
+    /// let pool: Pool<String, ()> = Pool::builder("app").decay(Duration::from_secs(30)).build()?;
+    /// assert_eq!(pool.handle().config().decay, Duration::from_secs(30));
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub const fn decay(mut self, decay: Duration) -> Self {
         self.config.decay = decay;
         self
     }
 
-    /// [`PoolConfig::ready_timeout`].
+    /// Sets [`PoolConfig::ready_timeout`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::balance::Pool;
+    ///
+    /// let pool: Pool<String, ()> = Pool::builder("app").ready_timeout(Duration::from_secs(2)).build()?;
+    /// assert_eq!(pool.handle().config().ready_timeout, Duration::from_secs(2));
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub const fn ready_timeout(mut self, timeout: Duration) -> Self {
         self.config.ready_timeout = timeout;
         self
     }
 
-    /// [`PoolConfig::empty_wait`].
+    /// Sets [`PoolConfig::empty_wait`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::balance::Pool;
+    ///
+    /// let pool: Pool<String, ()> = Pool::builder("app").empty_wait(Duration::from_secs(1)).build()?;
+    /// assert_eq!(pool.handle().config().empty_wait, Duration::from_secs(1));
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub const fn empty_wait(mut self, wait: Duration) -> Self {
         self.config.empty_wait = wait;
         self
     }
 
-    /// [`PoolConfig::unready_min`].
+    /// Sets [`PoolConfig::unready_min`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::balance::Pool;
+    ///
+    /// let pool: Pool<String, ()> = Pool::builder("app").unready_min(Duration::from_millis(20)).build()?;
+    /// assert_eq!(pool.handle().config().unready_min, Duration::from_millis(20));
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub const fn unready_min(mut self, pause: Duration) -> Self {
         self.config.unready_min = pause;
         self
     }
 
-    /// [`PoolConfig::unready_max`].
+    /// Sets [`PoolConfig::unready_max`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::balance::Pool;
+    ///
+    /// let pool: Pool<String, ()> = Pool::builder("app").unready_max(Duration::from_secs(5)).build()?;
+    /// assert_eq!(pool.handle().config().unready_max, Duration::from_secs(5));
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub const fn unready_max(mut self, pause: Duration) -> Self {
         self.config.unready_max = pause;
         self
     }
 
-    /// [`PoolConfig::max_out`].
+    /// Sets [`PoolConfig::max_out`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::balance::Pool;
+    ///
+    /// let pool: Pool<String, ()> = Pool::builder("app").max_out(0.3).build()?;
+    /// assert_eq!(pool.handle().config().max_out, 0.3);
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub const fn max_out(mut self, share: f64) -> Self {
         self.config.max_out = share;
         self
     }
 
-    /// [`PoolConfig::panic_threshold`].
+    /// Sets [`PoolConfig::panic_threshold`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::balance::Pool;
+    ///
+    /// let pool: Pool<String, ()> = Pool::builder("app").panic_threshold(0.25).build()?;
+    /// assert_eq!(pool.handle().config().panic_threshold, 0.25);
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub const fn panic_threshold(mut self, share: f64) -> Self {
         self.config.panic_threshold = share;
         self
     }
 
-    /// [`PoolConfig::await_first_probe`].
+    /// Sets [`PoolConfig::await_first_probe`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::balance::Pool;
+    ///
+    /// let pool: Pool<String, ()> = Pool::builder("app").await_first_probe(true).build()?;
+    /// assert!(pool.handle().config().await_first_probe);
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub const fn await_first_probe(mut self, wait: bool) -> Self {
         self.config.await_first_probe = wait;
         self
     }
 
-    /// [`PoolConfig::ejection`]: settings, or `None` to turn it off.
+    /// Sets [`PoolConfig::ejection`]: settings, or `None` to turn it off.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::balance::Pool;
+    ///
+    /// let pool: Pool<String, ()> = Pool::builder("app").ejection(None).build()?;
+    /// assert_eq!(pool.handle().config().ejection, None);
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub fn ejection(mut self, ejection: impl Into<Option<EjectionConfig>>) -> Self {
         self.config.ejection = ejection.into();
         self
     }
 
-    /// [`PoolConfig::circuit_breaker`]: settings, or `None` for none.
+    /// Sets [`PoolConfig::circuit_breaker`]: settings, or `None` for none.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::CircuitBreakerConfig;
+    /// use mainstay::balance::Pool;
+    ///
+    /// let pool: Pool<String, ()> = Pool::builder("app").circuit_breaker(CircuitBreakerConfig::default()).build()?;
+    /// assert!(pool.handle().config().circuit_breaker.is_some());
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub fn circuit_breaker(mut self, breaker: impl Into<Option<CircuitBreakerConfig>>) -> Self {
         self.config.circuit_breaker = breaker.into();
         self
     }
 
-    /// [`PoolConfig::seed`].
-    pub const fn seed(mut self, seed: u64) -> Self {
-        self.config.seed = Some(seed);
+    /// Sets [`PoolConfig::seed`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::balance::Pool;
+    ///
+    /// let pool: Pool<String, ()> = Pool::builder("app").seed(7).build()?;
+    /// assert_eq!(pool.handle().config().seed, Some(7));
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    pub fn seed(mut self, seed: impl Into<Option<u64>>) -> Self {
+        self.config.seed = seed.into();
         self
     }
 
-    /// What turns results into outcomes. Default: [`DefaultClassifier`]. It is cloned into each call.
+    /// Judges results by `classifier`, which is cloned into each call. Default: [`DefaultClassifier`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::balance::Pool;
+    /// use mainstay::{BoxError, Outcome, classify_fn};
+    ///
+    /// let pool: Pool<String, (), _> = Pool::builder("app")
+    ///     .classify(classify_fn(|result: Result<&u16, &BoxError>| match result {
+    ///         Ok(status) if *status < 500 => Outcome::Success,
+    ///         _ => Outcome::Transient,
+    ///     }))
+    ///     .build()?;
+    /// # let _ = pool;
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub fn classify<D>(self, classifier: D) -> PoolBuilder<K, S, D, R> {
         let Self { name, config, classifier: _, repeat, listener, endpoints } = self;
         PoolBuilder { name, config, classifier, repeat, listener, endpoints }
@@ -254,17 +423,50 @@ impl<K: Key, S, C, R> PoolBuilder<K, S, C, R> {
 
     /// Sends a request that an endpoint refused unsent (its own limiter, its own breaker) to another endpoint; the request is
     /// cloned before each call. Default: the caller gets the refusal.
-    pub fn clone_requests(self) -> PoolBuilder<K, S, C, CloneRequest> {
-        self.repeat(CloneRequest)
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::balance::{CloneRequests, Pool};
+    /// use mainstay::DefaultClassifier;
+    ///
+    /// let pool: Pool<String, (), DefaultClassifier, CloneRequests> = Pool::builder("app").clone_requests().build()?;
+    /// # let _ = pool;
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    pub fn clone_requests(self) -> PoolBuilder<K, S, C, CloneRequests> {
+        self.repeat(CloneRequests)
     }
 
     /// The same, for requests that are copied in some other way, or not all of them.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::balance::Pool;
+    ///
+    /// let pool: Pool<String, (), _, _> =
+    ///     Pool::builder("app").repeat(|body: &Vec<u8>| (body.len() < 1024).then(|| body.clone())).build()?;
+    /// # let _ = pool;
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub fn repeat<T>(self, repeat: T) -> PoolBuilder<K, S, C, T> {
         let Self { name, config, classifier, repeat: _, listener, endpoints } = self;
         PoolBuilder { name, config, classifier, repeat, listener, endpoints }
     }
 
-    /// Who hears of the pool's events.
+    /// Tells `listener` of the pool's events.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::balance::Pool;
+    /// use mainstay::telemetry::Event;
+    ///
+    /// let pool: Pool<String, ()> = Pool::builder("app").listener(|event: &Event<'_>| eprintln!("{event}")).build()?;
+    /// # let _ = pool;
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub fn listener(mut self, listener: impl Listener) -> Self {
         self.listener = Some(Arc::new(listener));
         self
@@ -275,6 +477,15 @@ impl<K: Key, S, C, R> PoolBuilder<K, S, C, R> {
     /// # Errors
     ///
     /// [`InvalidConfig`] names the field that is out of range.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::balance::Pool;
+    ///
+    /// let built: Result<Pool<String, ()>, _> = Pool::builder("app").max_out(1.5).build();
+    /// assert_eq!(built.unwrap_err().field(), "max_out");
+    /// ```
     pub fn build(self) -> Result<Pool<K, S, C, R>, InvalidConfig> {
         self.config.validate()?;
         let registry = Registry::new(Core::new(self.config, Emitter::new(self.name, self.listener)));

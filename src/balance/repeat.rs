@@ -16,6 +16,14 @@
 /// ```
 pub trait Repeat<Req> {
     /// The same request once more, if it can be made.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::balance::{CloneRequests, Repeat};
+    ///
+    /// assert_eq!(CloneRequests.repeat(&"request"), Some("request"));
+    /// ```
     fn repeat(&self, request: &Req) -> Option<Req>;
 }
 
@@ -36,12 +44,12 @@ pub struct NeverRepeat;
 /// # Examples
 ///
 /// ```
-/// use mainstay::balance::{CloneRequest, Repeat};
+/// use mainstay::balance::{CloneRequests, Repeat};
 ///
-/// assert_eq!(CloneRequest.repeat(&7), Some(7));
+/// assert_eq!(CloneRequests.repeat(&7), Some(7));
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CloneRequest;
+pub struct CloneRequests;
 
 // === impl Repeat ===
 
@@ -61,7 +69,7 @@ impl<Req> Repeat<Req> for NeverRepeat {
     }
 }
 
-impl<Req: Clone> Repeat<Req> for CloneRequest {
+impl<Req: Clone> Repeat<Req> for CloneRequests {
     #[inline]
     fn repeat(&self, request: &Req) -> Option<Req> {
         Some(request.clone())

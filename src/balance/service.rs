@@ -58,6 +58,22 @@ impl<K: Key, S, C, R> Pool<K, S, C, R> {
     /// # Cancel safety
     ///
     /// Dropping the future loses nothing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::BoxError;
+    /// use mainstay::balance::Pool;
+    /// use tower::util::BoxCloneService;
+    /// use tower::{Service, service_fn};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), BoxError> {
+    /// let mut pool: Pool<u16, BoxCloneService<u32, u32, BoxError>> = Pool::builder("app").build()?;
+    /// pool.handle().add(8001, BoxCloneService::new(service_fn(|n: u32| async move { Ok::<_, BoxError>(n + 1) })));
+    /// assert_eq!(pool.ready().await?.call(1).await?, 2);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn ready<Req>(&mut self) -> Result<&mut Self, S::Error>
     where
         S: Service<Req> + Clone,
@@ -77,6 +93,22 @@ impl<K: Key, S, C, R> Pool<K, S, C, R> {
     /// # Cancel safety
     ///
     /// Dropping the future drops the call; see [`ResponseFuture`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::BoxError;
+    /// use mainstay::balance::Pool;
+    /// use tower::util::BoxCloneService;
+    /// use tower::{Service, service_fn};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), BoxError> {
+    /// let pool: Pool<u16, BoxCloneService<u32, u32, BoxError>> = Pool::builder("app").build()?;
+    /// pool.handle().add(8001, BoxCloneService::new(service_fn(|n: u32| async move { Ok::<_, BoxError>(n + 1) })));
+    /// assert_eq!(pool.oneshot(1).await?, 2);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn oneshot<Req>(mut self, request: Req) -> Result<S::Response, S::Error>
     where
         S: Service<Req> + Clone,

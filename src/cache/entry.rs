@@ -121,23 +121,69 @@ impl<V> Entry<V> {
     /// # Errors
     ///
     /// A remembered refusal, with the outcome and the words of the error that the load ended in.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::cache::Entry;
+    ///
+    /// fn length(entry: &Entry<String>) -> Option<usize> {
+    ///     entry.answer().ok().map(String::len)
+    /// }
+    /// # let _ = length;
+    /// ```
     pub const fn answer(&self) -> Result<&V, &LoadFailed> {
         self.answer.as_ref()
     }
 
     /// Whether this remembers an answer that says no ([`Outcome::Refused`](crate::Outcome::Refused)).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::cache::Entry;
+    ///
+    /// fn may_be_shown(entry: &Entry<String>) -> bool {
+    ///     !entry.is_negative()
+    /// }
+    /// # let _ = may_be_shown;
+    /// ```
     #[must_use]
     pub const fn is_negative(&self) -> bool {
         self.negative
     }
 
     /// How long ago the answer was written.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::{Duration, Instant};
+    /// use mainstay::cache::Entry;
+    ///
+    /// fn is_older(entry: &Entry<String>, than: Duration, now: Instant) -> bool {
+    ///     entry.age(now) > than
+    /// }
+    /// # let _ = is_older;
+    /// ```
     #[must_use]
     pub fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.written)
     }
 
     /// How long from `now` the entry can be of any use: what a store may take as its own time to live.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::{Duration, Instant};
+    /// use mainstay::cache::Entry;
+    ///
+    /// fn is_of_use(entry: &Entry<String>, now: Instant) -> bool {
+    ///     entry.keep_for(now) > Duration::ZERO
+    /// }
+    /// # let _ = is_of_use;
+    /// ```
     #[must_use]
     pub fn keep_for(&self, now: Instant) -> Duration {
         self.stale_until.max(self.error_until).saturating_duration_since(now)

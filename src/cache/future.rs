@@ -1,4 +1,4 @@
-//! [`CacheFuture`]: the response future.
+//! [`ResponseFuture`]: the response future.
 
 use std::fmt::{self, Display};
 use std::future::Future;
@@ -30,8 +30,23 @@ pin_project! {
     /// Dropping it takes the caller off the flight and nothing more: a load that has begun is finished and stored, for the other
     /// callers on it and for the next. A load that has not begun yet and that nobody else waits for is called off. A call that is
     /// not cached drops its inner call.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::BoxError;
+    /// use tower::{Layer, Service, service_fn};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), BoxError> {
+    /// let layer = mainstay::CacheLayer::builder("squares").key(|n: &u32| Some(*n)).build()?;
+    /// let mut service = layer.layer(service_fn(|n: u32| async move { Ok::<_, BoxError>(n + 1) }));
+    /// let response = service.ready().await?.call(1);
+    /// assert_eq!(response.await?, 2);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use = "futures do nothing unless polled"]
-    pub struct CacheFuture<S, Req, K, V, C, St>
+    pub struct ResponseFuture<S, Req, K, V, C, St>
     where
         S: Service<Req>,
     {
@@ -57,9 +72,9 @@ pin_project! {
     }
 }
 
-// === impl CacheFuture ===
+// === impl ResponseFuture ===
 
-impl<S, Req, K, V, C, St> CacheFuture<S, Req, K, V, C, St>
+impl<S, Req, K, V, C, St> ResponseFuture<S, Req, K, V, C, St>
 where
     S: Service<Req>,
 {
@@ -77,7 +92,7 @@ where
     }
 }
 
-impl<S, Req, K, V, C, St> Future for CacheFuture<S, Req, K, V, C, St>
+impl<S, Req, K, V, C, St> Future for ResponseFuture<S, Req, K, V, C, St>
 where
     S: Service<Req, Response = V> + Send + 'static,
     S::Future: Send,
@@ -122,7 +137,7 @@ where
     }
 }
 
-impl<S, Req, K, V, C, St> fmt::Debug for CacheFuture<S, Req, K, V, C, St>
+impl<S, Req, K, V, C, St> fmt::Debug for ResponseFuture<S, Req, K, V, C, St>
 where
     S: Service<Req>,
 {
@@ -132,6 +147,6 @@ where
             State::Uncached { .. } => "uncached",
             State::Missed { .. } => "missed",
         };
-        f.debug_struct("CacheFuture").field("state", &state).finish_non_exhaustive()
+        f.debug_struct("ResponseFuture").field("state", &state).finish_non_exhaustive()
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::config::CacheConfig;
 use super::core::{Core, Owner};
 use super::key::CacheKey;
 use super::store::{Store, StoreError};
@@ -32,8 +33,8 @@ pub struct CacheHandle<K, V, St> {
 
 /// What a cache has counted since it was made.
 ///
-/// Every call is counted once, when it ends: `hits + negative_hits + stale_hits + misses + coalesced + uncached + refused +
-/// abandoned` is the number of calls.
+/// Every call is counted once, when it ends: [`calls`](Self::calls) is `hits + negative_hits + stale_hits + misses + coalesced
+/// + uncached + refused + abandoned`.
 ///
 /// # Examples
 ///
@@ -83,19 +84,57 @@ impl<K, V, St> CacheHandle<K, V, St> {
         Self { core, owner }
     }
 
-    /// The cache's name.
+    /// The name it was given.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let layer = mainstay::CacheLayer::builder::<String>("users").key(|id: &u32| Some(*id)).build()?;
+    /// assert_eq!(layer.handle().name().as_str(), "users");
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     #[must_use]
     pub fn name(&self) -> &Name {
         self.core.emitter.name()
     }
 
     /// The store.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let layer = mainstay::CacheLayer::builder::<String>("users").key(|id: &u32| Some(*id)).build()?;
+    /// assert!(layer.handle().store().is_empty());
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     #[must_use]
     pub fn store(&self) -> &St {
         &self.core.store
     }
 
+    /// The settings.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let layer = mainstay::CacheLayer::builder::<String>("users").key(|id: &u32| Some(*id)).build()?;
+    /// assert_eq!(layer.handle().config(), mainstay::CacheConfig::default());
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    #[must_use]
+    pub fn config(&self) -> CacheConfig {
+        self.core.config.clone()
+    }
+
     /// What was counted so far.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let layer = mainstay::CacheLayer::builder::<String>("users").key(|id: &u32| Some(*id)).build()?;
+    /// assert_eq!(layer.handle().statistics().calls(), 0);
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     #[must_use]
     pub fn statistics(&self) -> CacheStatistics {
         self.core.counts.read()
@@ -113,6 +152,16 @@ impl<K: CacheKey, V: Send + Sync + 'static, St: Store<K, V>> CacheHandle<K, V, S
     /// # Cancel safety
     ///
     /// Dropped before it was polled it does nothing, dropped after that the store may or may not have forgotten the key.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), mainstay::BoxError> {
+    /// let layer = mainstay::CacheLayer::builder::<String>("users").key(|id: &u32| Some(*id)).build()?;
+    /// layer.handle().invalidate(&7).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn invalidate(&self, key: &K) -> Result<(), StoreError> {
         self.core.flights.invalidate(key);
         self.core.warm(key);
@@ -124,6 +173,14 @@ impl<K: CacheKey, V: Send + Sync + 'static, St: Store<K, V>> CacheHandle<K, V, S
     ///
     /// It takes the same short time whatever the number of entries: they are not looked for, but found to be dead when they are
     /// asked for. Their memory is freed as they expire or are evicted.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let layer = mainstay::CacheLayer::builder::<String>("users").key(|id: &u32| Some(*id)).build()?;
+    /// layer.handle().invalidate_tag("team:1");
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub fn invalidate_tag(&self, tag: &str) {
         self.core.versions.invalidate(tag);
         self.core.flights.detach_all();
@@ -138,6 +195,16 @@ impl<K: CacheKey, V: Send + Sync + 'static, St: Store<K, V>> CacheHandle<K, V, S
     /// # Cancel safety
     ///
     /// As [`invalidate`](Self::invalidate).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), mainstay::BoxError> {
+    /// let layer = mainstay::CacheLayer::builder::<String>("users").key(|id: &u32| Some(*id)).build()?;
+    /// layer.handle().clear().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn clear(&self) -> Result<(), StoreError> {
         self.core.versions.clear();
         self.core.flights.detach_all();
@@ -146,12 +213,28 @@ impl<K: CacheKey, V: Send + Sync + 'static, St: Store<K, V>> CacheHandle<K, V, S
     }
 
     /// How many loads run now.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let layer = mainstay::CacheLayer::builder::<String>("users").key(|id: &u32| Some(*id)).build()?;
+    /// assert_eq!(layer.handle().loading(), 0);
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     #[must_use]
     pub fn loading(&self) -> usize {
         self.core.loading()
     }
 
     /// How many loads run or wait for their turn.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let layer = mainstay::CacheLayer::builder::<String>("users").key(|id: &u32| Some(*id)).build()?;
+    /// assert_eq!(layer.handle().under_way(), 0);
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     #[must_use]
     pub fn under_way(&self) -> usize {
         self.core.flights.under_way()
@@ -173,12 +256,42 @@ impl<K, V, St> fmt::Debug for CacheHandle<K, V, St> {
 // === impl CacheStatistics ===
 
 impl CacheStatistics {
+    /// Calls that have ended.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let mut statistics = mainstay::CacheStatistics::default();
+    /// (statistics.hits, statistics.misses, statistics.uncached) = (3, 1, 2);
+    /// assert_eq!(statistics.calls(), 6);
+    /// ```
+    #[must_use]
+    pub const fn calls(&self) -> u64 {
+        self.hits
+            + self.negative_hits
+            + self.stale_hits
+            + self.misses
+            + self.coalesced
+            + self.uncached
+            + self.refused
+            + self.abandoned
+    }
+
     /// The share of the calls with a key that were answered from the store, old answers included; `None` before the first.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let mut statistics = mainstay::CacheStatistics::default();
+    /// assert_eq!(statistics.hit_rate(), None);
+    /// (statistics.hits, statistics.misses) = (3, 1);
+    /// assert_eq!(statistics.hit_rate(), Some(0.75));
+    /// ```
     #[must_use]
     #[allow(clippy::cast_precision_loss, reason = "a rate need not be exact to the last of 2^52 calls")]
     pub fn hit_rate(&self) -> Option<f64> {
         let hits = self.hits + self.negative_hits + self.stale_hits;
-        let calls = hits + self.misses + self.coalesced + self.refused + self.abandoned;
+        let calls = self.calls() - self.uncached;
         (calls > 0).then(|| hits as f64 / calls as f64)
     }
 }

@@ -88,27 +88,97 @@ pub struct CacheBuilder<K, V, F, C = DefaultClassifier, M = InMemory> {
 }
 
 /// No key function yet: [`CacheBuilder::key`] sets it.
+///
+/// # Examples
+///
+/// ```
+/// use mainstay::cache::{CacheBuilder, CacheLayer, NoKey};
+///
+/// let keyless: CacheBuilder<(), String, NoKey> = CacheLayer::builder("users");
+/// let builder = keyless.key(|id: &u32| Some(*id));
+/// # let _ = builder;
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct NoKey(());
 
 /// What makes a builder's store when it is built; sealed.
+///
+/// # Examples
+///
+/// ```
+/// use mainstay::cache::{CacheBuilder, CacheLayer, MakeStore, Store};
+/// use mainstay::{DefaultClassifier, InvalidConfig};
+///
+/// // A function over every builder, whatever its store.
+/// fn built<F, M>(builder: CacheBuilder<u32, String, F, DefaultClassifier, M>) -> Result<(), InvalidConfig>
+/// where
+///     M: MakeStore<u32, String>,
+///     M::Store: Store<u32, String>,
+/// {
+///     builder.build().map(drop)
+/// }
+/// built(CacheLayer::builder("users").key(|id: &u32| Some(*id)))?;
+/// # Ok::<(), mainstay::InvalidConfig>(())
+/// ```
 pub trait MakeStore<K, V>: sealed::Sealed {
     /// The store it makes.
     type Store;
 
     /// Makes the store.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::cache::{CacheConfig, MakeStore, MemoryStore};
+    ///
+    /// // What `build` does.
+    /// fn made<M: MakeStore<u32, String>>(store: M) -> M::Store {
+    ///     store.make(&CacheConfig::default())
+    /// }
+    /// # let _ = made::<mainstay::cache::InMemory>;
+    /// ```
     fn make(self, config: &CacheConfig) -> Self::Store;
 }
 
 /// A [`MemoryStore`] of [`capacity`](CacheConfig::capacity) entries.
+///
+/// # Examples
+///
+/// ```
+/// use mainstay::cache::{CacheBuilder, CacheLayer, InMemory, NoKey};
+///
+/// let builder: CacheBuilder<(), String, NoKey, _, InMemory> = CacheLayer::builder("users");
+/// # let _: CacheBuilder<(), String, NoKey> = builder;
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct InMemory(());
 
 /// A [`MemoryStore`] whose entries' weights add up to [`capacity`](CacheConfig::capacity).
+///
+/// # Examples
+///
+/// ```
+/// use mainstay::cache::CacheLayer;
+///
+/// let builder = CacheLayer::builder("pages")
+///     .key(|path: &String| Some(path.clone()))
+///     .weigher(|_: &String, page: Option<&String>| page.map_or(1, |page| u32::try_from(page.len()).unwrap_or(u32::MAX)));
+/// # let _ = builder;
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Weighted<W>(W);
 
 /// A store made elsewhere.
+///
+/// # Examples
+///
+/// ```
+/// use mainstay::cache::{CacheLayer, MemoryStore};
+///
+/// let store: MemoryStore<u32, String> = MemoryStore::new(100);
+/// let builder = CacheLayer::builder("users").key(|id: &u32| Some(*id)).store(store);
+/// # let _ = builder;
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Custom<St>(St);
 
@@ -123,7 +193,17 @@ mod sealed {
 // === impl CacheLayer ===
 
 impl CacheLayer<(), (), NoKey> {
-    /// Starts a builder for a cache that is called `name`.
+    /// A builder, starting from the default settings.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::cache::CacheLayer;
+    ///
+    /// let layer = CacheLayer::builder::<String>("users").key(|id: &u32| Some(*id)).build()?;
+    /// assert_eq!(layer.handle().name().as_str(), "users");
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub fn builder<V>(name: impl Into<Name>) -> CacheBuilder<(), V, NoKey> {
         CacheBuilder {
             name: name.into(),
@@ -162,6 +242,14 @@ impl<K: CacheKey, V: Send + Sync + 'static, F> CacheLayer<K, V, F> {
 
 impl<K, V, F, C, St> CacheLayer<K, V, F, C, St> {
     /// A handle that reads statistics and invalidates.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let layer = mainstay::CacheLayer::builder::<String>("users").key(|id: &u32| Some(*id)).build()?;
+    /// assert_eq!(layer.handle().statistics().calls(), 0);
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     #[must_use]
     pub fn handle(&self) -> CacheHandle<K, V, St> {
         self.parts.handle()
@@ -190,6 +278,19 @@ impl<V, C, M> CacheBuilder<(), V, NoKey, C, M> {
     /// Everything that the answer depends on belongs into the key; see [`CacheKey`]. The function runs once a call, on the
     /// caller's task; a panic in it unwinds to the caller and leaves nothing behind. It comes before the hooks
     /// that know the key.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::cache::CacheLayer;
+    ///
+    /// # type Layer<F> = CacheLayer<String, String, F>;
+    /// let layer: Layer<_> = CacheLayer::builder("pages")
+    ///     .key(|path: &String| (!path.starts_with("/private")).then(|| path.clone()))
+    ///     .build()?;
+    /// # let _ = layer;
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub fn key<Req, K, F>(self, key: F) -> CacheBuilder<K, V, F, C, M>
     where
         K: CacheKey,
@@ -211,6 +312,24 @@ impl<K, V, F, C, M> CacheBuilder<K, V, F, C, M> {
     /// Judges the results of loads: only a [`Success`](crate::Outcome::Success) is stored, and with
     /// [`negative_ttl`](CacheConfig::negative_ttl) a [`Refused`](crate::Outcome::Refused). Default: [`DefaultClassifier`],
     /// for which every `Ok` is a success.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::cache::CacheLayer;
+    /// use mainstay::{BoxError, Outcome, classify_fn};
+    ///
+    /// let layer = CacheLayer::builder("users")
+    ///     .key(|id: &u32| Some(*id))
+    ///     .classify(classify_fn(|result: Result<&Option<String>, &BoxError>| match result {
+    ///         Ok(Some(_)) => Outcome::Success,
+    ///         Ok(None) => Outcome::Refused,
+    ///         Err(_) => Outcome::Transient,
+    ///     }))
+    ///     .build()?;
+    /// # let _: mainstay::CacheLayer<u32, Option<String>, _, _> = layer;
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub fn classify<D>(self, classifier: D) -> CacheBuilder<K, V, F, D, M> {
         CacheBuilder {
             name: self.name,
@@ -223,6 +342,17 @@ impl<K, V, F, C, M> CacheBuilder<K, V, F, C, M> {
     }
 
     /// Keeps the entries in a store of your own.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::cache::{CacheLayer, MemoryStore};
+    ///
+    /// let store: MemoryStore<u32, String> = MemoryStore::new(10);
+    /// let layer = CacheLayer::builder("users").key(|id: &u32| Some(*id)).store(store.clone()).build()?;
+    /// assert_eq!(layer.handle().store().len(), store.len());
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub fn store<St>(self, store: St) -> CacheBuilder<K, V, F, C, Custom<St>>
     where
         St: Store<K, V>,
@@ -232,6 +362,22 @@ impl<K, V, F, C, M> CacheBuilder<K, V, F, C, M> {
 
     /// Bounds the memory store by weight instead of number: the weights of all entries add up to
     /// [`capacity`](CacheConfig::capacity) at most. See [`MemoryStore::weighted`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::cache::CacheLayer;
+    ///
+    /// let layer = CacheLayer::builder("pages")
+    ///     .key(|path: &String| Some(path.clone()))
+    ///     .capacity(64 << 20)
+    ///     .weigher(|path: &String, page: Option<&Vec<u8>>| {
+    ///         u32::try_from(path.len() + page.map_or(0, Vec::len)).unwrap_or(u32::MAX)
+    ///     })
+    ///     .build()?;
+    /// # let _ = layer;
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub fn weigher<W>(self, weigh: W) -> CacheBuilder<K, V, F, C, Weighted<W>>
     where
         W: Fn(&K, Option<&V>) -> u32 + Send + Sync + 'static,
@@ -250,7 +396,22 @@ impl<K, V, F, C, M> CacheBuilder<K, V, F, C, M> {
         }
     }
 
-    /// Hears of failed loads, refused calls and a failing store.
+    /// Tells `listener` of failed loads, refused calls and a failing store.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::cache::CacheLayer;
+    /// use mainstay::telemetry::Event;
+    ///
+    /// # type Layer<F> = CacheLayer<u32, String, F>;
+    /// let layer: Layer<_> = CacheLayer::builder("users")
+    ///     .key(|id: &u32| Some(*id))
+    ///     .listener(|event: &Event<'_>| eprintln!("{event}"))
+    ///     .build()?;
+    /// # let _ = layer;
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub fn listener(mut self, listener: impl Listener) -> Self {
         self.listener = Some(Arc::new(listener));
         self
@@ -261,6 +422,22 @@ impl<K, V, F, C, M> CacheBuilder<K, V, F, C, M> {
     /// Stores only the successes for which this is true. It is asked after the classifier, in the task of the load.
     ///
     /// What is not stored is still shared by the calls that waited for the same load.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::cache::CacheLayer;
+    ///
+    /// struct Page { status: u16, max_age: u64, author: u32, stale: bool }
+    ///
+    /// let layer = CacheLayer::builder("pages")
+    ///     .key(|id: &u32| Some(*id))
+    ///     .cache_if(|page: &Page| page.status == 200)
+    ///     .build()?;
+    /// # let _: mainstay::CacheLayer<u32, Page, _> = layer;
+    /// # let _ = |page: Page| (page.status, page.max_age, page.author, page.stale);
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub fn cache_if(mut self, cache_if: impl Fn(&V) -> bool + Send + Sync + 'static) -> Self {
         self.policy.cache_if = Some(Arc::new(cache_if));
         self
@@ -268,12 +445,45 @@ impl<K, V, F, C, M> CacheBuilder<K, V, F, C, M> {
 
     /// How long this response is fresh, where it says so itself; `None` takes [`ttl`](CacheConfig::ttl), zero does not store it.
     /// The jitter applies.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::cache::CacheLayer;
+    ///
+    /// struct Page { status: u16, max_age: u64, author: u32, stale: bool }
+    ///
+    /// let layer = CacheLayer::builder("pages")
+    ///     .key(|id: &u32| Some(*id))
+    ///     .ttl_of(|page: &Page| Some(Duration::from_secs(page.max_age)))
+    ///     .build()?;
+    /// # let _: mainstay::CacheLayer<u32, Page, _> = layer;
+    /// # let _ = |page: Page| (page.status, page.max_age, page.author, page.stale);
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub fn ttl_of(mut self, ttl_of: impl Fn(&V) -> Option<Duration> + Send + Sync + 'static) -> Self {
         self.policy.ttl_of = Some(Arc::new(ttl_of));
         self
     }
 
     /// Tags a response as it is stored, for [`CacheHandle::invalidate_tag`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::cache::CacheLayer;
+    ///
+    /// struct Page { status: u16, max_age: u64, author: u32, stale: bool }
+    ///
+    /// let layer = CacheLayer::builder("pages")
+    ///     .key(|id: &u32| Some(*id))
+    ///     .tags(|_id, page: &Page, tags| tags.add(&format!("author:{}", page.author)))
+    ///     .build()?;
+    /// # let _: mainstay::CacheLayer<u32, Page, _> = layer;
+    /// # let _ = |page: Page| (page.status, page.max_age, page.author, page.stale);
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub fn tags(mut self, tags: impl Fn(&K, &V, &mut Tags<'_>) + Send + Sync + 'static) -> Self {
         self.policy.tags = Some(Arc::new(tags));
         self
@@ -281,6 +491,22 @@ impl<K, V, F, C, M> CacheBuilder<K, V, F, C, M> {
 
     /// Tells a response how it came about, so that it can say so: a flag, a header `Age`. It runs on the caller's own copy,
     /// for every answer with a key.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::cache::{CacheLayer, Served};
+    ///
+    /// struct Page { status: u16, max_age: u64, author: u32, stale: bool }
+    ///
+    /// let layer = CacheLayer::builder("pages")
+    ///     .key(|id: &u32| Some(*id))
+    ///     .on_served(|page: &mut Page, served: Served| page.stale = served.is_stale())
+    ///     .build()?;
+    /// # let _: mainstay::CacheLayer<u32, Page, _> = layer;
+    /// # let _ = |page: Page| (page.status, page.max_age, page.author, page.stale);
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub fn on_served(mut self, on_served: impl Fn(&mut V, Served) + Send + Sync + 'static) -> Self {
         self.policy.on_served = Some(Arc::new(on_served));
         self
@@ -289,108 +515,318 @@ impl<K, V, F, C, M> CacheBuilder<K, V, F, C, M> {
     // === settings ===
 
     /// Sets all settings at once; those set before are lost.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::cache::{CacheConfig, CacheLayer};
+    ///
+    /// # type Layer<F> = CacheLayer<u32, String, F>;
+    /// let layer: Layer<_> =
+    ///     CacheLayer::builder("users").key(|id: &u32| Some(*id)).config(CacheConfig::default()).build()?;
+    /// assert_eq!(layer.handle().config(), CacheConfig::default());
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub fn config(mut self, config: CacheConfig) -> Self {
         self.config = config;
         self
     }
 
     /// Sets [`CacheConfig::capacity`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::cache::CacheLayer;
+    ///
+    /// # type Layer<F> = CacheLayer<u32, String, F>;
+    /// let layer: Layer<_> = CacheLayer::builder("users").key(|id: &u32| Some(*id)).capacity(50_000).build()?;
+    /// assert_eq!(layer.handle().config().capacity, 50_000);
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub const fn capacity(mut self, capacity: u64) -> Self {
         self.config.capacity = capacity;
         self
     }
 
     /// Sets [`CacheConfig::ttl`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::cache::CacheLayer;
+    ///
+    /// # type Layer<F> = CacheLayer<u32, String, F>;
+    /// let layer: Layer<_> = CacheLayer::builder("users").key(|id: &u32| Some(*id)).ttl(Duration::from_secs(5)).build()?;
+    /// assert_eq!(layer.handle().config().ttl, Duration::from_secs(5));
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub const fn ttl(mut self, ttl: Duration) -> Self {
         self.config.ttl = ttl;
         self
     }
 
     /// Sets [`CacheConfig::ttl_jitter`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::cache::CacheLayer;
+    ///
+    /// # type Layer<F> = CacheLayer<u32, String, F>;
+    /// let layer: Layer<_> = CacheLayer::builder("users").key(|id: &u32| Some(*id)).ttl_jitter(0.2).build()?;
+    /// assert_eq!(layer.handle().config().ttl_jitter, 0.2);
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub const fn ttl_jitter(mut self, share: f64) -> Self {
         self.config.ttl_jitter = share;
         self
     }
 
     /// Sets [`CacheConfig::negative_ttl`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::cache::CacheLayer;
+    ///
+    /// # type Layer<F> = CacheLayer<u32, String, F>;
+    /// let layer: Layer<_> = CacheLayer::builder("users").key(|id: &u32| Some(*id)).negative_ttl(Duration::from_secs(5)).build()?;
+    /// assert_eq!(layer.handle().config().negative_ttl, Some(Duration::from_secs(5)));
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub fn negative_ttl(mut self, ttl: impl Into<Option<Duration>>) -> Self {
         self.config.negative_ttl = ttl.into();
         self
     }
 
     /// Sets [`CacheConfig::stale_while_revalidate`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::cache::CacheLayer;
+    ///
+    /// # type Layer<F> = CacheLayer<u32, String, F>;
+    /// let layer: Layer<_> = CacheLayer::builder("users").key(|id: &u32| Some(*id)).stale_while_revalidate(Duration::from_secs(30)).build()?;
+    /// assert_eq!(layer.handle().config().stale_while_revalidate, Duration::from_secs(30));
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub const fn stale_while_revalidate(mut self, window: Duration) -> Self {
         self.config.stale_while_revalidate = window;
         self
     }
 
     /// Sets [`CacheConfig::stale_if_error`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::cache::CacheLayer;
+    ///
+    /// # type Layer<F> = CacheLayer<u32, String, F>;
+    /// let layer: Layer<_> = CacheLayer::builder("users").key(|id: &u32| Some(*id)).stale_if_error(Duration::from_secs(3600)).build()?;
+    /// assert_eq!(layer.handle().config().stale_if_error, Duration::from_secs(3600));
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub const fn stale_if_error(mut self, window: Duration) -> Self {
         self.config.stale_if_error = window;
         self
     }
 
     /// Sets [`CacheConfig::refresh_backoff`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::cache::CacheLayer;
+    ///
+    /// # type Layer<F> = CacheLayer<u32, String, F>;
+    /// let layer: Layer<_> = CacheLayer::builder("users").key(|id: &u32| Some(*id)).refresh_backoff(Duration::from_secs(2)).build()?;
+    /// assert_eq!(layer.handle().config().refresh_backoff, Duration::from_secs(2));
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub const fn refresh_backoff(mut self, first: Duration) -> Self {
         self.config.refresh_backoff = first;
         self
     }
 
     /// Sets [`CacheConfig::max_refresh_backoff`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::cache::CacheLayer;
+    ///
+    /// # type Layer<F> = CacheLayer<u32, String, F>;
+    /// let layer: Layer<_> = CacheLayer::builder("users").key(|id: &u32| Some(*id)).max_refresh_backoff(Duration::from_secs(120)).build()?;
+    /// assert_eq!(layer.handle().config().max_refresh_backoff, Duration::from_secs(120));
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub const fn max_refresh_backoff(mut self, max: Duration) -> Self {
         self.config.max_refresh_backoff = max;
         self
     }
 
     /// Sets [`CacheConfig::load_timeout`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::cache::CacheLayer;
+    ///
+    /// # type Layer<F> = CacheLayer<u32, String, F>;
+    /// let layer: Layer<_> = CacheLayer::builder("users").key(|id: &u32| Some(*id)).load_timeout(Duration::from_secs(3)).build()?;
+    /// assert_eq!(layer.handle().config().load_timeout, Some(Duration::from_secs(3)));
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub fn load_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.config.load_timeout = timeout.into();
         self
     }
 
     /// Sets [`CacheConfig::soft_load_timeout`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::cache::CacheLayer;
+    ///
+    /// # type Layer<F> = CacheLayer<u32, String, F>;
+    /// let layer: Layer<_> = CacheLayer::builder("users").key(|id: &u32| Some(*id)).soft_load_timeout(Duration::from_millis(200)).build()?;
+    /// assert_eq!(layer.handle().config().soft_load_timeout, Some(Duration::from_millis(200)));
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub fn soft_load_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.config.soft_load_timeout = timeout.into();
         self
     }
 
     /// Sets [`CacheConfig::max_concurrent_loads`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::cache::CacheLayer;
+    ///
+    /// # type Layer<F> = CacheLayer<u32, String, F>;
+    /// let layer: Layer<_> = CacheLayer::builder("users").key(|id: &u32| Some(*id)).max_concurrent_loads(64).build()?;
+    /// assert_eq!(layer.handle().config().max_concurrent_loads, 64);
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub const fn max_concurrent_loads(mut self, loads: usize) -> Self {
         self.config.max_concurrent_loads = loads;
         self
     }
 
     /// Sets [`CacheConfig::max_queued_loads`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::cache::CacheLayer;
+    ///
+    /// # type Layer<F> = CacheLayer<u32, String, F>;
+    /// let layer: Layer<_> = CacheLayer::builder("users").key(|id: &u32| Some(*id)).max_queued_loads(1_000).build()?;
+    /// assert_eq!(layer.handle().config().max_queued_loads, 1_000);
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub const fn max_queued_loads(mut self, loads: usize) -> Self {
         self.config.max_queued_loads = loads;
         self
     }
 
     /// Sets [`CacheConfig::store_timeout`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::cache::CacheLayer;
+    ///
+    /// # type Layer<F> = CacheLayer<u32, String, F>;
+    /// let layer: Layer<_> = CacheLayer::builder("users").key(|id: &u32| Some(*id)).store_timeout(Duration::from_millis(50)).build()?;
+    /// assert_eq!(layer.handle().config().store_timeout, Duration::from_millis(50));
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub const fn store_timeout(mut self, timeout: Duration) -> Self {
         self.config.store_timeout = timeout;
         self
     }
 
     /// Sets [`CacheConfig::store_failures`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::cache::CacheLayer;
+    ///
+    /// # type Layer<F> = CacheLayer<u32, String, F>;
+    /// let layer: Layer<_> = CacheLayer::builder("users").key(|id: &u32| Some(*id)).store_failures(3).build()?;
+    /// assert_eq!(layer.handle().config().store_failures, 3);
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub const fn store_failures(mut self, failures: u32) -> Self {
         self.config.store_failures = failures;
         self
     }
 
     /// Sets [`CacheConfig::store_backoff`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::cache::CacheLayer;
+    ///
+    /// # type Layer<F> = CacheLayer<u32, String, F>;
+    /// let layer: Layer<_> = CacheLayer::builder("users").key(|id: &u32| Some(*id)).store_backoff(Duration::from_secs(2)).build()?;
+    /// assert_eq!(layer.handle().config().store_backoff, Duration::from_secs(2));
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub const fn store_backoff(mut self, first: Duration) -> Self {
         self.config.store_backoff = first;
         self
     }
 
     /// Sets [`CacheConfig::max_store_backoff`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::cache::CacheLayer;
+    ///
+    /// # type Layer<F> = CacheLayer<u32, String, F>;
+    /// let layer: Layer<_> = CacheLayer::builder("users").key(|id: &u32| Some(*id)).max_store_backoff(Duration::from_secs(60)).build()?;
+    /// assert_eq!(layer.handle().config().max_store_backoff, Duration::from_secs(60));
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub const fn max_store_backoff(mut self, max: Duration) -> Self {
         self.config.max_store_backoff = max;
         self
     }
 
     /// Sets [`CacheConfig::seed`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::cache::CacheLayer;
+    ///
+    /// # type Layer<F> = CacheLayer<u32, String, F>;
+    /// let layer: Layer<_> = CacheLayer::builder("users").key(|id: &u32| Some(*id)).seed(7).build()?;
+    /// assert_eq!(layer.handle().config().seed, Some(7));
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub fn seed(mut self, seed: impl Into<Option<u64>>) -> Self {
         self.config.seed = seed.into();
         self
@@ -401,6 +837,15 @@ impl<K, V, F, C, M> CacheBuilder<K, V, F, C, M> {
     /// # Errors
     ///
     /// The first setting whose value cannot be used; see [`CacheConfig::validate`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::cache::CacheLayer;
+    ///
+    /// let built = CacheLayer::builder::<String>("users").key(|id: &u32| Some(*id)).ttl_jitter(2.0).build();
+    /// assert_eq!(built.err().map(|error| error.field().to_owned()), Some("ttl_jitter".to_owned()));
+    /// ```
     pub fn build(self) -> Result<CacheLayer<K, V, F, C, M::Store>, InvalidConfig>
     where
         K: CacheKey,

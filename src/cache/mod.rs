@@ -152,7 +152,7 @@ mod versions;
 
 pub use config::CacheConfig;
 pub use entry::Entry;
-pub use future::CacheFuture;
+pub use future::ResponseFuture;
 pub use handle::{CacheHandle, CacheStatistics};
 pub use key::{CacheKey, key_fn};
 pub use layer::{CacheBuilder, CacheLayer, Custom, InMemory, MakeStore, NoKey, Weighted};

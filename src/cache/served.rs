@@ -70,12 +70,30 @@ pub enum StaleReason {
 
 impl Served {
     /// Whether the answer was no longer fresh.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::cache::Served;
+    ///
+    /// assert!(!Served::Loaded.is_stale());
+    /// ```
     #[must_use]
     pub const fn is_stale(&self) -> bool {
         matches!(self, Self::Stale { .. })
     }
 
     /// How long ago the answer was written; `None` for one that was loaded just now.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::cache::Served;
+    ///
+    /// assert_eq!(Served::Loaded.age(), None);
+    /// assert_eq!(Served::Hit { age: Duration::from_secs(3) }.age(), Some(Duration::from_secs(3)));
+    /// ```
     #[must_use]
     pub const fn age(&self) -> Option<Duration> {
         match self {
@@ -85,6 +103,12 @@ impl Served {
     }
 
     /// The kind as a fixed word: `loaded`, `coalesced`, `hit`, `negative_hit` or `stale`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert_eq!(mainstay::cache::Served::Coalesced.as_str(), "coalesced");
+    /// ```
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
         match self {
@@ -111,6 +135,12 @@ impl StaleReason {
         [Self::Revalidating, Self::LoadFailed, Self::CoolingDown, Self::LoadSlow, Self::Limited];
 
     /// The name used in metrics labels: `revalidating`, `load_failed`, `cooling_down`, `load_slow` or `limited`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert_eq!(mainstay::cache::StaleReason::CoolingDown.as_str(), "cooling_down");
+    /// ```
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -9,7 +9,7 @@ use tower_service::Service;
 
 use super::core::{Call, Core, Owner};
 use super::entry::Freshness;
-use super::future::CacheFuture;
+use super::future::ResponseFuture;
 use super::handle::CacheHandle;
 use super::key::CacheKey;
 use super::miss::{Miss, Start};
@@ -24,6 +24,23 @@ use crate::outcome::Classify;
 /// ready by the load that calls it.
 ///
 /// A clone shares everything but its own copy of the inner service.
+///
+/// # Examples
+///
+/// ```
+/// use mainstay::BoxError;
+/// use tower::{Layer, Service, service_fn};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), BoxError> {
+/// let layer = mainstay::CacheLayer::builder("squares").key(|n: &u32| Some(*n)).build()?;
+/// let mut service = layer.layer(service_fn(|n: u32| async move { Ok::<_, BoxError>(n + 1) }));
+/// let response = service.ready().await?.call(1);
+/// assert_eq!(response.await?, 2);
+/// assert_eq!(service.ready().await?.call(1).await?, 2);
+/// assert_eq!(service.handle().statistics().hits, 1);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Cache<S, K, V, F, C, St> {
     inner: S,
@@ -47,14 +64,30 @@ impl<S, K, V, F, C, St> Cache<S, K, V, F, C, St> {
     }
 
     /// A handle that reads statistics and invalidates.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::BoxError;
+    /// use mainstay::cache::CacheLayer;
+    /// use tower::{Layer, service_fn};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), BoxError> {
+    /// let layer = CacheLayer::builder("squares").key(|n: &u32| Some(*n)).build()?;
+    /// let service = layer.layer(service_fn(|n: u32| async move { Ok::<_, BoxError>(n * n) }));
+    /// service.clone().oneshot(7).await?;
+    /// assert_eq!(service.handle().statistics().misses, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn handle(&self) -> CacheHandle<K, V, St> {
         self.parts.handle()
     }
 }
 
-crate::macros::wrapper_methods!(Cache<S, K, V, F, C, St>);
-crate::macros::ready_methods!(Cache<S, K, V, F, C, St>);
+crate::macros::wrapper_methods!(Cache<S, K, V, F, C, St>, "mainstay::CacheLayer::builder::<String>(\"users\").key(|n: &u32| Some(*n)).build()?");
+crate::macros::ready_methods!(Cache<S, K, V, F, C, St>, "mainstay::CacheLayer::builder(\"users\").key(|n: &u32| Some(*n)).build()?");
 
 impl<S: Clone, K, V, F, C, St> Clone for Cache<S, K, V, F, C, St> {
     fn clone(&self) -> Self {
@@ -76,7 +109,7 @@ where
 {
     type Response = V;
     type Error = S::Error;
-    type Future = CacheFuture<S, Req, K, V, C, St>;
+    type Future = ResponseFuture<S, Req, K, V, C, St>;
 
     /// Always ready: what is cached does not need the inner service.
     #[inline]
@@ -89,18 +122,18 @@ where
         let parts = &*self.parts;
         let Some(key) = (parts.key)(&request) else {
             parts.core.counts.call(Call::Uncached);
-            return CacheFuture::uncached(self.inner.clone(), request);
+            return ResponseFuture::uncached(self.inner.clone(), request);
         };
         let found = parts.core.look(&key);
         if let Lookup::Known(Some(entry)) = &found {
             let now = Instant::now().into_std();
             if entry.freshness(now) == Freshness::Fresh {
                 parts.core.counts.call(if entry.is_negative() { Call::NegativeHit } else { Call::Hit });
-                return CacheFuture::answered(parts.policy.answer(entry, now, None));
+                return ResponseFuture::answered(parts.policy.answer(entry, now, None));
             }
         }
         let start = Start { inner: self.inner.clone(), request, key, found };
-        CacheFuture::missed(Miss::new(&parts.core, &parts.policy, &parts.owner, start))
+        ResponseFuture::missed(Miss::new(&parts.core, &parts.policy, &parts.owner, start))
     }
 }
 

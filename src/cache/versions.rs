@@ -116,6 +116,19 @@ impl fmt::Debug for Versions {
 
 impl Tags<'_> {
     /// Adds a tag. Only its hash is kept.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::cache::CacheLayer;
+    ///
+    /// let layer = CacheLayer::builder("users")
+    ///     .key(|id: &u32| Some(*id))
+    ///     .tags(|id: &u32, _user: &String, tags| tags.add(&format!("team:{}", id / 100)))
+    ///     .build()?;
+    /// layer.handle().invalidate_tag("team:7");
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub fn add(&mut self, tag: &str) {
         let slot = self.versions.slot(tag);
         if !self.slots.contains(&slot) {

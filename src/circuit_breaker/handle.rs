@@ -122,7 +122,7 @@ impl CircuitBreakerHandle {
         CircuitBreakerLayer::from_parts(self.clone(), DefaultClassifier)
     }
 
-    /// The breaker's name.
+    /// The name it was given.
     ///
     /// # Examples
     ///
@@ -148,13 +148,13 @@ impl CircuitBreakerHandle {
     ///
     /// # fn main() -> Result<(), mainstay::InvalidConfig> {
     /// let config = CircuitBreakerConfig::default();
-    /// assert_eq!(CircuitBreakerHandle::new("db", config.clone())?.config(), &config);
+    /// assert_eq!(CircuitBreakerHandle::new("db", config.clone())?.config(), config);
     /// # Ok(())
     /// # }
     /// ```
     #[must_use]
-    pub fn config(&self) -> &CircuitBreakerConfig {
-        &self.breaker.config
+    pub fn config(&self) -> CircuitBreakerConfig {
+        self.breaker.config.clone()
     }
 
     /// The state. An open circuit becomes half-open when a call asks for admission, not before; see
@@ -205,7 +205,15 @@ impl CircuitBreakerHandle {
     ///
     /// # Examples
     ///
-    /// See [`Permit`].
+    /// ```
+    /// use mainstay::{CircuitBreakerHandle, CircuitState, Outcome};
+    ///
+    /// let breaker = CircuitBreakerHandle::builder("db").build_handle()?;
+    /// breaker.try_acquire().expect("a closed circuit admits").record(Outcome::Success);
+    /// breaker.force_open();
+    /// assert_eq!(breaker.try_acquire().unwrap_err().state(), CircuitState::ForcedOpen);
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     #[inline]
     pub fn try_acquire(&self) -> Result<Permit, CircuitOpen> {
         let ticket = self.breaker.admit()?;

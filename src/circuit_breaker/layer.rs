@@ -24,7 +24,21 @@ use crate::telemetry::Listener;
 ///
 /// # Examples
 ///
-/// See the [module documentation](crate::circuit_breaker).
+/// ```
+/// use mainstay::BoxError;
+/// use tower::{Layer, Service, service_fn};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), BoxError> {
+/// let layer = mainstay::CircuitBreakerLayer::builder("db").build()?;
+/// let mut service = layer.layer(service_fn(|n: u32| async move { Ok::<_, BoxError>(n + 1) }));
+/// let response = service.ready().await?.call(1);
+/// assert_eq!(response.await?, 2);
+///
+/// layer.handle().force_open();
+/// assert!(service.ready().await?.call(1).await.is_err());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct CircuitBreakerLayer<C = DefaultClassifier> {
     handle: CircuitBreakerHandle,
@@ -49,6 +63,7 @@ pub struct CircuitBreakerLayer<C = DefaultClassifier> {
 /// # Ok(())
 /// # }
 /// ```
+#[must_use = "a builder does nothing until it is built"]
 pub struct CircuitBreakerBuilder<C> {
     name: Name,
     config: CircuitBreakerConfig,
@@ -77,11 +92,17 @@ impl CircuitBreakerLayer {
         Self::builder(name).config(config).build()
     }
 
-    /// A builder with the default settings.
+    /// A builder, starting from the default settings.
     ///
     /// # Examples
     ///
-    /// See [`CircuitBreakerBuilder`].
+    /// ```
+    /// use mainstay::CircuitBreakerLayer;
+    ///
+    /// let layer = CircuitBreakerLayer::builder("db").build()?;
+    /// assert_eq!(layer.handle().name().as_str(), "db");
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub fn builder(name: impl Into<Name>) -> CircuitBreakerBuilder<DefaultClassifier> {
         CircuitBreakerBuilder::new(name.into())
     }
@@ -157,98 +178,232 @@ impl CircuitBreakerBuilder<DefaultClassifier> {
 }
 
 impl<C> CircuitBreakerBuilder<C> {
-    /// Replaces all settings.
-    #[must_use]
+    /// Sets all settings at once; those set before are lost.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::{CircuitBreakerConfig, CircuitBreakerLayer};
+    ///
+    /// let layer = CircuitBreakerLayer::builder("db").config(CircuitBreakerConfig::default()).build()?;
+    /// assert_eq!(layer.handle().config(), CircuitBreakerConfig::default());
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub fn config(mut self, config: CircuitBreakerConfig) -> Self {
         self.config = config;
         self
     }
 
     /// The settings so far.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::CircuitBreakerLayer;
+    ///
+    /// assert_eq!(CircuitBreakerLayer::builder("db").probes(3).settings().probes, 3);
+    /// ```
     #[must_use]
     pub const fn settings(&self) -> &CircuitBreakerConfig {
         &self.config
     }
 
     /// Sets [`CircuitBreakerConfig::window`].
-    #[must_use]
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::circuit_breaker::{CircuitBreakerLayer, Window};
+    ///
+    /// let window = Window::Time { length: Duration::from_secs(30) };
+    /// let layer = CircuitBreakerLayer::builder("db").window(window).build()?;
+    /// assert_eq!(layer.handle().config().window, window);
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub fn window(mut self, window: Window) -> Self {
         self.config.window = window;
         self
     }
 
     /// Sets [`CircuitBreakerConfig::minimum_calls`].
-    #[must_use]
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::CircuitBreakerLayer;
+    ///
+    /// let layer = CircuitBreakerLayer::builder("db").minimum_calls(20).build()?;
+    /// assert_eq!(layer.handle().config().minimum_calls, 20);
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub fn minimum_calls(mut self, calls: u32) -> Self {
         self.config.minimum_calls = calls;
         self
     }
 
     /// Sets [`CircuitBreakerConfig::failure_rate`]; `None` switches it off.
-    #[must_use]
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::CircuitBreakerLayer;
+    ///
+    /// let layer = CircuitBreakerLayer::builder("db").failure_rate(0.3).build()?;
+    /// assert_eq!(layer.handle().config().failure_rate, Some(0.3));
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub fn failure_rate(mut self, rate: impl Into<Option<f64>>) -> Self {
         self.config.failure_rate = rate.into();
         self
     }
 
     /// Sets [`CircuitBreakerConfig::slow_calls`]; `None` switches it off.
-    #[must_use]
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::circuit_breaker::{CircuitBreakerLayer, SlowCalls};
+    ///
+    /// let slow_calls = SlowCalls { longer_than: Duration::from_millis(800), rate: 0.5 };
+    /// let layer = CircuitBreakerLayer::builder("db").slow_calls(slow_calls).build()?;
+    /// assert_eq!(layer.handle().config().slow_calls, Some(slow_calls));
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub fn slow_calls(mut self, slow: impl Into<Option<SlowCalls>>) -> Self {
         self.config.slow_calls = slow.into();
         self
     }
 
     /// Sets [`CircuitBreakerConfig::consecutive_failures`]; `None` switches it off.
-    #[must_use]
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::CircuitBreakerLayer;
+    ///
+    /// let layer = CircuitBreakerLayer::builder("db").consecutive_failures(5).build()?;
+    /// assert_eq!(layer.handle().config().consecutive_failures, Some(5));
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub fn consecutive_failures(mut self, failures: impl Into<Option<u32>>) -> Self {
         self.config.consecutive_failures = failures.into();
         self
     }
 
     /// Sets [`CircuitBreakerConfig::open_time`].
-    #[must_use]
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::circuit_breaker::{CircuitBreakerLayer, OpenTime};
+    ///
+    /// let open_time = OpenTime::Constant(Duration::from_secs(10));
+    /// let layer = CircuitBreakerLayer::builder("db").open_time(open_time).build()?;
+    /// assert_eq!(layer.handle().config().open_time, open_time);
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub fn open_time(mut self, open_time: OpenTime) -> Self {
         self.config.open_time = open_time;
         self
     }
 
     /// Sets [`CircuitBreakerConfig::probes`].
-    #[must_use]
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::CircuitBreakerLayer;
+    ///
+    /// let layer = CircuitBreakerLayer::builder("db").probes(3).build()?;
+    /// assert_eq!(layer.handle().config().probes, 3);
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub fn probes(mut self, probes: u32) -> Self {
         self.config.probes = probes;
         self
     }
 
     /// Sets [`CircuitBreakerConfig::probe_rule`].
-    #[must_use]
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::circuit_breaker::{CircuitBreakerLayer, ProbeRule};
+    ///
+    /// let probe_rule = ProbeRule::ConsecutiveSuccesses(3);
+    /// let layer = CircuitBreakerLayer::builder("db").probe_rule(probe_rule).build()?;
+    /// assert_eq!(layer.handle().config().probe_rule, probe_rule);
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub fn probe_rule(mut self, rule: ProbeRule) -> Self {
         self.config.probe_rule = rule;
         self
     }
 
     /// Sets [`CircuitBreakerConfig::probe_deadline`].
-    #[must_use]
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::CircuitBreakerLayer;
+    ///
+    /// let layer = CircuitBreakerLayer::builder("db").probe_deadline(Duration::from_secs(5)).build()?;
+    /// assert_eq!(layer.handle().config().probe_deadline, Duration::from_secs(5));
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub fn probe_deadline(mut self, deadline: Duration) -> Self {
         self.config.probe_deadline = deadline;
         self
     }
 
     /// Sets [`CircuitBreakerConfig::abandoned_is_failure`].
-    #[must_use]
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::CircuitBreakerLayer;
+    ///
+    /// let layer = CircuitBreakerLayer::builder("db").abandoned_is_failure(true).build()?;
+    /// assert!(layer.handle().config().abandoned_is_failure);
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub fn abandoned_is_failure(mut self, yes: bool) -> Self {
         self.config.abandoned_is_failure = yes;
         self
     }
 
     /// Sets [`CircuitBreakerConfig::throttled_is_failure`].
-    #[must_use]
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::CircuitBreakerLayer;
+    ///
+    /// let layer = CircuitBreakerLayer::builder("db").throttled_is_failure(true).build()?;
+    /// assert!(layer.handle().config().throttled_is_failure);
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub fn throttled_is_failure(mut self, yes: bool) -> Self {
         self.config.throttled_is_failure = yes;
         self
     }
 
     /// Sets [`CircuitBreakerConfig::initial_state`].
-    #[must_use]
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::CircuitState;
+    /// use mainstay::CircuitBreakerLayer;
+    ///
+    /// let layer = CircuitBreakerLayer::builder("db").initial_state(CircuitState::Observing).build()?;
+    /// assert_eq!(layer.handle().config().initial_state, CircuitState::Observing);
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub fn initial_state(mut self, state: CircuitState) -> Self {
         self.config.initial_state = state;
         self
@@ -256,14 +411,38 @@ impl<C> CircuitBreakerBuilder<C> {
 
     /// Judges calls by `classifier`, a [`Classify`](crate::Classify). A closure goes through
     /// [`classify_fn`](crate::classify_fn).
-    #[must_use]
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::{BoxError, CircuitBreakerLayer, Outcome, classify_fn};
+    ///
+    /// let layer = CircuitBreakerLayer::builder("db")
+    ///     .classify(classify_fn(|result: Result<&u16, &BoxError>| match result {
+    ///         Ok(status) if *status < 500 => Outcome::Success,
+    ///         _ => Outcome::Transient,
+    ///     }))
+    ///     .build()?;
+    /// # let _ = layer;
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub fn classify<D>(self, classifier: D) -> CircuitBreakerBuilder<D> {
         let Self { name, config, listener, observers, classifier: _ } = self;
         CircuitBreakerBuilder { name, config, classifier, listener, observers }
     }
 
     /// Tells `listener` of the breaker's events.
-    #[must_use]
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::CircuitBreakerLayer;
+    /// use mainstay::telemetry::Event;
+    ///
+    /// let layer = CircuitBreakerLayer::builder("db").listener(|event: &Event<'_>| eprintln!("{event}")).build()?;
+    /// # let _ = layer;
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub fn listener(mut self, listener: impl Listener) -> Self {
         self.listener = Some(Arc::new(listener));
         self
@@ -277,8 +456,15 @@ impl<C> CircuitBreakerBuilder<C> {
     ///
     /// # Examples
     ///
-    /// See [`Transition`].
-    #[must_use]
+    /// ```
+    /// use mainstay::CircuitBreakerLayer;
+    ///
+    /// let layer = CircuitBreakerLayer::builder("db")
+    ///     .on_transition(|change| println!("from {} to {}", change.from, change.to))
+    ///     .build()?;
+    /// layer.handle().force_open();
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub fn on_transition(mut self, observer: impl Fn(&Transition) + Send + Sync + 'static) -> Self {
         self.observers.push(Box::new(observer));
         self
@@ -289,6 +475,15 @@ impl<C> CircuitBreakerBuilder<C> {
     /// # Errors
     ///
     /// [`InvalidConfig`] names the field whose value cannot be used, and the value.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::CircuitBreakerLayer;
+    ///
+    /// let built = CircuitBreakerLayer::builder("db").minimum_calls(0).build();
+    /// assert_eq!(built.unwrap_err().field(), "minimum_calls");
+    /// ```
     pub fn build(self) -> Result<CircuitBreakerLayer<C>, InvalidConfig> {
         let Self { name, config, classifier, listener, observers } = self;
         config.validate()?;
@@ -301,6 +496,16 @@ impl<C> CircuitBreakerBuilder<C> {
     /// # Errors
     ///
     /// As of [`build`](Self::build).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::CircuitBreakerHandle;
+    ///
+    /// let breaker = CircuitBreakerHandle::builder("db").probes(3).build_handle()?;
+    /// assert!(breaker.try_acquire().is_ok());
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub fn build_handle(self) -> Result<CircuitBreakerHandle, InvalidConfig> {
         self.build().map(|layer| layer.handle)
     }

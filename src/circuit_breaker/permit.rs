@@ -46,6 +46,17 @@ impl Permit {
     }
 
     /// The call is over, with this outcome.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::{CircuitBreakerHandle, Outcome};
+    ///
+    /// let breaker = CircuitBreakerHandle::builder("db").build_handle()?;
+    /// breaker.try_acquire().expect("a closed circuit admits").record(Outcome::Transient);
+    /// assert_eq!(breaker.statistics().failures, 1);
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     #[inline]
     pub fn record(mut self, outcome: Outcome) {
         self.finish(outcome);

@@ -15,7 +15,19 @@ use crate::outcome::Classify;
 ///
 /// # Examples
 ///
-/// See the [module documentation](crate::circuit_breaker).
+/// ```
+/// use mainstay::BoxError;
+/// use tower::{Layer, Service, service_fn};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), BoxError> {
+/// let layer = mainstay::CircuitBreakerLayer::builder("db").build()?;
+/// let mut service = layer.layer(service_fn(|n: u32| async move { Ok::<_, BoxError>(n + 1) }));
+/// let response = service.ready().await?.call(1);
+/// assert_eq!(response.await?, 2);
+/// assert_eq!(service.handle().statistics().successes, 1);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct CircuitBreaker<S, C> {
     inner: S,
@@ -33,14 +45,25 @@ impl<S, C> CircuitBreaker<S, C> {
     }
 
     /// The handle of the breaker.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::{CircuitBreakerLayer, CircuitState};
+    /// use tower::Layer;
+    ///
+    /// let service = CircuitBreakerLayer::builder("db").build()?.layer("a service");
+    /// assert_eq!(service.handle().state(), CircuitState::Closed);
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     #[must_use]
     pub const fn handle(&self) -> &CircuitBreakerHandle {
         &self.handle
     }
 }
 
-crate::macros::wrapper_methods!(CircuitBreaker<S, C>);
-crate::macros::ready_methods!(CircuitBreaker<S, C>);
+crate::macros::wrapper_methods!(CircuitBreaker<S, C>, "mainstay::CircuitBreakerLayer::builder(\"db\").build()?");
+crate::macros::ready_methods!(CircuitBreaker<S, C>, "mainstay::CircuitBreakerLayer::builder(\"db\").build()?");
 
 /// A clone has made nothing ready yet.
 impl<S: Clone, C: Clone> Clone for CircuitBreaker<S, C> {

@@ -489,12 +489,34 @@ impl Evidence {
 
 impl Transition {
     /// The share of the calls that failed; `0.0` when there were none.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::CircuitBreakerHandle;
+    ///
+    /// let breaker =
+    ///     CircuitBreakerHandle::builder("db").on_transition(|change| assert_eq!(change.failure_rate(), 0.0)).build_handle()?;
+    /// breaker.force_open();
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     #[must_use]
     pub fn failure_rate(&self) -> f64 {
         self.counts().failure_rate()
     }
 
     /// The share of the calls that were slow; `0.0` when there were none.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::CircuitBreakerHandle;
+    ///
+    /// let breaker =
+    ///     CircuitBreakerHandle::builder("db").on_transition(|change| assert_eq!(change.slow_call_rate(), 0.0)).build_handle()?;
+    /// breaker.force_open();
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     #[must_use]
     pub fn slow_call_rate(&self) -> f64 {
         self.counts().slow_rate()

@@ -105,7 +105,7 @@ impl CircuitBreakerStatistics {
         })
     }
 
-    /// All calls that are over.
+    /// Calls that have ended.
     ///
     /// # Examples
     ///

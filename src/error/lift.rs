@@ -53,6 +53,19 @@ pin_project! {
     /// # Cancel safety
     ///
     /// Dropping it drops the inner future, and nothing else.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::{Error, LiftLayer, Rejectable};
+    /// use tower::{Layer, Service, service_fn};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let mut service = LiftLayer::new().layer(service_fn(|_: ()| async { Err::<(), _>("no route to host") }));
+    /// let error: Error<&str> = service.call(()).await.unwrap_err();
+    /// assert!(error.as_rejected().is_none());
+    /// # }
+    /// ```
     #[derive(Debug)]
     pub struct LiftFuture<F> {
         #[pin]
@@ -101,7 +114,7 @@ impl<S> Lift<S> {
     }
 }
 
-crate::macros::wrapper_methods!(Lift<S>);
+crate::macros::wrapper_methods!(Lift<S>, "mainstay::LiftLayer::new()");
 
 impl<S, Req> Service<Req> for Lift<S>
 where

@@ -61,6 +61,13 @@ pub use lift::{Lift, LiftFuture, LiftLayer};
 pub use rejected::{CircuitOpen, LoadFailed, NoEndpoint, NoEndpointReason, Rejected};
 
 /// The boxed error of `tower`.
+///
+/// # Examples
+///
+/// ```
+/// let error: mainstay::BoxError = "no route to host".into();
+/// assert_eq!(error.to_string(), "no route to host");
+/// ```
 pub type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// An error type into which a [`Rejected`] can be put and in which it can be seen again.
@@ -84,9 +91,27 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 )]
 pub trait Rejectable: Sized {
     /// An error of this type that holds `rejected`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::{BoxError, Rejectable, Rejected};
+    ///
+    /// let error = BoxError::from_rejected(Rejected::shed());
+    /// assert!(error.is::<Rejected>());
+    /// ```
     fn from_rejected(rejected: Rejected) -> Self;
 
     /// The refusal inside, if this is one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::{BoxError, Rejectable};
+    ///
+    /// let error: BoxError = "no route to host".into();
+    /// assert!(error.as_rejected().is_none());
+    /// ```
     fn as_rejected(&self) -> Option<&Rejected>;
 }
 

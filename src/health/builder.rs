@@ -78,7 +78,7 @@ impl MonitorBuilder {
         answer_decides: bool = "false" => answer_decides;
     }
 
-    /// Takes all settings at once.
+    /// Sets all settings at once; those set before are lost.
     ///
     /// # Examples
     ///
@@ -93,7 +93,7 @@ impl MonitorBuilder {
         self
     }
 
-    /// Hears of every change of a status.
+    /// Tells `listener` of every change of a status.
     ///
     /// # Examples
     ///

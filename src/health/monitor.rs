@@ -342,7 +342,7 @@ impl<K: Key> Monitor<K> {
         Subscription::new(self.owner.shared.receiver())
     }
 
-    /// The name.
+    /// The name it was given.
     ///
     /// # Examples
     ///

@@ -39,6 +39,17 @@ use crate::BoxError;
 /// ```
 pub trait Probe: Send + Sync + 'static {
     /// Checks the target once.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::health::Probe;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let ping = || async { Ok::<_, std::io::Error>(()) };
+    /// assert!(ping.check().await.is_ok());
+    /// # }
+    /// ```
     fn check(&self) -> impl Future<Output = Result<(), ProbeError>> + Send;
 }
 

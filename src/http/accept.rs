@@ -113,6 +113,22 @@ pin_project! {
     /// # Cancel safety
     ///
     /// Dropping it drops the inner future, within its context, and nothing else.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use http::{Request, Response};
+    /// use mainstay::http::AcceptContextLayer;
+    /// use tower::{Layer, Service, service_fn};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), std::io::Error> {
+    /// let mut server =
+    ///     AcceptContextLayer::default().layer(service_fn(|_: Request<()>| async { Ok::<_, std::io::Error>(Response::new("answer")) }));
+    /// let response: Response<_> = server.call(Request::new(())).await?;
+    /// assert_eq!(*response.body(), "answer");
+    /// # Ok::<(), std::io::Error>(())
+    /// # }
+    /// ```
     #[derive(Debug)]
     #[must_use = "futures do nothing unless polled"]
     pub struct AcceptContextFuture<F> {
@@ -225,7 +241,7 @@ impl<S> Layer<S> for AcceptContextLayer {
 
 // === impl AcceptContext ===
 
-crate::macros::wrapper_methods!(AcceptContext<S>);
+crate::macros::wrapper_methods!(AcceptContext<S>, "mainstay::http::AcceptContextLayer::default()");
 
 impl<S, B, R> Service<Request<B>> for AcceptContext<S>
 where

@@ -97,7 +97,7 @@ impl<S> Propagate<S> {
     }
 }
 
-crate::macros::wrapper_methods!(Propagate<S>);
+crate::macros::wrapper_methods!(Propagate<S>, "mainstay::http::PropagateLayer::new()");
 
 impl<S, B> Service<Request<B>> for Propagate<S>
 where

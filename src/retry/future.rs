@@ -1,4 +1,4 @@
-//! [`RetryFuture`]: the response future.
+//! [`ResponseFuture`]: the response future.
 
 use std::fmt;
 use std::future::Future;
@@ -30,8 +30,24 @@ pin_project! {
     ///
     /// Dropping it drops the attempt that runs, under the context that was set for it, and no other follows. The call counts
     /// as abandoned; one that a panic takes along counts as panicked. What was withdrawn from the budget for an attempt that has not started is given back.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::BoxError;
+    /// use tower::{Layer, Service, service_fn};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), BoxError> {
+    /// let layer = mainstay::RetryLayer::builder("users").build()?;
+    /// let mut service = layer.layer(service_fn(|n: u32| async move { Ok::<_, BoxError>(n + 1) }));
+    /// let response = service.ready().await?.call(1);
+    /// drop(response);
+    /// assert_eq!(layer.handle().statistics().abandoned, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use = "futures do nothing unless polled"]
-    pub struct RetryFuture<S, Req, C, R>
+    pub struct ResponseFuture<S, Req, C, R>
     where
         S: Service<Req>,
     {
@@ -51,7 +67,7 @@ pin_project! {
         shared: Arc<Shared<C, R>>,
     }
 
-    impl<S, Req, C, R> PinnedDrop for RetryFuture<S, Req, C, R>
+    impl<S, Req, C, R> PinnedDrop for ResponseFuture<S, Req, C, R>
     where
         S: Service<Req>,
     {
@@ -101,9 +117,9 @@ impl Core {
     }
 }
 
-// === impl RetryFuture ===
+// === impl ResponseFuture ===
 
-impl<S, Req, C, R> RetryFuture<S, Req, C, R>
+impl<S, Req, C, R> ResponseFuture<S, Req, C, R>
 where
     S: Service<Req>,
 {
@@ -130,7 +146,7 @@ where
     }
 }
 
-impl<S, Req, C, R> RetryFuture<S, Req, C, R>
+impl<S, Req, C, R> ResponseFuture<S, Req, C, R>
 where
     S: Service<Req>,
     S::Error: Rejectable,
@@ -282,7 +298,7 @@ where
     }
 }
 
-impl<S, Req, C, R> Future for RetryFuture<S, Req, C, R>
+impl<S, Req, C, R> Future for ResponseFuture<S, Req, C, R>
 where
     S: Service<Req>,
     S::Error: Rejectable,
@@ -331,12 +347,12 @@ where
     }
 }
 
-impl<S, Req, C, R> fmt::Debug for RetryFuture<S, Req, C, R>
+impl<S, Req, C, R> fmt::Debug for ResponseFuture<S, Req, C, R>
 where
     S: Service<Req>,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let attempt = self.attempt.scope().0.number;
-        f.debug_struct("RetryFuture").field("attempt", &attempt).field("stage", &self.stage).finish_non_exhaustive()
+        f.debug_struct("ResponseFuture").field("attempt", &attempt).field("stage", &self.stage).finish_non_exhaustive()
     }
 }

@@ -50,9 +50,9 @@ pub struct RetryHandle {
 #[non_exhaustive]
 pub struct RetryStatistics {
     /// Ended well, at the first attempt or a later one.
-    pub succeeded: u64,
+    pub successes: u64,
     /// Ended in a result that no retry would help.
-    pub failed: u64,
+    pub failures: u64,
     /// Gave up: all attempts were made.
     pub gave_up_attempts: u64,
     /// Gave up: the budget was used up.
@@ -144,7 +144,13 @@ impl RetryHandle {
     ///
     /// # Examples
     ///
-    /// See [`RetryHandle`].
+    /// ```
+    /// use mainstay::retry::RetryConfig;
+    ///
+    /// let layer = mainstay::RetryLayer::builder("users").build()?;
+    /// assert_eq!(layer.handle().config(), RetryConfig::default());
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     #[must_use]
     pub fn config(&self) -> RetryConfig {
         RetryConfig { max_attempts: self.core.max_attempts(), ..self.core.config }
@@ -172,14 +178,18 @@ impl RetryHandle {
     ///
     /// # Examples
     ///
-    /// See [`RetryStatistics`].
+    /// ```
+    /// let layer = mainstay::RetryLayer::builder("users").build()?;
+    /// assert_eq!(layer.handle().statistics().calls(), 0);
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     #[must_use]
     pub fn statistics(&self) -> RetryStatistics {
         let calls = self.core.calls.all();
         let gave_up = |reason: GiveUpReason| calls[GAVE_UP + reason as usize];
         RetryStatistics {
-            succeeded: calls[SUCCEEDED],
-            failed: calls[FAILED],
+            successes: calls[SUCCEEDED],
+            failures: calls[FAILED],
             abandoned: calls[ABANDONED],
             panicked: calls[PANICKED],
             gave_up_attempts: gave_up(GiveUpReason::Attempts),
@@ -201,7 +211,12 @@ impl RetryHandle {
     ///
     /// # Examples
     ///
-    /// See [`RetryHandle`].
+    /// ```
+    /// let layer = mainstay::RetryLayer::builder("users").build()?;
+    /// layer.handle().set_max_attempts(1)?;
+    /// assert_eq!(layer.handle().config().max_attempts, 1);
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub fn set_max_attempts(&self, max_attempts: u32) -> Result<(), InvalidConfig> {
         config::valid_attempts(max_attempts)?;
         self.core.max_attempts.store(max_attempts, Ordering::Relaxed);
@@ -216,10 +231,14 @@ impl RetryStatistics {
     ///
     /// # Examples
     ///
-    /// See [`RetryStatistics`].
+    /// ```
+    /// let mut statistics = mainstay::retry::RetryStatistics::default();
+    /// (statistics.successes, statistics.gave_up_budget) = (3, 1);
+    /// assert_eq!(statistics.calls(), 4);
+    /// ```
     #[must_use]
     pub const fn calls(&self) -> u64 {
-        self.succeeded + self.failed + self.abandoned + self.panicked + self.gave_up()
+        self.successes + self.failures + self.abandoned + self.panicked + self.gave_up()
     }
 
     /// Calls that gave up, for whatever reason.
@@ -244,7 +263,11 @@ impl RetryStatistics {
     ///
     /// # Examples
     ///
-    /// See [`RetryStatistics`].
+    /// ```
+    /// let mut statistics = mainstay::retry::RetryStatistics::default();
+    /// (statistics.successes, statistics.retries) = (3, 2);
+    /// assert_eq!(statistics.attempts(), 5);
+    /// ```
     #[must_use]
     pub const fn attempts(&self) -> u64 {
         self.calls() + self.retries

@@ -52,7 +52,7 @@ pub struct RetryLayer<C = DefaultClassifier, R = CloneRequests> {
 /// # let _ = layer;
 /// # Ok::<(), mainstay::InvalidConfig>(())
 /// ```
-#[must_use = "a builder does nothing before `build`"]
+#[must_use = "a builder does nothing until it is built"]
 pub struct RetryBuilder<C = DefaultClassifier, R = CloneRequests> {
     name: Name,
     config: RetryConfig,
@@ -81,7 +81,12 @@ impl RetryLayer {
     ///
     /// # Examples
     ///
-    /// See [`RetryLayer`].
+    /// ```
+    /// use mainstay::RetryLayer;
+    /// use mainstay::retry::RetryConfig;
+    ///
+    /// assert!(RetryLayer::new("users", RetryConfig::default()).is_ok());
+    /// ```
     pub fn new(name: impl Into<Name>, config: RetryConfig) -> Result<Self, InvalidConfig> {
         Self::builder(name).config(config).build()
     }
@@ -90,7 +95,11 @@ impl RetryLayer {
     ///
     /// # Examples
     ///
-    /// See [`RetryBuilder`].
+    /// ```
+    /// let layer = mainstay::RetryLayer::builder("users").build()?;
+    /// assert_eq!(layer.handle().name().as_str(), "users");
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub fn builder(name: impl Into<Name>) -> RetryBuilder {
         RetryBuilder {
             name: name.into(),
@@ -109,7 +118,11 @@ impl<C, R> RetryLayer<C, R> {
     ///
     /// # Examples
     ///
-    /// See [`RetryHandle`].
+    /// ```
+    /// let layer = mainstay::RetryLayer::builder("users").build()?;
+    /// assert_eq!(layer.handle().statistics().retries, 0);
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     #[must_use]
     pub fn handle(&self) -> RetryHandle {
         RetryHandle::new(self.shared.core.clone())
@@ -139,7 +152,7 @@ impl<C, R> fmt::Debug for RetryLayer<C, R> {
 // === impl RetryBuilder ===
 
 impl<C, R> RetryBuilder<C, R> {
-    /// All settings at once.
+    /// Sets all settings at once; those set before are lost.
     ///
     /// # Examples
     ///
@@ -159,7 +172,13 @@ impl<C, R> RetryBuilder<C, R> {
     ///
     /// # Examples
     ///
-    /// See [`RetryBuilder`].
+    /// ```
+    /// use mainstay::RetryLayer;
+    ///
+    /// let layer = RetryLayer::builder("users").max_attempts(4).build()?;
+    /// assert_eq!(layer.handle().config().max_attempts, 4);
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub const fn max_attempts(mut self, max_attempts: u32) -> Self {
         self.config.max_attempts = max_attempts;
         self
@@ -169,7 +188,16 @@ impl<C, R> RetryBuilder<C, R> {
     ///
     /// # Examples
     ///
-    /// See [`RetryBuilder`].
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::RetryLayer;
+    /// use mainstay::backoff::BackoffConfig;
+    ///
+    /// let backoff = BackoffConfig::exponential(Duration::from_millis(20));
+    /// let layer = RetryLayer::builder("users").backoff(backoff).build()?;
+    /// assert_eq!(layer.handle().config().backoff, backoff);
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub const fn backoff(mut self, backoff: BackoffConfig) -> Self {
         self.config.backoff = backoff;
         self
@@ -194,13 +222,20 @@ impl<C, R> RetryBuilder<C, R> {
         self
     }
 
-    /// Sets [`RetryConfig::attempt_timeout`].
+    /// Sets [`RetryConfig::attempt_timeout`]; `None` switches it off.
     ///
     /// # Examples
     ///
-    /// See [`RetryBuilder`].
-    pub const fn attempt_timeout(mut self, timeout: Duration) -> Self {
-        self.config.attempt_timeout = Some(timeout);
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::RetryLayer;
+    ///
+    /// let layer = RetryLayer::builder("users").attempt_timeout(Duration::from_millis(300)).build()?;
+    /// assert_eq!(layer.handle().config().attempt_timeout, Some(Duration::from_millis(300)));
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    pub fn attempt_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.config.attempt_timeout = timeout.into();
         self
     }
 
@@ -282,7 +317,13 @@ impl<C, R> RetryBuilder<C, R> {
     ///
     /// # Examples
     ///
-    /// See [`TryCloneRequests`].
+    /// ```
+    /// use mainstay::RetryLayer;
+    ///
+    /// let layer = RetryLayer::builder("upload").try_clone_requests().build()?;
+    /// # let _ = layer;
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub fn try_clone_requests(self) -> RetryBuilder<C, TryCloneRequests> {
         self.requests(TryCloneRequests)
     }
@@ -312,7 +353,13 @@ impl<C, R> RetryBuilder<C, R> {
     ///
     /// # Examples
     ///
-    /// See [`RetryBuilder`].
+    /// ```
+    /// use mainstay::RetryLayer;
+    ///
+    /// let layer = RetryLayer::builder("users").idempotent_if(|query: &String| query.starts_with("SELECT")).build()?;
+    /// # let _ = layer;
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub fn idempotent_if<F, Req>(self, predicate: F) -> RetryBuilder<C, IdempotentIf<R, F>>
     where
         F: Fn(&Req) -> bool,
@@ -359,7 +406,10 @@ impl<C, R> RetryBuilder<C, R> {
     ///
     /// # Examples
     ///
-    /// See [`RetryBuilder`].
+    /// ```
+    /// let built = mainstay::RetryLayer::builder("users").max_attempts(0).build();
+    /// assert_eq!(built.unwrap_err().field(), "max_attempts");
+    /// ```
     pub fn build(self) -> Result<RetryLayer<C, R>, InvalidConfig> {
         let Self { name, config, classifier, requests, budget, listener, random } = self;
         config.validate()?;

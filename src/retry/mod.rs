@@ -86,7 +86,7 @@ mod request;
 mod service;
 
 pub use config::RetryConfig;
-pub use future::RetryFuture;
+pub use future::ResponseFuture;
 pub use handle::{RetryHandle, RetryStatistics};
 pub use layer::{RetryBuilder, RetryLayer};
 pub use policy::GiveUpReason;

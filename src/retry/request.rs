@@ -42,11 +42,27 @@
 )]
 pub trait RequestPolicy<Req> {
     /// A copy for the next attempt; `None` if there can be none. Called once for each attempt that another may follow.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::retry::{CloneRequests, RequestPolicy};
+    ///
+    /// assert_eq!(CloneRequests.try_clone(&7), Some(7));
+    /// ```
     fn try_clone(&self, request: &Req) -> Option<Req>;
 
     /// Whether `request` may be sent again although it may have reached the callee before. Default: yes.
     ///
     /// A request that certainly was not sent is retried in any case.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::retry::{CloneRequests, RequestPolicy};
+    ///
+    /// assert!(CloneRequests.is_idempotent(&7));
+    /// ```
     fn is_idempotent(&self, request: &Req) -> bool {
         let _ = request;
         true
@@ -76,6 +92,22 @@ pub trait RequestPolicy<Req> {
 /// ```
 pub trait TryClone: Sized {
     /// A copy, if there can be one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::retry::TryClone;
+    ///
+    /// struct Body(Option<Vec<u8>>);
+    ///
+    /// impl TryClone for Body {
+    ///     fn try_clone(&self) -> Option<Self> {
+    ///         self.0.clone().map(|bytes| Self(Some(bytes)))
+    ///     }
+    /// }
+    ///
+    /// assert!(Body(None).try_clone().is_none());
+    /// ```
     fn try_clone(&self) -> Option<Self>;
 }
 
@@ -161,7 +193,12 @@ impl<F> CloneWith<F> {
     ///
     /// # Examples
     ///
-    /// See [`CloneWith`].
+    /// ```
+    /// use mainstay::retry::{CloneWith, RequestPolicy};
+    ///
+    /// let all = CloneWith::new(|body: &String| Some(body.clone()));
+    /// assert_eq!(all.try_clone(&"text".to_owned()), Some("text".to_owned()));
+    /// ```
     pub const fn new<Req>(clone: F) -> Self
     where
         F: Fn(&Req) -> Option<Req>,
@@ -187,7 +224,12 @@ impl<R, F> IdempotentIf<R, F> {
     ///
     /// # Examples
     ///
-    /// See [`IdempotentIf`].
+    /// ```
+    /// use mainstay::retry::{CloneRequests, IdempotentIf, RequestPolicy};
+    ///
+    /// let policy = IdempotentIf::new(CloneRequests, |n: &u32| *n > 0);
+    /// assert!(!policy.is_idempotent(&0));
+    /// ```
     pub const fn new<Req>(requests: R, predicate: F) -> Self
     where
         F: Fn(&Req) -> bool,

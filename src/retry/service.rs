@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tower_service::Service;
 
 use super::layer::Shared;
-use super::{RequestPolicy, RetryFuture};
+use super::{RequestPolicy, ResponseFuture};
 use crate::context::{self, Attempt, AttemptScope, InScope};
 use crate::cores::unwind::on_unwind;
 use crate::error::Rejectable;
@@ -41,8 +41,8 @@ impl<S, C, R> Retry<S, C, R> {
     }
 }
 
-crate::macros::wrapper_methods!(Retry<S, C, R>);
-crate::macros::ready_methods!(Retry<S, C, R>);
+crate::macros::wrapper_methods!(Retry<S, C, R>, "mainstay::RetryLayer::builder(\"users\").build()?");
+crate::macros::ready_methods!(Retry<S, C, R>, "mainstay::RetryLayer::builder(\"users\").build()?");
 
 impl<S, Req, C, R> Service<Req> for Retry<S, C, R>
 where
@@ -53,7 +53,7 @@ where
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = RetryFuture<S, Req, C, R>;
+    type Future = ResponseFuture<S, Req, C, R>;
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
@@ -79,7 +79,7 @@ where
             || shared.core.record_panicked(),
             || InScope::call(AttemptScope(Attempt::new(1)), || self.inner.call(request)),
         );
-        RetryFuture::new(attempt, service, copy, idempotent, cutoff, shared)
+        ResponseFuture::new(attempt, service, copy, idempotent, cutoff, shared)
     }
 }
 

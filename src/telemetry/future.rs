@@ -18,6 +18,22 @@ pin_project! {
     /// # Cancel safety
     ///
     /// Dropping it before it finished drops the inner future and counts the call as `abandoned`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::BoxError;
+    /// use tower::{Layer, Service, service_fn};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), BoxError> {
+    /// let layer = mainstay::telemetry::TelemetryLayer::new("users");
+    /// let mut service = layer.layer(service_fn(|n: u32| async move { Ok::<_, BoxError>(n + 1) }));
+    /// let response = service.ready().await?.call(1);
+    /// drop(response);
+    /// assert_eq!(layer.handle().statistics().abandoned, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use = "futures do nothing unless polled"]
     #[derive(Debug)]
     pub struct ResponseFuture<F, C> {

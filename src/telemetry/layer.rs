@@ -30,7 +30,7 @@ use crate::outcome::DefaultClassifier;
 ///     .service(service_fn(|name: &'static str| async move { Ok::<_, std::io::Error>(name.len()) }));
 ///
 /// assert_eq!(service.oneshot("ada").await.unwrap(), 3);
-/// assert_eq!(handle.statistics().success, 1);
+/// assert_eq!(handle.statistics().successes, 1);
 /// # }
 /// ```
 #[derive(Clone, Debug)]

@@ -76,6 +76,18 @@ pub(crate) use instruments::{Durations, Level, StateGauges, Tally};
 /// ```
 pub trait Listener: Send + Sync + 'static {
     /// Something happened.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::telemetry::{Event, Listener};
+    ///
+    /// fn tell_both(first: &dyn Listener, second: &dyn Listener, event: &Event<'_>) {
+    ///     first.on_event(event);
+    ///     second.on_event(event);
+    /// }
+    /// # let _ = tell_both;
+    /// ```
     fn on_event(&self, event: &Event<'_>);
 }
 

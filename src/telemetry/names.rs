@@ -99,19 +99,12 @@ pub(crate) const BALANCE_ENDPOINTS: &str = "mainstay_balance_endpoints";
 pub(crate) const BALANCE_USABLE: &str = "mainstay_balance_endpoints_usable";
 pub(crate) const BALANCE_PANIC: &str = "mainstay_balance_panic";
 
-#[allow(dead_code, reason = "used with the feature `retry`")]
 pub(crate) const RETRY_CALLS: &str = "mainstay_retry_calls_total";
-#[allow(dead_code, reason = "used with the feature `retry`")]
 pub(crate) const RETRIES: &str = "mainstay_retries_total";
-#[allow(dead_code, reason = "used with the feature `timeout`")]
 pub(crate) const TIMEOUTS: &str = "mainstay_timeouts_total";
-#[allow(dead_code, reason = "used with the feature `health`")]
 pub(crate) const HEALTH_CHECKS: &str = "mainstay_health_checks_total";
-#[allow(dead_code, reason = "used with the feature `health`")]
 pub(crate) const HEALTH_TARGETS: &str = "mainstay_health_targets";
-#[allow(dead_code, reason = "used with the feature `health`")]
 pub(crate) const HEALTH_TARGETS_UNHEALTHY: &str = "mainstay_health_targets_unhealthy";
-#[allow(dead_code, reason = "used with the feature `health`")]
 pub(crate) const HEALTH_TARGETS_UNKNOWN: &str = "mainstay_health_targets_unknown";
 
 // The cache's.

@@ -19,7 +19,19 @@ use crate::outcome::{Classify, Outcome};
 ///
 /// # Examples
 ///
-/// See [`TelemetryLayer`](super::TelemetryLayer).
+/// ```
+/// use mainstay::BoxError;
+/// use tower::{Layer, Service, service_fn};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), BoxError> {
+/// let layer = mainstay::telemetry::TelemetryLayer::new("users");
+/// let mut service = layer.layer(service_fn(|n: u32| async move { Ok::<_, BoxError>(n + 1) }));
+/// let response = service.ready().await?.call(1);
+/// assert_eq!(response.await?, 2);
+/// assert_eq!(layer.handle().statistics().successes, 1);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Telemetry<S, C> {
     inner: S,
@@ -60,7 +72,7 @@ struct Shared {
 #[non_exhaustive]
 pub struct TelemetryStatistics {
     /// [`Outcome::Success`].
-    pub success: u64,
+    pub successes: u64,
     /// [`Outcome::Refused`].
     pub refused: u64,
     /// [`Outcome::Transient`].
@@ -114,8 +126,8 @@ impl<S, C> Telemetry<S, C> {
     }
 }
 
-crate::macros::wrapper_methods!(Telemetry<S, C>);
-crate::macros::ready_methods!(Telemetry<S, C>);
+crate::macros::wrapper_methods!(Telemetry<S, C>, "mainstay::telemetry::TelemetryLayer::new(\"users\")");
+crate::macros::ready_methods!(Telemetry<S, C>, "mainstay::telemetry::TelemetryLayer::new(\"users\")");
 
 impl<S, C, Req> Service<Req> for Telemetry<S, C>
 where
@@ -153,7 +165,7 @@ impl TelemetryHandle {
         Self { shared: Arc::new(shared) }
     }
 
-    /// The layer's name.
+    /// The name it was given.
     ///
     /// # Examples
     ///
@@ -176,7 +188,7 @@ impl TelemetryHandle {
     #[must_use]
     pub fn statistics(&self) -> TelemetryStatistics {
         let [
-            success,
+            successes,
             refused,
             transient,
             permanent,
@@ -188,7 +200,7 @@ impl TelemetryHandle {
             panicked,
         ] = self.shared.calls.all();
         TelemetryStatistics {
-            success,
+            successes,
             refused,
             transient,
             permanent,
@@ -227,7 +239,7 @@ impl TelemetryStatistics {
     /// ```
     #[must_use]
     pub const fn calls(&self) -> u64 {
-        self.success
+        self.successes
             + self.refused
             + self.transient
             + self.permanent

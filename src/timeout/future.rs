@@ -1,4 +1,4 @@
-//! [`TimeoutFuture`]: the response future.
+//! [`ResponseFuture`]: the response future.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -21,9 +21,24 @@ pin_project! {
     /// # Cancel safety
     ///
     /// Dropping it drops the inner future, under the deadline that was set for it, and nothing else.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::BoxError;
+    /// use tower::{Layer, Service, service_fn};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), BoxError> {
+    /// let layer = mainstay::TimeoutLayer::total("orders", std::time::Duration::from_secs(1))?;
+    /// let mut service = layer.layer(service_fn(|n: u32| async move { Ok::<_, BoxError>(n + 1) }));
+    /// let response = service.ready().await?.call(1);
+    /// assert_eq!(response.await?, 2);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use = "futures do nothing unless polled"]
     #[derive(Debug)]
-    pub struct TimeoutFuture<F> {
+    pub struct ResponseFuture<F> {
         #[pin]
         stage: Stage<F>,
         #[pin]
@@ -46,9 +61,9 @@ pin_project! {
     }
 }
 
-// === impl TimeoutFuture ===
+// === impl ResponseFuture ===
 
-impl<F> TimeoutFuture<F> {
+impl<F> ResponseFuture<F> {
     #[inline]
     pub(super) const fn attempt(inner: F, shared: Arc<Shared>, cutoff: Cutoff, timeout: Duration) -> Self {
         Self { stage: Stage::Attempt { inner }, timer: Timer::new(), cutoff, timeout, shared }
@@ -67,7 +82,7 @@ impl<F> TimeoutFuture<F> {
     }
 }
 
-impl<F, T, E> Future for TimeoutFuture<F>
+impl<F, T, E> Future for ResponseFuture<F>
 where
     F: Future<Output = Result<T, E>>,
     E: Rejectable,

@@ -93,7 +93,13 @@ impl TimeoutHandle {
     ///
     /// # Examples
     ///
-    /// See [`TimeoutHandle`].
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let layer = mainstay::TimeoutLayer::total("orders", Duration::from_secs(1))?;
+    /// assert_eq!(layer.handle().config().timeout, Duration::from_secs(1));
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     #[must_use]
     pub fn config(&self) -> TimeoutConfig {
         let Shared { kind, include_readiness, .. } = *self.shared;
@@ -104,7 +110,13 @@ impl TimeoutHandle {
     ///
     /// # Examples
     ///
-    /// See [`TimeoutStatistics`].
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let layer = mainstay::TimeoutLayer::total("orders", Duration::from_secs(1))?;
+    /// assert_eq!(layer.handle().statistics().timed_out, 0);
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     #[must_use]
     pub fn statistics(&self) -> TimeoutStatistics {
         let counts = self.shared.cut_off.all();
@@ -123,7 +135,14 @@ impl TimeoutHandle {
     ///
     /// # Examples
     ///
-    /// See [`TimeoutHandle`].
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let layer = mainstay::TimeoutLayer::total("orders", Duration::from_secs(1))?;
+    /// layer.handle().set_timeout(Duration::from_secs(3))?;
+    /// assert!(layer.handle().set_timeout(Duration::ZERO).is_err());
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub fn set_timeout(&self, timeout: Duration) -> Result<(), InvalidConfig> {
         TimeoutConfig { timeout, ..self.config() }.validate()?;
         self.shared.timeout_nanos.store(nanos(timeout), Ordering::Relaxed);

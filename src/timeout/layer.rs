@@ -41,7 +41,7 @@ pub struct TimeoutLayer {
 /// # let _ = layer;
 /// # Ok::<(), mainstay::InvalidConfig>(())
 /// ```
-#[must_use = "a builder does nothing before `build`"]
+#[must_use = "a builder does nothing until it is built"]
 pub struct TimeoutBuilder {
     name: Name,
     config: TimeoutConfig,
@@ -102,11 +102,15 @@ impl TimeoutLayer {
         Self::builder(name).config(config).build()
     }
 
-    /// A builder, for what the constructors leave out.
+    /// A builder, starting from the default settings: for what the constructors leave out.
     ///
     /// # Examples
     ///
-    /// See [`TimeoutBuilder`].
+    /// ```
+    /// let layer = mainstay::TimeoutLayer::builder("orders").build()?;
+    /// assert_eq!(layer.handle().name().as_str(), "orders");
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub fn builder(name: impl Into<Name>) -> TimeoutBuilder {
         TimeoutBuilder { name: name.into(), config: TimeoutConfig::default(), listener: None }
     }
@@ -139,7 +143,7 @@ impl<S> Layer<S> for TimeoutLayer {
 // === impl TimeoutBuilder ===
 
 impl TimeoutBuilder {
-    /// All settings at once.
+    /// Sets all settings at once; those set before are lost.
     ///
     /// # Examples
     ///
@@ -159,7 +163,14 @@ impl TimeoutBuilder {
     ///
     /// # Examples
     ///
-    /// See [`TimeoutBuilder`].
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::TimeoutLayer;
+    ///
+    /// let layer = TimeoutLayer::builder("orders").timeout(Duration::from_secs(3)).build()?;
+    /// assert_eq!(layer.handle().config().timeout, Duration::from_secs(3));
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.config.timeout = timeout;
         self
@@ -185,7 +196,13 @@ impl TimeoutBuilder {
     ///
     /// # Examples
     ///
-    /// See [`TimeoutBuilder`].
+    /// ```
+    /// use mainstay::TimeoutLayer;
+    ///
+    /// let layer = TimeoutLayer::builder("orders").include_readiness(true).build()?;
+    /// assert!(layer.handle().config().include_readiness);
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
     pub const fn include_readiness(mut self, include: bool) -> Self {
         self.config.include_readiness = include;
         self
@@ -216,7 +233,12 @@ impl TimeoutBuilder {
     ///
     /// # Examples
     ///
-    /// See [`TimeoutBuilder`].
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let built = mainstay::TimeoutLayer::builder("orders").timeout(Duration::ZERO).build();
+    /// assert_eq!(built.unwrap_err().field(), "timeout");
+    /// ```
     pub fn build(self) -> Result<TimeoutLayer, InvalidConfig> {
         self.config.validate()?;
         let emitter = Emitter::new(self.name, self.listener);

@@ -71,7 +71,7 @@ mod layer;
 mod service;
 
 pub use config::{TimeoutConfig, TimeoutKind};
-pub use future::TimeoutFuture;
+pub use future::ResponseFuture;
 pub use handle::{TimeoutHandle, TimeoutStatistics};
 pub use layer::{TimeoutBuilder, TimeoutLayer};
 pub use service::Timeout;

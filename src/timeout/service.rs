@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tower_service::Service;
 
 use super::handle::Shared;
-use super::{TimeoutFuture, TimeoutKind};
+use super::{ResponseFuture, TimeoutKind};
 use crate::context;
 use crate::error::Rejectable;
 use crate::timer::{Cutoff, Timer};
@@ -76,8 +76,8 @@ impl<S> Timeout<S> {
     }
 }
 
-crate::macros::wrapper_methods!(Timeout<S>);
-crate::macros::ready_methods!(Timeout<S>);
+crate::macros::wrapper_methods!(Timeout<S>, "mainstay::TimeoutLayer::builder(\"orders\").build()?");
+crate::macros::ready_methods!(Timeout<S>, "mainstay::TimeoutLayer::builder(\"orders\").build()?");
 
 impl<S: Clone> Clone for Timeout<S> {
     fn clone(&self) -> Self {
@@ -92,7 +92,7 @@ where
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = TimeoutFuture<S::Future>;
+    type Future = ResponseFuture<S::Future>;
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
@@ -115,18 +115,18 @@ where
         let mut since = now;
         match std::mem::replace(&mut self.readiness, Readiness::Idle) {
             Readiness::Idle => {}
-            Readiness::Over(cutoff) => return TimeoutFuture::refused(self.shared.clone(), cutoff, timeout),
+            Readiness::Over(cutoff) => return ResponseFuture::refused(self.shared.clone(), cutoff, timeout),
             Readiness::Waiting { cutoff: Cutoff { at: Some(at), .. }, .. } if Timer::is_late(at, now) => {}
             Readiness::Waiting { since: waited_since, .. } => since = waited_since,
         }
         let cutoff = Cutoff::new(since, timeout, context::current().deadline());
         if cutoff.has_passed(now) {
-            return TimeoutFuture::refused(self.shared.clone(), cutoff, timeout);
+            return ResponseFuture::refused(self.shared.clone(), cutoff, timeout);
         }
         let shared = self.shared.clone();
         match shared.kind {
-            TimeoutKind::Attempt => TimeoutFuture::attempt(self.inner.call(request), shared, cutoff, timeout),
-            TimeoutKind::Total => TimeoutFuture::total(|| self.inner.call(request), shared, cutoff, timeout),
+            TimeoutKind::Attempt => ResponseFuture::attempt(self.inner.call(request), shared, cutoff, timeout),
+            TimeoutKind::Total => ResponseFuture::total(|| self.inner.call(request), shared, cutoff, timeout),
         }
     }
 }

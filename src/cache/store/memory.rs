@@ -47,6 +47,15 @@ where
     V: Send + Sync + 'static,
 {
     /// A store of at most `capacity` entries. With 0 it keeps nothing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::cache::MemoryStore;
+    ///
+    /// let store: MemoryStore<u32, String> = MemoryStore::new(10_000);
+    /// assert!(store.is_empty());
+    /// ```
     #[must_use]
     pub fn new(capacity: u64) -> Self {
         Self { entries: Cache::builder().max_capacity(capacity).expire_after(KeepFor).build() }
@@ -54,6 +63,17 @@ where
 
     /// A store whose entries' weights add up to `capacity` at most. A remembered refusal that came as an error has no
     /// response to weigh: `None`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::cache::MemoryStore;
+    ///
+    /// let store: MemoryStore<u32, String> = MemoryStore::weighted(64 << 20, |_, text: Option<&String>| {
+    ///     text.map_or(1, |text| u32::try_from(text.len()).unwrap_or(u32::MAX))
+    /// });
+    /// # let _ = store;
+    /// ```
     #[must_use]
     pub fn weighted(capacity: u64, weigh: impl Fn(&K, Option<&V>) -> u32 + Send + Sync + 'static) -> Self {
         let weigher = move |key: &K, kept: &Kept<V>| weigh(key, kept.entry.answer().ok());
@@ -61,6 +81,15 @@ where
     }
 
     /// The number of entries; approximate while the store is in use.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::cache::MemoryStore;
+    ///
+    /// let store: MemoryStore<u32, String> = MemoryStore::new(10_000);
+    /// assert_eq!(store.len(), 0);
+    /// ```
     #[must_use]
     pub fn len(&self) -> u64 {
         self.entries.run_pending_tasks();
@@ -68,6 +97,14 @@ where
     }
 
     /// Whether [`len`](Self::len) is 0.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::cache::MemoryStore;
+    ///
+    /// assert!(MemoryStore::<u32, String>::new(10_000).is_empty());
+    /// ```
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0

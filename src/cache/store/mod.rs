@@ -54,15 +54,49 @@ pub trait Store<K, V>: Send + Sync + 'static {
     ///
     /// It is asked by every call, on the caller's task, and must neither wait nor panic. The default sends the question to
     /// [`get`](Self::get).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::cache::{Lookup, MemoryStore, Store};
+    ///
+    /// let store: MemoryStore<u32, String> = MemoryStore::new(100);
+    /// assert!(matches!(store.get_now(&7), Lookup::Known(None)));
+    /// ```
     fn get_now(&self, key: &K) -> Lookup<V> {
         let _ = key;
         Lookup::Ask
     }
 
     /// The entry of `key`, asked by the load of the key, once for all calls that wait for it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::cache::{MemoryStore, Store, StoreError};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), StoreError> {
+    /// let store: MemoryStore<u32, String> = MemoryStore::new(100);
+    /// assert!(store.get(&7).await?.is_none());
+    /// # Ok(())
+    /// # }
+    /// ```
     fn get(&self, key: &K) -> impl Future<Output = Result<Option<Arc<Entry<V>>>, StoreError>> + Send;
 
     /// Keeps `entry`, of which nothing will be wanted after `keep_for`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use std::time::Duration;
+    /// use mainstay::cache::{Entry, MemoryStore, Store, StoreError};
+    ///
+    /// async fn copy(to: &MemoryStore<u32, String>, key: u32, entry: Arc<Entry<String>>) -> Result<(), StoreError> {
+    ///     to.set(&key, entry, Duration::from_secs(60)).await
+    /// }
+    /// # let _ = copy;
+    /// ```
     fn set(
         &self,
         key: &K,
@@ -71,9 +105,34 @@ pub trait Store<K, V>: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Forgets `key`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::cache::{MemoryStore, Store, StoreError};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), StoreError> {
+    /// let store: MemoryStore<u32, String> = MemoryStore::new(100);
+    /// store.remove(&7).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     fn remove(&self, key: &K) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Forgets everything.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::cache::{MemoryStore, Store, StoreError};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), StoreError> {
+    /// let store: MemoryStore<u32, String> = MemoryStore::new(100);
+    /// store.clear().await?;
+    /// assert!(store.is_empty());
+    /// # Ok(())
+    /// # }
+    /// ```
     fn clear(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
 }
 

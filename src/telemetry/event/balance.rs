@@ -80,6 +80,15 @@ pub enum BalanceEventKind<'a> {
 
 impl BalanceEventKind<'_> {
     /// The kind as a fixed word: `eligibility_changed`, `ejected`, `panic_entered`, `panic_left`, `emptied` or `filled`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::telemetry::event::BalanceEventKind;
+    ///
+    /// let kind = BalanceEventKind::Emptied;
+    /// assert_eq!(kind.as_str(), "emptied");
+    /// ```
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
         match self {
@@ -93,6 +102,15 @@ impl BalanceEventKind<'_> {
     }
 
     /// Whether something got worse.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::telemetry::event::BalanceEventKind;
+    ///
+    /// assert!(BalanceEventKind::Emptied.is_warning());
+    /// assert!(!BalanceEventKind::Filled.is_warning());
+    /// ```
     #[must_use]
     pub const fn is_warning(&self) -> bool {
         match self {

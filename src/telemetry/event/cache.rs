@@ -65,6 +65,15 @@ pub enum CacheEventKind<'a> {
 
 impl CacheEventKind<'_> {
     /// The kind as a fixed word: `store_failed`, `load_failed` or `limited`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::telemetry::event::CacheEventKind;
+    ///
+    /// let kind = CacheEventKind::Limited { flights: 8 };
+    /// assert_eq!(kind.as_str(), "limited");
+    /// ```
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
         match self {
@@ -75,6 +84,15 @@ impl CacheEventKind<'_> {
     }
 
     /// Whether something got worse.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::telemetry::event::CacheEventKind;
+    ///
+    /// let kind = CacheEventKind::Limited { flights: 8 };
+    /// assert!(kind.is_warning());
+    /// ```
     #[must_use]
     pub const fn is_warning(&self) -> bool {
         true

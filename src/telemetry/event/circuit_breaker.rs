@@ -67,6 +67,26 @@ pub enum CircuitBreakerEventKind<'a> {
 
 impl CircuitBreakerEventKind<'_> {
     /// The kind as a fixed word: `state_changed`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::CircuitState;
+    /// use mainstay::telemetry::event::CircuitBreakerEventKind;
+    ///
+    /// let kind = CircuitBreakerEventKind::StateChanged {
+    ///     from: CircuitState::HalfOpen,
+    ///     to: CircuitState::Closed,
+    ///     reason: "probes_succeeded",
+    ///     calls: 3,
+    ///     failures: 0,
+    ///     slow_calls: 0,
+    ///     consecutive_failures: 0,
+    ///     open_for: None,
+    ///     cause: None,
+    /// };
+    /// assert_eq!(kind.as_str(), "state_changed");
+    /// ```
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
         match self {
@@ -75,6 +95,26 @@ impl CircuitBreakerEventKind<'_> {
     }
 
     /// Whether something got worse.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::CircuitState;
+    /// use mainstay::telemetry::event::CircuitBreakerEventKind;
+    ///
+    /// let kind = CircuitBreakerEventKind::StateChanged {
+    ///     from: CircuitState::HalfOpen,
+    ///     to: CircuitState::Closed,
+    ///     reason: "probes_succeeded",
+    ///     calls: 3,
+    ///     failures: 0,
+    ///     slow_calls: 0,
+    ///     consecutive_failures: 0,
+    ///     open_for: None,
+    ///     cause: None,
+    /// };
+    /// assert!(!kind.is_warning());
+    /// ```
     #[must_use]
     pub const fn is_warning(&self) -> bool {
         match self {

@@ -53,6 +53,15 @@ pub enum HealthEventKind<'a> {
 
 impl HealthEventKind<'_> {
     /// The kind as a fixed word: `status_changed`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::telemetry::event::HealthEventKind;
+    ///
+    /// let kind = HealthEventKind::StatusChanged { target: "a", from: "healthy", to: "unhealthy", reason: "refused" };
+    /// assert_eq!(kind.as_str(), "status_changed");
+    /// ```
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
         match self {
@@ -61,6 +70,15 @@ impl HealthEventKind<'_> {
     }
 
     /// Whether something got worse.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::telemetry::event::HealthEventKind;
+    ///
+    /// let kind = HealthEventKind::StatusChanged { target: "a", from: "healthy", to: "unhealthy", reason: "refused" };
+    /// assert!(kind.is_warning());
+    /// ```
     #[must_use]
     pub const fn is_warning(&self) -> bool {
         match self {

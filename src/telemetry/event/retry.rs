@@ -62,6 +62,16 @@ pub enum RetryEventKind<'a> {
 
 impl RetryEventKind<'_> {
     /// The kind as a fixed word: `retrying` or `gave_up`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::Outcome;
+    /// use mainstay::telemetry::event::RetryEventKind;
+    ///
+    /// let kind = RetryEventKind::GaveUp { attempts: 3, outcome: Outcome::Transient, reason: "attempts" };
+    /// assert_eq!(kind.as_str(), "gave_up");
+    /// ```
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
         match self {
@@ -71,6 +81,16 @@ impl RetryEventKind<'_> {
     }
 
     /// Whether something got worse.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::Outcome;
+    /// use mainstay::telemetry::event::RetryEventKind;
+    ///
+    /// let kind = RetryEventKind::GaveUp { attempts: 3, outcome: Outcome::Transient, reason: "attempts" };
+    /// assert!(kind.is_warning());
+    /// ```
     #[must_use]
     pub const fn is_warning(&self) -> bool {
         matches!(self, Self::GaveUp { .. })

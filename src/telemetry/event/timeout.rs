@@ -52,6 +52,16 @@ pub enum TimeoutEventKind<'a> {
 
 impl TimeoutEventKind<'_> {
     /// The kind as a fixed word: `timed_out`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::telemetry::event::TimeoutEventKind;
+    ///
+    /// let kind = TimeoutEventKind::TimedOut { timeout: Duration::from_secs(1), cause: "timeout", sent: true };
+    /// assert_eq!(kind.as_str(), "timed_out");
+    /// ```
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
         match self {
@@ -60,6 +70,16 @@ impl TimeoutEventKind<'_> {
     }
 
     /// Whether something got worse.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::telemetry::event::TimeoutEventKind;
+    ///
+    /// let kind = TimeoutEventKind::TimedOut { timeout: Duration::from_secs(1), cause: "timeout", sent: true };
+    /// assert!(kind.is_warning());
+    /// ```
     #[must_use]
     pub const fn is_warning(&self) -> bool {
         true
