@@ -71,6 +71,14 @@ impl Permit {
 
     #[inline]
     pub(super) fn finish(&mut self, outcome: Outcome) {
+        match &self.breaker {
+            Some(breaker) if breaker.absorbs_untimed(self.ticket, outcome) => self.breaker = None,
+            _ => self.finish_otherwise(outcome),
+        }
+    }
+
+    #[inline(never)]
+    fn finish_otherwise(&mut self, outcome: Outcome) {
         if let Some(breaker) = self.breaker.take() {
             breaker.finished(self.ticket, outcome);
         }

@@ -6,7 +6,7 @@ use tower_service::Service;
 
 use super::future::ResponseFuture;
 use super::handle::CircuitBreakerHandle;
-use super::shared::Admits;
+use super::shared::Refused;
 use crate::cores::unwind::on_unwind;
 use crate::error::Rejectable;
 use crate::outcome::Classify;
@@ -23,13 +23,15 @@ pub struct CircuitBreaker<S, C> {
     handle: CircuitBreakerHandle,
     /// Whether this very inner service has said that it is ready and has not been called since.
     inner_ready: bool,
+    /// What the breaker said when it was last asked whether it was ready, for the call that follows.
+    refused: Option<Refused>,
 }
 
 // === impl CircuitBreaker ===
 
 impl<S, C> CircuitBreaker<S, C> {
     pub(super) const fn new(inner: S, classifier: C, handle: CircuitBreakerHandle) -> Self {
-        Self { inner, classifier, handle, inner_ready: false }
+        Self { inner, classifier, handle, inner_ready: false, refused: None }
     }
 
     /// The handle of the breaker.
@@ -63,8 +65,9 @@ where
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         if !self.handle.breaker().shared.is_closed()
-            && let Admits::Nothing { .. } = self.handle.admits()
+            && let Some(refused) = self.handle.breaker().refuses()
         {
+            self.refused = Some(refused);
             // The inner service keeps what readiness it has: `call` may use it if the circuit admits a probe by then.
             return Poll::Ready(Ok(()));
         }
@@ -78,7 +81,7 @@ where
     fn call(&mut self, request: Req) -> Self::Future {
         if !self.inner_ready {
             // Whatever the breaker would say now, an unready service is never called.
-            return ResponseFuture::refused(self.handle.breaker().refuse());
+            return ResponseFuture::refused(self.handle.breaker().refuse(self.refused.take()));
         }
         match self.handle.try_acquire() {
             Ok(mut permit) => {
