@@ -560,10 +560,10 @@ pin_project! {
     }
 
     impl<S: Scope, F> PinnedDrop for InScope<S, F> {
+        #[inline]
         fn drop(this: Pin<&mut Self>) {
-            let mut this = this.project();
             if this.future.is_some() {
-                within(this.scope, || this.future.set(None));
+                this.abandon();
             }
         }
     }
@@ -591,11 +591,18 @@ impl<S: Scope, F> InScope<S, F> {
     }
 
     /// Drops the future now, inside the scope.
+    #[inline]
     pub(crate) fn clear(self: Pin<&mut Self>) {
-        let mut this = self.project();
-        if this.future.is_some() {
-            within(this.scope, || this.future.set(None));
+        if self.future.is_some() {
+            self.abandon();
         }
+    }
+
+    /// Out of the way of futures that have finished.
+    #[inline(never)]
+    fn abandon(self: Pin<&mut Self>) {
+        let mut this = self.project();
+        within(this.scope, || this.future.set(None));
     }
 
     /// Puts the next future in, dropping the last one inside the scope.

@@ -54,8 +54,9 @@ pin_project! {
     where
         S: Service<Req>,
     {
+        #[inline]
         fn drop(this: Pin<&mut Self>) {
-            if this.stage != Stage::Done {
+            if !matches!(this.stage, Stage::Done) {
                 this.shared.core.record_abandoned();
                 if this.call.paid && this.stage != Stage::Attempting {
                     this.shared.core.budget.refund();
@@ -217,6 +218,24 @@ where
         }
     }
 
+    /// Goes on while no attempt runs: `None` when the next stage has begun.
+    #[cold]
+    fn poll_between(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<S::Response, S::Error>>> {
+        match self.stage {
+            Stage::Attempting => Poll::Ready(None),
+            Stage::Delayed(until) => {
+                let mut this = self.as_mut().project();
+                ready!(this.timer.as_mut().poll_at(until, cx));
+                this.timer.disarm();
+                *this.stage = Stage::Readying;
+                Poll::Ready(None)
+            }
+            Stage::Readying => self.poll_next(cx),
+            // Polled after its end: it has nothing more to say.
+            Stage::Done => Poll::Pending,
+        }
+    }
+
     /// Waits until the service is ready for the next attempt, and starts it. Returns what the call ends in if it cannot.
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<S::Response, S::Error>>> {
         let mut this = self.project();
@@ -272,38 +291,27 @@ where
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
-            match self.stage {
-                Stage::Attempting => {
-                    let mut polled = self.as_mut().project().attempt.poll(cx);
-                    if polled.is_pending() {
-                        let mut this = self.as_mut().project();
-                        let Some(cutoff @ Cutoff { at: Some(at), .. }) = *this.cutoff else { return Poll::Pending };
-                        ready!(this.timer.poll_against(at, cx));
-                        this.attempt.as_mut().clear();
-                        let timeout = this.shared.core.config().attempt_timeout.unwrap_or_default();
-                        polled = Poll::Ready(Err(S::Error::from_rejected(cutoff.rejected(timeout, true))));
-                    }
-                    let Poll::Ready(result) = &polled else { return Poll::Pending };
-                    // Judged where it is: a response can be large.
-                    let Some((outcome, hint, sent)) = self.as_mut().judge(result) else { return polled };
-                    let result = ready!(polled);
-                    if let Some(result) = self.as_mut().follow(result, outcome, hint, sent) {
-                        return Poll::Ready(result);
-                    }
+            if !matches!(self.stage, Stage::Attempting) {
+                match ready!(self.as_mut().poll_between(cx)) {
+                    Some(result) => return Poll::Ready(result),
+                    None => continue,
                 }
-                Stage::Delayed(until) => {
-                    let mut this = self.as_mut().project();
-                    ready!(this.timer.as_mut().poll_at(until, cx));
-                    this.timer.disarm();
-                    *this.stage = Stage::Readying;
-                }
-                Stage::Readying => {
-                    if let Some(result) = ready!(self.as_mut().poll_next(cx)) {
-                        return Poll::Ready(result);
-                    }
-                }
-                // Polled after its end: it has nothing more to say.
-                Stage::Done => return Poll::Pending,
+            }
+            let mut polled = self.as_mut().project().attempt.poll(cx);
+            if polled.is_pending() {
+                let mut this = self.as_mut().project();
+                let Some(cutoff @ Cutoff { at: Some(at), .. }) = *this.cutoff else { return Poll::Pending };
+                ready!(this.timer.poll_against(at, cx));
+                this.attempt.as_mut().clear();
+                let timeout = this.shared.core.config().attempt_timeout.unwrap_or_default();
+                polled = Poll::Ready(Err(S::Error::from_rejected(cutoff.rejected(timeout, true))));
+            }
+            let Poll::Ready(result) = &polled else { return Poll::Pending };
+            // Judged where it is: a response can be large.
+            let Some((outcome, hint, sent)) = self.as_mut().judge(result) else { return polled };
+            let result = ready!(polled);
+            if let Some(result) = self.as_mut().follow(result, outcome, hint, sent) {
+                return Poll::Ready(result);
             }
         }
     }
