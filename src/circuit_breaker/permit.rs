@@ -69,7 +69,7 @@ impl Permit {
         self.breaker.as_ref().is_some_and(|breaker| breaker.shared.is_probe(self.ticket))
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn finish(&mut self, outcome: Outcome) {
         match &self.breaker {
             Some(breaker) if breaker.absorbs_untimed(self.ticket, outcome) => self.breaker = None,

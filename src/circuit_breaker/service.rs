@@ -71,6 +71,7 @@ where
             // The inner service keeps what readiness it has: `call` may use it if the circuit admits a probe by then.
             return Poll::Ready(Ok(()));
         }
+        self.refused = None;
         self.inner_ready = false;
         ready!(self.inner.poll_ready(cx))?;
         self.inner_ready = true;
