@@ -88,8 +88,7 @@ where
     fn call(&mut self, request: Req) -> Self::Future {
         let parts = &*self.parts;
         let Some(key) = (parts.key)(&request) else {
-            parts.core.counts.call(Call::Uncached);
-            return CacheFuture::uncached(self.inner.clone(), request);
+            return self.uncached(request);
         };
         let found = parts.core.look(&key);
         if let Lookup::Known(Some(entry)) = &found {
@@ -99,8 +98,31 @@ where
                 return CacheFuture::answered(parts.policy.answer(entry, now, None));
             }
         }
+        self.missed(request, key, found)
+    }
+}
+
+/// Out of the way of hits.
+impl<S: Clone, K, V, F, C, St> Cache<S, K, V, F, C, St> {
+    #[cold]
+    #[inline(never)]
+    fn uncached<Req>(&self, request: Req) -> CacheFuture<S, Req, K, V, C, St>
+    where
+        S: Service<Req>,
+    {
+        self.parts.core.counts.call(Call::Uncached);
+        CacheFuture::uncached(self.inner.clone(), request)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn missed<Req>(&self, request: Req, key: K, found: Lookup<V>) -> CacheFuture<S, Req, K, V, C, St>
+    where
+        S: Service<Req>,
+    {
+        let Parts { policy, core, owner, .. } = &*self.parts;
         let start = Start { inner: self.inner.clone(), request, key, found };
-        CacheFuture::missed(Miss::new(&parts.core, &parts.policy, &parts.owner, start))
+        CacheFuture::missed(Miss::new(core, policy, owner, start))
     }
 }
 
