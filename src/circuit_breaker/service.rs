@@ -61,7 +61,8 @@ where
     type Error = S::Error;
     type Future = ResponseFuture<S::Future, C>;
 
-    /// Ready at once while the breaker refuses: `call` will say so. Otherwise ready when the inner service is.
+    /// Ready at once while the breaker refuses: `call` will say so, with the wait that is left as of now. Otherwise ready when
+    /// the inner service is.
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         if !self.handle.breaker().shared.is_closed()

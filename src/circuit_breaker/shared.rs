@@ -554,6 +554,27 @@ mod tests {
         )
     }
 
+    #[test]
+    fn asked_and_refused_an_open_circuit_reads_the_clock_once_and_a_forced_one_not_at_all() {
+        #[allow(clippy::disallowed_methods, reason = "an origin to count from")]
+        let origin = Instant::now();
+        let reads = Cell::new(0);
+        let now = || {
+            reads.set(reads.get() + 1);
+            origin + Duration::from_secs(1)
+        };
+        let shared = Shared::new(&CircuitBreakerConfig::default(), origin);
+        let asked = || {
+            let refused = shared.refuses(now);
+            assert!(refused.is_some());
+            shared.refuse(refused, now).retry_after
+        };
+        shared.transition_to(CircuitState::Open, Some(Duration::from_secs(3)), origin).unwrap();
+        assert_eq!((asked(), reads.take()), (Some(Duration::from_secs(2)), 1));
+        shared.transition_to(CircuitState::ForcedOpen, None, origin).unwrap();
+        assert_eq!((asked(), reads.take()), (None, 0));
+    }
+
     proptest! {
         /// Whatever the front answers without the lock, the machine alone would have answered too.
         #[test]
