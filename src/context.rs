@@ -575,16 +575,16 @@ pin_project! {
     #[derive(Debug)]
     pub(crate) struct InScope<S: Scope, F> {
         scope: S,
-        // `None` only while the last of it is being dropped.
+        // `None` once it finished or was cleared.
         #[pin]
         future: Option<F>,
     }
 
     impl<S: Scope, F> PinnedDrop for InScope<S, F> {
+        #[inline]
         fn drop(this: Pin<&mut Self>) {
-            let mut this = this.project();
             if this.future.is_some() {
-                within(this.scope, || this.future.set(None));
+                this.abandon();
             }
         }
     }
@@ -612,7 +612,16 @@ impl<S: Scope, F> InScope<S, F> {
     }
 
     /// Drops the future now, inside the scope.
+    #[inline]
     pub(crate) fn clear(self: Pin<&mut Self>) {
+        if self.future.is_some() {
+            self.abandon();
+        }
+    }
+
+    /// Out of the way of futures that have finished.
+    #[inline(never)]
+    fn abandon(self: Pin<&mut Self>) {
         let mut this = self.project();
         within(this.scope, || this.future.set(None));
     }
@@ -633,11 +642,18 @@ impl<S: Scope, F: Future> Future for InScope<S, F> {
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        let future = this.future;
-        within(this.scope, || match future.as_pin_mut() {
-            Some(future) => future.poll(cx),
-            // Polled after `clear`: as a finished future, it has nothing more to say.
-            None => Poll::Pending,
+        let mut future = this.future;
+        within(this.scope, || {
+            let Some(running) = future.as_mut().as_pin_mut() else {
+                // Polled after `clear`: as a finished future, it has nothing more to say.
+                return Poll::Pending;
+            };
+            let polled = running.poll(cx);
+            if polled.is_ready() {
+                // Dropped where it finished, so that nobody has to come back into the scope for that.
+                future.set(None);
+            }
+            polled
         })
     }
 }

@@ -37,6 +37,7 @@ pin_project! {
 
 impl Cutoff {
     /// `timeout` from `started` on, or the caller's `deadline` if that comes first.
+    #[inline]
     pub(crate) fn new(started: Instant, timeout: Duration, deadline: Option<Instant>) -> Self {
         let own = started.checked_add(timeout);
         match (own, deadline) {

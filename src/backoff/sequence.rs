@@ -125,7 +125,7 @@ impl Backoff {
     /// ```
     pub fn next_delay(&self, progress: &mut Progress, draw: u64) -> Duration {
         let (lowest, highest) = self.range(*progress);
-        let delay = between(lowest, highest, random::unit(draw));
+        let delay = if lowest == highest { lowest } else { between(lowest, highest, random::unit(draw)) };
         progress.made = progress.made.saturating_add(1);
         progress.last = delay;
         delay

@@ -403,6 +403,18 @@ impl<K, S> Flight<K, S> {
         }
     }
 
+    /// The caller left.
+    #[cold]
+    #[inline(never)]
+    fn abandoned(&mut self) {
+        self.endpoint.learn(Evidence::Abandoned, self.started);
+        self.abandon_permit();
+        self.land();
+        if self.leads {
+            self.endpoint.core.ended(End::Abandoned);
+        }
+    }
+
     #[inline(always)]
     fn land(&mut self) {
         self.ended = true;
@@ -414,9 +426,9 @@ impl<K, S> Flight<K, S> {
 }
 
 impl<K: Key, S> Flight<K, S> {
-    /// The call ended in `outcome`.
+    /// The call ended in `outcome`; there is nothing left to be done but to drop this.
     #[inline(always)]
-    pub(crate) fn finish(mut self, outcome: Outcome) {
+    pub(crate) fn finish(&mut self, outcome: Outcome) {
         self.settle(outcome);
         self.endpoint.core.ended(End::Judged(outcome));
     }
@@ -462,14 +474,10 @@ impl<K: Key, S> Flight<K, S> {
 }
 
 impl<K, S> Drop for Flight<K, S> {
+    #[inline]
     fn drop(&mut self) {
         if !self.ended {
-            self.endpoint.learn(Evidence::Abandoned, self.started);
-            self.abandon_permit();
-            self.land();
-            if self.leads {
-                self.endpoint.core.ended(End::Abandoned);
-            }
+            self.abandoned();
         }
     }
 }

@@ -17,7 +17,7 @@ use super::search::{Next, Vacant, Waiting, after_failure, elsewhere, poll_endpoi
 use super::snapshot::Tried;
 use crate::cores::unwind::on_unwind;
 use crate::error::{NoEndpoint, Rejectable, Rejected};
-use crate::outcome::{Classify, judge};
+use crate::outcome::{Classify, Outcome, judge};
 
 pin_project! {
     /// The future of a call to a [`Pool`](super::Pool).
@@ -96,7 +96,7 @@ where
     /// Calls the endpoint right away if it is ready, as most are.
     ///
     /// There is no task to wake yet; an endpoint that is not ready is asked again by the first poll.
-    #[inline]
+    #[inline(always)]
     pub(super) fn picked(mut flight: Flight<K, S>, request: Req, classifier: C, repeat: R) -> Self
     where
         S: Clone,
@@ -189,15 +189,25 @@ where
                     }
                 }
                 StateProjection::Calling { future, flight, spare } => {
-                    let result = ready!(on_unwind(|| panicked(flight), || future.poll(cx)));
+                    // Judged where it is: a response can be large.
+                    let polled = on_unwind(|| panicked(flight), || future.poll(cx));
+                    let Poll::Ready(result) = &polled else { return Poll::Pending };
                     // The classifier is the user's: a panic in it counts as a failure of the call, too.
                     let outcome = on_unwind(|| panicked(flight), || judge(&*this.classifier, result.as_ref()));
-                    let flight = flight.take().expect(ENDED);
-                    match (result, spare.take()) {
-                        (Err(error), Some(request)) => elsewhere(flight, request, error, outcome, this.tried),
-                        (result, _) => {
-                            flight.finish(outcome);
-                            return Poll::Ready(result);
+                    match polled {
+                        Poll::Ready(Err(error)) => match spare.take() {
+                            Some(request) => {
+                                elsewhere(flight.take().expect(ENDED), request, error, outcome, this.tried)
+                            }
+                            None => {
+                                finish(flight, outcome);
+                                return Poll::Ready(Err(error));
+                            }
+                        },
+                        polled => {
+                            *spare = None;
+                            finish(flight, outcome);
+                            return polled;
                         }
                     }
                 }
@@ -219,6 +229,12 @@ where
             });
         }
     }
+}
+
+#[inline]
+fn finish<K: Key, S>(flight: &mut Option<Flight<K, S>>, outcome: Outcome) {
+    flight.as_mut().expect(ENDED).finish(outcome);
+    *flight = None;
 }
 
 fn panicked<K: Key, S>(flight: &mut Option<Flight<K, S>>) {

@@ -141,9 +141,15 @@ impl<K: Key, S, C, R> Pool<K, S, C, R> {
     pub(super) fn refresh(&mut self) {
         let version = self.registry.version();
         if version != self.version {
-            self.version = version;
-            self.snapshot = self.registry.snapshot();
+            self.take_snapshot(version);
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn take_snapshot(&mut self, version: u64) {
+        self.version = version;
+        self.snapshot = self.registry.snapshot();
     }
 }
 

@@ -122,7 +122,7 @@ where
 /// The endpoint answered: if it refused without having sent anything, the call goes to another.
 #[cold]
 pub(super) fn elsewhere<K, S, Req, E>(
-    flight: Flight<K, S>,
+    mut flight: Flight<K, S>,
     request: Req,
     error: E,
     outcome: Outcome,

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::BudgetConfig;
+use super::ring::nanos;
 use super::window::Window;
 use crate::cores::counters::StripedCounters;
 
@@ -33,7 +34,7 @@ impl Ledger {
             sent: StripedCounters::new(),
             entered: AtomicU64::new(0),
             entered_at: AtomicU64::new(0),
-            window: Window::new(&config, now),
+            window: Window::new(&config),
         }
     }
 
@@ -44,35 +45,40 @@ impl Ledger {
     #[inline]
     pub(super) fn record_sent(&self, now: impl FnOnce() -> Instant) {
         if self.sent.count(0).is_multiple_of(BATCH) {
-            self.enter(now());
+            self.enter(self.since_start(now()));
         }
     }
 
     pub(super) fn try_withdraw(&self, now: Instant) -> bool {
+        let now = self.since_start(now);
         self.enter(now);
         self.window.try_withdraw(now)
     }
 
     pub(super) fn refund(&self, now: Instant) {
-        self.window.refund(now);
+        self.window.refund(self.since_start(now));
     }
 
     pub(super) fn balance(&self, now: Instant) -> f64 {
+        let now = self.since_start(now);
         self.enter(now);
         self.window.balance(now)
     }
 
     /// Enters the calls that are waiting for it, spread over the time since this was done last.
     #[cold]
-    fn enter(&self, now: Instant) {
-        let nanos = now.saturating_duration_since(self.start).as_nanos();
-        let since = self.entered_at.fetch_max(u64::try_from(nanos).unwrap_or(u64::MAX), Ordering::Relaxed);
+    fn enter(&self, now: Duration) {
+        let since = self.entered_at.fetch_max(nanos(now), Ordering::Relaxed);
         let sent = self.sent.get(0);
         // Of two threads at once, each enters what the other has not.
         let entered = self.entered.fetch_max(sent, Ordering::Relaxed);
         if sent > entered {
-            self.window.earn(sent - entered, self.start + Duration::from_nanos(since), now);
+            self.window.earn(sent - entered, Duration::from_nanos(since), now);
         }
+    }
+
+    fn since_start(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.start)
     }
 }
 

@@ -112,28 +112,37 @@ where
                 Some(answer) => Poll::Ready(answer),
                 None => panic!("a cache's future was polled after its end"),
             },
-            StateProjection::Uncached { inner, request, mut call } => {
-                if let Some(waiting) = request.take() {
-                    match inner.poll_ready(cx) {
-                        Poll::Ready(Ok(())) => call.set(Some(inner.call(waiting))),
-                        Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                        Poll::Pending => {
-                            *request = Some(waiting);
-                            return Poll::Pending;
-                        }
-                    }
-                }
-                match call.as_mut().as_pin_mut() {
-                    Some(running) => {
-                        let answer = ready!(running.poll(cx));
-                        call.set(None);
-                        Poll::Ready(answer)
-                    }
-                    None => panic!("a cache's future was polled after its end"),
-                }
-            }
+            StateProjection::Uncached { inner, request, call } => poll_uncached(inner, request, call, cx),
             StateProjection::Missed { miss } => miss.poll(cx),
         }
+    }
+}
+
+/// Out of the way of hits.
+#[inline(never)]
+fn poll_uncached<S: Service<Req>, Req>(
+    inner: &mut S,
+    request: &mut Option<Req>,
+    mut call: Pin<&mut Option<S::Future>>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<S::Response, S::Error>> {
+    if let Some(waiting) = request.take() {
+        match inner.poll_ready(cx) {
+            Poll::Ready(Ok(())) => call.set(Some(inner.call(waiting))),
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Pending => {
+                *request = Some(waiting);
+                return Poll::Pending;
+            }
+        }
+    }
+    match call.as_mut().as_pin_mut() {
+        Some(running) => {
+            let answer = ready!(running.poll(cx));
+            call.set(None);
+            Poll::Ready(answer)
+        }
+        None => panic!("a cache's future was polled after its end"),
     }
 }
 

@@ -86,6 +86,7 @@ where
     C: Classify<V, S::Error> + Send + Sync + 'static,
     St: Store<K, V>,
 {
+    #[inline(never)]
     pub(crate) fn poll(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<V, S::Error>> {
         if let Some(start) = self.start.take()
             && let Some(answer) = self.board(start)

@@ -121,8 +121,7 @@ where
     fn call(&mut self, request: Req) -> Self::Future {
         let parts = &*self.parts;
         let Some(key) = (parts.key)(&request) else {
-            parts.core.counts.call(Call::Uncached);
-            return ResponseFuture::uncached(self.inner.clone(), request);
+            return self.uncached(request);
         };
         let found = parts.core.look(&key);
         if let Lookup::Known(Some(entry)) = &found {
@@ -132,8 +131,31 @@ where
                 return ResponseFuture::answered(parts.policy.answer(entry, now, None));
             }
         }
+        self.missed(request, key, found)
+    }
+}
+
+/// Out of the way of hits.
+impl<S: Clone, K, V, F, C, St> Cache<S, K, V, F, C, St> {
+    #[cold]
+    #[inline(never)]
+    fn uncached<Req>(&self, request: Req) -> ResponseFuture<S, Req, K, V, C, St>
+    where
+        S: Service<Req>,
+    {
+        self.parts.core.counts.call(Call::Uncached);
+        ResponseFuture::uncached(self.inner.clone(), request)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn missed<Req>(&self, request: Req, key: K, found: Lookup<V>) -> ResponseFuture<S, Req, K, V, C, St>
+    where
+        S: Service<Req>,
+    {
+        let Parts { policy, core, owner, .. } = &*self.parts;
         let start = Start { inner: self.inner.clone(), request, key, found };
-        ResponseFuture::missed(Miss::new(&parts.core, &parts.policy, &parts.owner, start))
+        ResponseFuture::missed(Miss::new(core, policy, owner, start))
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::config::CircuitBreakerConfig;
-use super::shared::{Refusal, Shared, Ticket};
+use super::shared::{Refusal, Refused, Shared, Ticket};
 use super::state::{Evidence, Healthy, IllegalTransition, Transition};
 use crate::circuit_state::CircuitState;
 use crate::cores::lock::lock;
@@ -91,21 +91,31 @@ impl Breaker {
         result.map_err(|refusal| self.rejected(refusal))
     }
 
-    /// Refuses a call without asking for admission.
-    pub(super) fn refuse(&self) -> CircuitOpen {
-        self.rejected(self.shared.refuse(now))
+    /// Since when, on its own clock, the breaker has nothing to give; `None` if it has.
+    #[inline]
+    pub(super) fn refuses(&self) -> Option<Refused> {
+        self.shared.refuses(now)
+    }
+
+    /// Refuses a call without asking for admission, as it was `refused` before; without that, as of now.
+    pub(super) fn refuse(&self, refused: Option<Refused>) -> CircuitOpen {
+        self.rejected(self.shared.refuse(refused, now))
     }
 
     fn rejected(&self, refusal: Refusal) -> CircuitOpen {
         self.calls.add(End::Rejected as usize);
-        let mut open = CircuitOpen::new(self.name().clone(), refusal.state);
-        if let Some(retry_after) = refusal.retry_after {
-            open = open.with_retry_after(retry_after);
+        CircuitOpen::from_parts(self.name().clone(), refusal.state, refusal.retry_after, refusal.cause)
+    }
+
+    /// Takes the verdict of a finished call if it takes no clock, and changes nothing but a count. `false` when it was not
+    /// taken, and the call has to be [finished](Self::finished).
+    #[inline]
+    pub(super) fn absorbs_untimed(&self, ticket: Ticket, outcome: Outcome) -> bool {
+        let absorbed = outcome.is_success() && self.shared.absorbs_untimed(ticket);
+        if absorbed {
+            self.calls.add(End::Success as usize);
         }
-        match refusal.cause {
-            Some(cause) => open.with_cause(cause),
-            None => open,
-        }
+        absorbed
     }
 
     /// The verdict of a finished call.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
 
@@ -84,11 +84,14 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
             StateProj::Admitted { inner, permit, classifier } => {
-                let result = ready!(on_unwind(|| permit.panicked(), || inner.poll(cx)));
-                // The call is over: a permit that the classifier's panic dropped would say that the caller had left.
-                let outcome = on_unwind(|| permit.panicked(), || judge(classifier, result.as_ref()));
-                permit.finish(outcome);
-                Poll::Ready(result)
+                // Judged where it is: a response can be large.
+                let polled = on_unwind(|| permit.panicked(), || inner.poll(cx));
+                if let Poll::Ready(result) = &polled {
+                    // The call is over: a permit that the classifier's panic dropped would say that the caller had left.
+                    let outcome = on_unwind(|| permit.panicked(), || judge(classifier, result.as_ref()));
+                    permit.finish(outcome);
+                }
+                polled
             }
             StateProj::Refused { open } => {
                 let open = open.take().expect("polled after it was ready");

@@ -80,8 +80,16 @@ impl Permit {
         self.breaker.as_ref().is_some_and(|breaker| breaker.shared.is_probe(self.ticket))
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn finish(&mut self, outcome: Outcome) {
+        match &self.breaker {
+            Some(breaker) if breaker.absorbs_untimed(self.ticket, outcome) => self.breaker = None,
+            _ => self.finish_otherwise(outcome),
+        }
+    }
+
+    #[inline(never)]
+    fn finish_otherwise(&mut self, outcome: Outcome) {
         if let Some(breaker) = self.breaker.take() {
             breaker.finished(self.ticket, outcome);
         }

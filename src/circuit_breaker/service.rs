@@ -6,7 +6,7 @@ use tower_service::Service;
 
 use super::future::ResponseFuture;
 use super::handle::CircuitBreakerHandle;
-use super::shared::Admits;
+use super::shared::Refused;
 use crate::cores::unwind::on_unwind;
 use crate::error::Rejectable;
 use crate::outcome::Classify;
@@ -35,13 +35,15 @@ pub struct CircuitBreaker<S, C> {
     handle: CircuitBreakerHandle,
     /// Whether this very inner service has said that it is ready and has not been called since.
     inner_ready: bool,
+    /// What the breaker said when it was last asked whether it was ready, for the call that follows.
+    refused: Option<Refused>,
 }
 
 // === impl CircuitBreaker ===
 
 impl<S, C> CircuitBreaker<S, C> {
     pub(super) const fn new(inner: S, classifier: C, handle: CircuitBreakerHandle) -> Self {
-        Self { inner, classifier, handle, inner_ready: false }
+        Self { inner, classifier, handle, inner_ready: false, refused: None }
     }
 
     /// The handle of the breaker.
@@ -82,15 +84,18 @@ where
     type Error = S::Error;
     type Future = ResponseFuture<S::Future, C>;
 
-    /// Ready at once while the breaker refuses: `call` will say so. Otherwise ready when the inner service is.
+    /// Ready at once while the breaker refuses: `call` will say so, with the wait that is left as of now. Otherwise ready when
+    /// the inner service is.
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         if !self.handle.breaker().shared.is_closed()
-            && let Admits::Nothing { .. } = self.handle.admits()
+            && let Some(refused) = self.handle.breaker().refuses()
         {
+            self.refused = Some(refused);
             // The inner service keeps what readiness it has: `call` may use it if the circuit admits a probe by then.
             return Poll::Ready(Ok(()));
         }
+        self.refused = None;
         self.inner_ready = false;
         ready!(self.inner.poll_ready(cx))?;
         self.inner_ready = true;
@@ -101,7 +106,7 @@ where
     fn call(&mut self, request: Req) -> Self::Future {
         if !self.inner_ready {
             // Whatever the breaker would say now, an unready service is never called.
-            return ResponseFuture::refused(self.handle.breaker().refuse());
+            return ResponseFuture::refused(self.handle.breaker().refuse(self.refused.take()));
         }
         match self.handle.try_acquire() {
             Ok(mut permit) => {

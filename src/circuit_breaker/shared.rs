@@ -91,6 +91,10 @@ pub(super) struct Refusal {
     pub(super) cause: Option<Outcome>,
 }
 
+/// That a breaker refused, and when (in nanoseconds since its origin, where that matters).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Refused(u64);
+
 /// What a breaker would say to the next call.
 ///
 /// # Examples
@@ -181,13 +185,10 @@ impl Shared {
                 let refusal = Refusal { state: CircuitState::ForcedOpen, retry_after: None, cause: None };
                 (Err(refusal), None)
             }
-            state => {
-                let now = now();
-                match self.refuses_for(now) {
-                    Some(retry_after) => (Err(self.refusal(state, retry_after)), None),
-                    None => self.admit_locked(now),
-                }
-            }
+            state => match self.refuses_for(|| self.nanos_at(now())) {
+                Some(retry_after) => (Err(self.refusal(state, retry_after)), None),
+                None => self.admit_locked(now()),
+            },
         }
     }
 
@@ -216,19 +217,41 @@ impl Shared {
         match self.state() {
             CircuitState::Closed | CircuitState::Disabled | CircuitState::Observing => Admits::Call,
             CircuitState::ForcedOpen => Admits::Nothing { retry_after: None },
-            _ => match self.refuses_for(now()) {
+            _ => match self.refuses_for(|| self.nanos_at(now())) {
                 Some(retry_after) => Admits::Nothing { retry_after },
                 None => Admits::Probe,
             },
         }
     }
 
-    /// The refusal of a call that cannot be made although it may have been admitted by now.
-    pub(super) fn refuse(&self, now: impl Fn() -> Instant) -> Refusal {
+    /// Whether the next call would be refused.
+    #[inline]
+    pub(super) fn refuses(&self, now: impl Fn() -> Instant) -> Option<Refused> {
+        match self.state() {
+            CircuitState::Closed | CircuitState::Disabled | CircuitState::Observing => None,
+            CircuitState::ForcedOpen => Some(Refused(0)),
+            _ => {
+                let mut at = 0;
+                let asked = || {
+                    at = self.nanos_at(now());
+                    at
+                };
+                self.refuses_for(asked).map(|_| Refused(at))
+            }
+        }
+    }
+
+    /// The refusal of a call that cannot be made although it may have been admitted by now. How long it is to wait is told as
+    /// of the moment in which it was `refused`, if it was.
+    pub(super) fn refuse(&self, refused: Option<Refused>, now: impl Fn() -> Instant) -> Refusal {
         match self.state() {
             CircuitState::ForcedOpen => Refusal { state: CircuitState::ForcedOpen, retry_after: None, cause: None },
             state @ (CircuitState::Open | CircuitState::HalfOpen) => {
-                let retry_after = self.refuses_for(now()).unwrap_or(Some(Duration::ZERO));
+                let at = || match refused {
+                    Some(Refused(at)) => at,
+                    None => self.nanos_at(now()),
+                };
+                let retry_after = self.refuses_for(at).unwrap_or(Some(Duration::ZERO));
                 self.refusal(state, retry_after)
             }
             // It was open when the caller asked whether it was ready.
@@ -241,13 +264,16 @@ impl Shared {
         Refusal { state, retry_after, cause: unpack_cause(self.cause.load(Ordering::Relaxed)) }
     }
 
-    /// How much longer an open or half-open circuit refuses everything; `Some(None)` when no end is known.
+    /// How much longer an open or half-open circuit refuses everything, from `at` in nanoseconds since the origin; `Some(None)`
+    /// when no end is known.
     #[inline]
-    fn refuses_for(&self, now: Instant) -> Option<Option<Duration>> {
+    fn refuses_for(&self, at: impl FnOnce() -> u64) -> Option<Option<Duration>> {
         match self.refuse_until.load(Ordering::Acquire) {
             NEVER => Some(None),
+            // Not refusing at all, whatever the time.
+            0 => None,
             until => {
-                let left = until.saturating_sub(self.nanos_at(now));
+                let left = until.saturating_sub(at());
                 (left > 0).then(|| Some(Duration::from_nanos(left)))
             }
         }
@@ -263,6 +289,12 @@ impl Shared {
     #[inline]
     pub(super) fn is_slow(&self, ticket: Ticket, now: impl Fn() -> Instant) -> bool {
         self.slow_nanos != UNMEASURED && self.nanos_at(now()).saturating_sub(ticket.started) > self.slow_nanos
+    }
+
+    /// [`absorbs`](Self::absorbs), of breakers for which no clock has to be read.
+    #[inline]
+    pub(super) fn absorbs_untimed(&self, ticket: Ticket) -> bool {
+        self.is_untimed && self.stamp.load(Ordering::Acquire) == ticket.stamp.word() | CLEAN
     }
 
     /// Takes a healthy call that changes nothing but a number, if it is one: nothing is wrong so far, and it was not slow.
@@ -520,6 +552,27 @@ mod tests {
                 }
             },
         )
+    }
+
+    #[test]
+    fn asked_and_refused_an_open_circuit_reads_the_clock_once_and_a_forced_one_not_at_all() {
+        #[allow(clippy::disallowed_methods, reason = "an origin to count from")]
+        let origin = Instant::now();
+        let reads = Cell::new(0);
+        let now = || {
+            reads.set(reads.get() + 1);
+            origin + Duration::from_secs(1)
+        };
+        let shared = Shared::new(&CircuitBreakerConfig::default(), origin);
+        let asked = || {
+            let refused = shared.refuses(now);
+            assert!(refused.is_some());
+            shared.refuse(refused, now).retry_after
+        };
+        shared.transition_to(CircuitState::Open, Some(Duration::from_secs(3)), origin).unwrap();
+        assert_eq!((asked(), reads.take()), (Some(Duration::from_secs(2)), 1));
+        shared.transition_to(CircuitState::ForcedOpen, None, origin).unwrap();
+        assert_eq!((asked(), reads.take()), (None, 0));
     }
 
     proptest! {

@@ -17,7 +17,10 @@ use super::lock::lock;
 /// `N` counters, striped by thread.
 #[derive(Debug)]
 pub(crate) struct StripedCounters<const N: usize> {
-    stripes: Box<[Stripe<N>]>,
+    /// One for each slot that a thread can own.
+    owned: Box<[Stripe<N>]>,
+    /// For the threads beyond.
+    shared: Box<Stripe<N>>,
 }
 
 /// One thread's counters, on cache lines of their own (two lines: the prefetcher fetches in pairs).
@@ -28,8 +31,8 @@ struct Stripe<const N: usize>([AtomicU64; N]);
 impl<const N: usize> StripedCounters<N> {
     /// All at zero. Allocates one stripe for each thread that can run at a time, and one to share.
     pub(crate) fn new() -> Self {
-        let stripe = |_| Stripe(array::from_fn(|_| AtomicU64::new(0)));
-        Self { stripes: (0..=owned_stripes()).map(stripe).collect() }
+        let stripe = || Stripe(array::from_fn(|_| AtomicU64::new(0)));
+        Self { owned: (0..owned_stripes()).map(|_| stripe()).collect(), shared: Box::new(stripe()) }
     }
 
     /// Counts one more of `which`.
@@ -41,33 +44,44 @@ impl<const N: usize> StripedCounters<N> {
     /// Counts one more of `which`, and returns how many this thread's stripe holds now.
     #[inline]
     pub(crate) fn count(&self, which: usize) -> u64 {
-        let slot = thread_slot();
-        match self.stripes.get(slot) {
-            // The last stripe is the shared one, so an owned slot is always below it.
-            Some(Stripe(counters)) if slot + 1 < self.stripes.len() => {
-                let counter = &counters[which];
-                let count = counter.load(Ordering::Relaxed).wrapping_add(1);
-                counter.store(count, Ordering::Relaxed);
-                count
-            }
-            _ => self.count_shared(which),
+        // A slot that is not assigned yet is beyond the end, as is one that is not owned: one comparison for all of them.
+        match self.owned.get(SLOT.get()) {
+            Some(stripe) => stripe.count(which),
+            None => self.count_slow(which),
         }
     }
 
     #[cold]
-    fn count_shared(&self, which: usize) -> u64 {
-        let last = self.stripes.last();
-        last.map_or(0, |Stripe(counters)| counters[which].fetch_add(1, Ordering::Relaxed).wrapping_add(1))
+    #[inline(never)]
+    fn count_slow(&self, which: usize) -> u64 {
+        match self.owned.get(thread_slot()) {
+            Some(stripe) => stripe.count(which),
+            None => self.shared.0[which].fetch_add(1, Ordering::Relaxed).wrapping_add(1),
+        }
     }
 
     /// How often `which` was counted.
     pub(crate) fn get(&self, which: usize) -> u64 {
-        self.stripes.iter().map(|Stripe(counters)| counters[which].load(Ordering::Relaxed)).fold(0, u64::wrapping_add)
+        let stripes = self.owned.iter().chain([&*self.shared]);
+        stripes.map(|Stripe(counters)| counters[which].load(Ordering::Relaxed)).fold(0, u64::wrapping_add)
     }
 
     /// All counts.
     pub(crate) fn all(&self) -> [u64; N] {
         array::from_fn(|which| self.get(which))
+    }
+}
+
+// === impl Stripe ===
+
+impl<const N: usize> Stripe<N> {
+    /// Counts on the stripe that only this thread writes to.
+    #[inline]
+    fn count(&self, which: usize) -> u64 {
+        let counter = &self.0[which];
+        let count = counter.load(Ordering::Relaxed).wrapping_add(1);
+        counter.store(count, Ordering::Relaxed);
+        count
     }
 }
 
@@ -92,7 +106,6 @@ static FREE: Mutex<Vec<usize>> = Mutex::new(Vec::new());
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 
 /// This thread's slot: exclusive among live threads.
-#[inline]
 fn thread_slot() -> usize {
     let slot = SLOT.get();
     if slot == UNASSIGNED { assign_slot() } else { slot }

@@ -392,6 +392,17 @@ impl From<LoadFailed> for Rejected {
 // === impl CircuitOpen ===
 
 impl CircuitOpen {
+    #[inline]
+    #[allow(dead_code, reason = "used by the families, each behind its feature")]
+    pub(crate) const fn from_parts(
+        name: Name,
+        state: CircuitState,
+        retry_after: Option<Duration>,
+        cause: Option<Outcome>,
+    ) -> Self {
+        Self { name, state, retry_after, cause }
+    }
+
     /// A refusal by the breaker `name` in `state`.
     ///
     /// # Examples

@@ -1,5 +1,6 @@
 //! [`ResponseFuture`]: the response future.
 
+use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -71,8 +72,9 @@ pin_project! {
     where
         S: Service<Req>,
     {
+        #[inline]
         fn drop(this: Pin<&mut Self>) {
-            if this.stage != Stage::Done {
+            if !matches!(this.stage, Stage::Done) {
                 this.shared.core.record_abandoned();
                 if this.call.paid && this.stage != Stage::Attempting {
                     this.shared.core.budget.refund();
@@ -153,10 +155,10 @@ where
     C: Classify<S::Response, S::Error>,
     R: RequestPolicy<Req>,
 {
-    /// Looks at what an attempt ended in. Returns it if it is final.
+    /// Looks at what an attempt ended in. `None` if it is final; else what there is to be known of it.
     #[inline]
-    fn judge(mut self: Pin<&mut Self>, result: Result<S::Response, S::Error>) -> Option<Result<S::Response, S::Error>> {
-        let this = self.as_mut().project();
+    fn judge(self: Pin<&mut Self>, result: &Result<S::Response, S::Error>) -> Option<(Outcome, RetryHint, bool)> {
+        let this = self.project();
         let (outcome, hint, sent) = match result.as_ref().err().and_then(Rejectable::as_rejected) {
             Some(rejected) => (rejected.outcome(), rejected.retry(), rejected.was_sent()),
             None => {
@@ -177,9 +179,9 @@ where
         if hint == RetryHint::No {
             *this.stage = Stage::Done;
             core.record_return(outcome);
-            return Some(result);
+            return None;
         }
-        self.follow(result, outcome, hint, sent)
+        Some((outcome, hint, sent))
     }
 
     /// Decides what follows an attempt that another might help. Returns the result if none does.
@@ -203,10 +205,19 @@ where
             has_copy: this.request.is_some(),
             inner_gave_up: this.attempt.scope().0.gave_up && !core.config().retry_after_inner_gave_up,
         };
-        let now = Instant::now();
+        // The clock is read once, and not at all for a retry at once and without a deadline.
+        let read = Cell::new(None);
+        let now = || match read.get() {
+            Some(now) => now,
+            None => {
+                let now = Instant::now();
+                read.set(Some(now));
+                now
+            }
+        };
         let deadline = context::current().deadline().map(Instant::into_std);
         let delay = || core.next_delay(this.progress);
-        let decision = match decide(ended, core.config().max_retry_after, deadline, now.into_std(), delay) {
+        let decision = match decide(ended, core.config().max_retry_after, deadline, || now().into_std(), delay) {
             // Only what comes on top of a call that was sent is extra.
             Decision::Retry(_) if this.call.sent && !core.budget.try_withdraw() => {
                 Decision::GiveUp(GiveUpReason::Budget)
@@ -237,12 +248,28 @@ where
                 scope.0.number = attempt.saturating_add(1);
                 scope.0.gave_up = false;
                 // A zero delay, and one beyond the end of time (which no callee asks for), need no timer.
-                *this.stage = match now.checked_add(delay) {
-                    Some(until) if !delay.is_zero() => Stage::Delayed(until),
-                    _ => Stage::Readying,
-                };
+                let until = if delay.is_zero() { None } else { now().checked_add(delay) };
+                *this.stage = until.map_or(Stage::Readying, Stage::Delayed);
                 None
             }
+        }
+    }
+
+    /// Goes on while no attempt runs: `None` when the next stage has begun.
+    #[cold]
+    fn poll_between(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<S::Response, S::Error>>> {
+        match self.stage {
+            Stage::Attempting => Poll::Ready(None),
+            Stage::Delayed(until) => {
+                let mut this = self.as_mut().project();
+                ready!(this.timer.as_mut().poll_at(until, cx));
+                this.timer.disarm();
+                *this.stage = Stage::Readying;
+                Poll::Ready(None)
+            }
+            Stage::Readying => self.poll_next(cx),
+            // Polled after its end: it has nothing more to say.
+            Stage::Done => Poll::Pending,
         }
     }
 
@@ -310,38 +337,29 @@ where
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
-            match self.stage {
-                Stage::Attempting => {
-                    let mut this = self.as_mut().project();
-                    let shared = &**this.shared;
-                    let lost = || shared.core.lose(this.stage, this.call);
-                    let result = match on_unwind(lost, || this.attempt.as_mut().poll(cx)) {
-                        Poll::Ready(result) => result,
-                        Poll::Pending => {
-                            let Some(cutoff @ Cutoff { at: Some(at), .. }) = *this.cutoff else { return Poll::Pending };
-                            ready!(this.timer.poll_against(at, cx));
-                            this.attempt.clear();
-                            let timeout = this.shared.core.config().attempt_timeout.unwrap_or_default();
-                            Err(S::Error::from_rejected(cutoff.rejected(timeout, true)))
-                        }
-                    };
-                    if let Some(result) = self.as_mut().judge(result) {
-                        return Poll::Ready(result);
-                    }
+            if !matches!(self.stage, Stage::Attempting) {
+                match ready!(self.as_mut().poll_between(cx)) {
+                    Some(result) => return Poll::Ready(result),
+                    None => continue,
                 }
-                Stage::Delayed(until) => {
-                    let mut this = self.as_mut().project();
-                    ready!(this.timer.as_mut().poll_at(until, cx));
-                    this.timer.disarm();
-                    *this.stage = Stage::Readying;
-                }
-                Stage::Readying => {
-                    if let Some(result) = ready!(self.as_mut().poll_next(cx)) {
-                        return Poll::Ready(result);
-                    }
-                }
-                // Polled after its end: it has nothing more to say.
-                Stage::Done => return Poll::Pending,
+            }
+            let this = self.as_mut().project();
+            let (core, stage, call) = (&this.shared.core, this.stage, this.call);
+            let mut polled = on_unwind(|| core.lose(stage, call), || this.attempt.poll(cx));
+            if polled.is_pending() {
+                let mut this = self.as_mut().project();
+                let Some(cutoff @ Cutoff { at: Some(at), .. }) = *this.cutoff else { return Poll::Pending };
+                ready!(this.timer.poll_against(at, cx));
+                this.attempt.as_mut().clear();
+                let timeout = this.shared.core.config().attempt_timeout.unwrap_or_default();
+                polled = Poll::Ready(Err(S::Error::from_rejected(cutoff.rejected(timeout, true))));
+            }
+            let Poll::Ready(result) = &polled else { return Poll::Pending };
+            // Judged where it is: a response can be large.
+            let Some((outcome, hint, sent)) = self.as_mut().judge(result) else { return polled };
+            let result = ready!(polled);
+            if let Some(result) = self.as_mut().follow(result, outcome, hint, sent) {
+                return Poll::Ready(result);
             }
         }
     }

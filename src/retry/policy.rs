@@ -55,12 +55,12 @@ pub(super) enum Decision {
     Retry(Duration),
 }
 
-/// `backoff` is asked only if a delay is needed, since it draws.
+/// `now` is asked only if it matters, and `backoff` only if a delay is needed, since it draws.
 pub(super) fn decide(
     ended: Ended,
     max_retry_after: Duration,
     deadline: Option<Instant>,
-    now: Instant,
+    now: impl FnOnce() -> Instant,
     backoff: impl FnOnce() -> Duration,
 ) -> Decision {
     let at_least = match ended.hint {
@@ -89,7 +89,7 @@ pub(super) fn decide(
     }
     let delay = backoff().max(at_least);
     if let Some(deadline) = deadline
-        && now.checked_add(delay).is_none_or(|next| next >= deadline)
+        && now().checked_add(delay).is_none_or(|next| next >= deadline)
     {
         return Decision::GiveUp(GiveUpReason::Deadline);
     }
@@ -141,7 +141,7 @@ mod tests {
 
     fn decided(ended: Ended, deadline_in: Option<Duration>) -> Decision {
         let now = tokio::time::Instant::now().into_std();
-        decide(ended, 10 * SECOND, deadline_in.map(|left| now + left), now, || SECOND / 10)
+        decide(ended, 10 * SECOND, deadline_in.map(|left| now + left), || now, || SECOND / 10)
     }
 
     #[test]

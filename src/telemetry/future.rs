@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
@@ -57,6 +57,7 @@ struct Call<C> {
 // === impl ResponseFuture ===
 
 impl<F, C> ResponseFuture<F, C> {
+    #[inline]
     pub(super) fn call(classifier: C, handle: TelemetryHandle, started: Instant, make: impl FnOnce() -> F) -> Self {
         #[cfg(feature = "tracing")]
         let span = ::tracing::info_span!(
@@ -89,6 +90,7 @@ where
 {
     type Output = Result<T, E>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let call = this.call;
@@ -96,21 +98,24 @@ where
         let span = call.span.clone();
         #[cfg(feature = "tracing")]
         let _entered = span.enter();
-        let result = ready!(on_unwind(|| call.end(End::Panicked), || this.inner.poll(cx)));
-        match &result {
-            Ok(response) => call.judge(Ok(response)),
-            Err(error) => match error.as_rejected() {
+        // Judged where it is: a response can be large.
+        let polled = on_unwind(|| call.end(End::Panicked), || this.inner.poll(cx));
+        match &polled {
+            Poll::Pending => {}
+            Poll::Ready(Ok(response)) => call.judge(Ok(response)),
+            Poll::Ready(Err(error)) => match error.as_rejected() {
                 Some(rejected) => call.end(End::Rejected(rejected)),
                 None => call.judge(Err(error)),
             },
         }
-        Poll::Ready(result)
+        polled
     }
 }
 
 // === impl Call ===
 
 impl<C> Call<C> {
+    #[inline]
     fn judge<T, E>(&mut self, result: Result<&T, &E>)
     where
         C: Classify<T, E>,
@@ -141,7 +146,10 @@ impl<C> Call<C> {
 }
 
 impl<C> Drop for Call<C> {
+    #[inline]
     fn drop(&mut self) {
-        self.end(End::Abandoned);
+        if !self.counted {
+            self.end(End::Abandoned);
+        }
     }
 }

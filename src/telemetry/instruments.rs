@@ -399,6 +399,7 @@ mod recorder {
         }
 
         #[cold]
+        #[inline(never)]
         fn get_slow(&self, epoch: u64, resolve: impl FnOnce() -> T) -> &T {
             let mut resolve = Some(resolve);
             let mut list = self;

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use tokio::time::Instant;
 use tower_service::Service;
@@ -139,10 +138,12 @@ where
     type Error = S::Error;
     type Future = ResponseFuture<S::Future, C>;
 
+    #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
     }
 
+    #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         let started = Instant::now();
         let Self { inner, classifier, handle } = self;
@@ -222,7 +223,7 @@ impl TelemetryHandle {
             shared.rejections.add(reason);
         }
         if Durations::is_enabled() {
-            shared.durations.record(Instant::now().saturating_duration_since(started).max(Duration::ZERO));
+            shared.durations.record(Instant::now().saturating_duration_since(started));
         }
     }
 }

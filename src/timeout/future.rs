@@ -92,11 +92,16 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let result = match this.stage.as_mut().project() {
-            StageProjection::Attempt { inner } => inner.poll(cx),
+        match this.stage.as_mut().project() {
+            StageProjection::Attempt { inner } => {
+                let polled = inner.poll(cx);
+                if polled.is_ready() {
+                    return polled;
+                }
+            }
             StageProjection::Total { inner } => {
-                let result = inner.poll(cx);
-                if let Poll::Ready(Err(error)) = &result
+                let polled = inner.poll(cx);
+                if let Poll::Ready(Err(error)) = &polled
                     && let Some(&Rejected::DeadlineExceeded { sent }) = error.as_rejected()
                     && this.cutoff.is_own_and_over()
                 {
@@ -104,16 +109,15 @@ where
                     this.shared.record(*this.cutoff, *this.timeout, sent);
                     return Poll::Ready(Err(E::from_rejected(this.cutoff.rejected(*this.timeout, sent))));
                 }
-                result
+                if polled.is_ready() {
+                    return polled;
+                }
             }
             StageProjection::Refused => {
                 this.stage.set(Stage::Done);
                 return Poll::Ready(Err(E::from_rejected(this.cutoff.rejected(*this.timeout, false))));
             }
             StageProjection::Done => return Poll::Pending,
-        };
-        if result.is_ready() {
-            return result;
         }
         let Some(at) = this.cutoff.at else { return Poll::Pending };
         ready!(this.timer.poll_against(at, cx));

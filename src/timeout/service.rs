@@ -74,6 +74,18 @@ impl<S> Timeout<S> {
         }
         Poll::Ready(())
     }
+
+    /// The wait for readiness is over: when it started, if it counts for the call that is made `now`; or what has cut it off.
+    #[cold]
+    fn waited(&mut self, now: Instant) -> Result<Instant, Cutoff> {
+        match std::mem::replace(&mut self.readiness, Readiness::Idle) {
+            Readiness::Over(cutoff) => Err(cutoff),
+            Readiness::Waiting { since, cutoff, .. } if !cutoff.at.is_some_and(|at| Timer::is_late(at, now)) => {
+                Ok(since)
+            }
+            Readiness::Idle | Readiness::Waiting { .. } => Ok(now),
+        }
+    }
 }
 
 crate::macros::wrapper_methods!(Timeout<S>, "mainstay::TimeoutLayer::builder(\"orders\").build()?");
@@ -112,15 +124,16 @@ where
     fn call(&mut self, request: Req) -> Self::Future {
         let timeout = self.shared.timeout();
         let now = Instant::now();
-        let mut since = now;
-        match std::mem::replace(&mut self.readiness, Readiness::Idle) {
-            Readiness::Idle => {}
-            Readiness::Over(cutoff) => return ResponseFuture::refused(self.shared.clone(), cutoff, timeout),
-            Readiness::Waiting { cutoff: Cutoff { at: Some(at), .. }, .. } if Timer::is_late(at, now) => {}
-            Readiness::Waiting { since: waited_since, .. } => since = waited_since,
-        }
+        let since = match self.readiness {
+            Readiness::Idle => now,
+            _ => match self.waited(now) {
+                Ok(since) => since,
+                Err(cutoff) => return ResponseFuture::refused(self.shared.clone(), cutoff, timeout),
+            },
+        };
         let cutoff = Cutoff::new(since, timeout, context::current().deadline());
-        if cutoff.has_passed(now) {
+        // A timeout, which is never zero, cannot be over already if it starts now.
+        if (cutoff.by_deadline || since != now) && cutoff.has_passed(now) {
             return ResponseFuture::refused(self.shared.clone(), cutoff, timeout);
         }
         let shared = self.shared.clone();
