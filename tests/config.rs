@@ -357,6 +357,7 @@ mod extremes {
             };
             pool.handle().add_weighted(1, service(true), NonZeroU32::MAX);
             pool.handle().add_weighted(2, service(false), NonZeroU32::MIN);
+            assert_eq!(pool.handle().endpoints().len(), 2);
             for _ in 0..20 {
                 let _ = pool.clone().oneshot(()).await;
                 tokio::time::advance(Duration::from_secs(86_400)).await;

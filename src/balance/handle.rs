@@ -381,7 +381,9 @@ impl<K: Key, S> PoolHandle<K, S> {
                         health: member.standing.health,
                         in_flight: endpoint.in_flight(),
                         load: endpoint.load(now),
-                        latency: endpoint.latency(now).map(|nanoseconds| Duration::from_secs_f64(nanoseconds / 1e9)),
+                        latency: endpoint
+                            .latency(now)
+                            .map(|nanos| Duration::try_from_secs_f64(nanos / 1e9).unwrap_or(Duration::MAX)),
                         picks: endpoint.picks(),
                         failures: endpoint.failures(),
                         circuit: endpoint.breaker.as_ref().map(Breaker::state),
