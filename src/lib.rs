@@ -1,4 +1,4 @@
-//! Layers for [tower] that keep a service up, fast and honest while what it calls is slow, failing, overloaded, moving or gone.
+//! Layers for `tower` that keep a service up, fast and honest while what it calls is slow, failing, overloaded, moving or gone.
 //!
 //! Every layer wraps any `Service`, keeps its error type, and has a name, a handle to read and control it at run time, and a
 //! refusal ([`Rejected`]) that says who refused and why.
@@ -37,12 +37,12 @@
 //!
 //! # Features
 //!
-//! Every family is on by default, and so are `http` and `metrics`; `full` is all of them.
+//! Every family is on by default, and so is `metrics`; `full` is all of them.
 //!
 //! | feature | default | brings |
 //! |---|---|---|
 //! | a family's | yes | its module; `balance` brings `circuit-breaker` along |
-//! | `http` | yes | classifiers, headers for the context, `Retry-After`, health pages |
+//! | `http` | no | classifiers, headers for the context, `Retry-After`, health pages |
 //! | `metrics` | yes | counters, gauges and histograms through the `metrics` facade |
 //! | `tracing` | no | events and a span for each call |
 //! | `serde` | no | settings from files: durations as `"250ms"`, unknown keys are errors |
@@ -68,8 +68,8 @@
 //! (`tower` 0.5, with `balance`); `tokio::time::Instant` for deadlines (`tokio` 1); header maps, methods, statuses, requests and
 //! responses (`http` 1, with `http`); `Serialize` and `Deserialize` (`serde` 1, with `serde`). `metrics`, `moka`, `tracing` and the
 //! other dependencies are not visible.
-//!
-//! [tower]: https://docs.rs/tower
+
+#![forbid(unsafe_code)]
 
 pub mod backoff;
 #[cfg(feature = "balance")]
@@ -113,13 +113,18 @@ pub use error::{
     Rejected,
 };
 #[cfg(feature = "health")]
-pub use health::{HealthReport, Monitor};
+pub use health::{HealthReport, Monitor, MonitorConfig, MonitorStatistics};
 pub use health_status::HealthStatus;
 #[cfg(feature = "http")]
 pub use http::HttpClassifier;
 pub use name::Name;
 pub use outcome::{Classify, DefaultClassifier, Health, Outcome, RetryHint, classify_fn, judge};
 #[cfg(feature = "retry")]
-pub use retry::{Retry, RetryLayer};
+pub use retry::{Retry, RetryConfig, RetryHandle, RetryLayer, RetryStatistics};
 #[cfg(feature = "timeout")]
-pub use timeout::{Timeout, TimeoutLayer};
+pub use timeout::{Timeout, TimeoutConfig, TimeoutHandle, TimeoutLayer, TimeoutStatistics};
+
+/// The README's example is compiled and run with the others.
+#[cfg(all(doctest, feature = "circuit-breaker", feature = "retry", feature = "timeout"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
