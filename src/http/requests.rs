@@ -16,9 +16,9 @@ use crate::retry::{CloneRequests, RequestPolicy, RetryBuilder};
 /// ```
 /// use http::Request;
 /// use mainstay::http::HttpRequests;
-/// use mainstay::retry::RequestPolicy;
+/// use mainstay::retry::{CloneRequests, RequestPolicy};
 ///
-/// let policy = HttpRequests::default();
+/// let policy = HttpRequests::new(CloneRequests);
 /// assert!(policy.is_idempotent(&Request::get("/").body(()).unwrap()));
 /// assert!(!policy.is_idempotent(&Request::post("/orders").body(()).unwrap()));
 /// ```
