@@ -53,8 +53,8 @@ impl Cutoff {
     }
 
     /// Whether the configured timeout, and not the caller's deadline, was the limit, and has passed.
+    #[cfg(feature = "timeout")]
     #[cold]
-    #[allow(dead_code, reason = "used by the families, each behind its feature")]
     pub(crate) fn is_own_and_over(&self) -> bool {
         !self.by_deadline && self.has_passed(Instant::now())
     }
