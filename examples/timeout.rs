@@ -34,7 +34,10 @@ async fn main() -> Result<(), BoxError> {
     let error = service(500, 200)?.oneshot(Duration::from_millis(300)).await.unwrap_err();
     println!("  error: {error}; outcome: {}", error.as_rejected().map_or("-", |rejected| rejected.outcome().as_str()));
 
-    println!("3. The whole call has less left than the attempt may take: no evidence.");
+    println!(
+        "3. The whole call has less left than the attempt may take: the attempt is cut by a deadline, which is no evidence"
+    );
+    println!("   against the callee; to the caller it is the timeout of the whole call.");
     let error = service(100, 200)?.oneshot(Duration::from_millis(300)).await.unwrap_err();
     println!("  error: {error}; outcome: {}", error.as_rejected().map_or("-", |rejected| rejected.outcome().as_str()));
 
