@@ -110,10 +110,23 @@ impl Serving {
     /// The command lines of its parts, each of which names the folder.
     fn running(&self) -> Vec<String> {
         let folder = self.folder.display().to_string();
-        let ps = Command::new("ps").args(["-A", "-ww", "-o", "args="]).output().unwrap();
-        let lines = String::from_utf8_lossy(&ps.stdout);
-        lines.lines().filter(|line| line.contains(&folder)).map(str::to_owned).collect()
+        command_lines().into_iter().filter(|line| line.contains(&folder)).collect()
     }
+}
+
+/// The command lines of all processes. Read from the kernel: `ps` is not on every machine that has a toolchain.
+#[cfg(target_os = "linux")]
+fn command_lines() -> Vec<String> {
+    let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    // A process that has ended in the meantime has nothing to read.
+    let lines = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
+    lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " ")).collect()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn command_lines() -> Vec<String> {
+    let ps = Command::new("ps").args(["-A", "-ww", "-o", "args="]).output().unwrap();
+    String::from_utf8_lossy(&ps.stdout).lines().map(str::to_owned).collect()
 }
 
 impl Drop for Serving {

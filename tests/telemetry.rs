@@ -21,8 +21,8 @@ enum Do {
 }
 
 fn service(
-    layer: &TelemetryLayer<impl mainstay::Classify<u16, BoxError> + Clone>,
-) -> impl Service<Do, Response = u16, Error = BoxError> + Clone {
+    layer: &TelemetryLayer<impl mainstay::Classify<u16, BoxError> + Clone + Send + 'static>,
+) -> impl Service<Do, Response = u16, Error = BoxError, Future: Send> + Clone + Send + 'static {
     layer.layer(service_fn(|what: Do| async move {
         match what {
             Do::Answer(status) => Ok(status),
@@ -60,16 +60,7 @@ async fn run(
 async fn each_end_of_a_call_is_counted_once_and_the_sum_is_the_calls() {
     let layer = TelemetryLayer::new("all").classify(classify_fn(by_status));
     let handle = layer.handle();
-    let inner = service_fn(|what: Do| async move {
-        match what {
-            Do::Answer(status) => Ok(status),
-            Do::Fail => Err(BoxError::from("reset")),
-            Do::Refuse => Err(BoxError::from_rejected(Rejected::shed())),
-            Do::Panic => panic!("told to"),
-            Do::Hang => pending().await,
-        }
-    });
-    let service = layer.layer(inner);
+    let service = service(&layer);
     for status in [200, 200, 404, 500, 501, 429, 424, 499, 0] {
         run(&service, Do::Answer(status)).await;
     }
