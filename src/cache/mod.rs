@@ -131,6 +131,7 @@
 //! The inner service is `Clone + Send + 'static`, since loads outlive their callers; the response is `Clone`; the error can carry a
 //! refusal ([`Rejectable`](crate::Rejectable)) and shows itself (`Display`), so that its words can be shared.
 
+mod builder;
 mod config;
 mod cooldown;
 mod core;
@@ -142,6 +143,7 @@ mod key;
 mod layer;
 mod limit;
 mod load;
+mod make_store;
 mod miss;
 mod policy;
 mod served;
@@ -150,12 +152,14 @@ mod single_flight;
 pub mod store;
 mod versions;
 
+pub use builder::{CacheBuilder, NoKey};
 pub use config::CacheConfig;
 pub use entry::Entry;
 pub use future::ResponseFuture;
 pub use handle::{CacheHandle, CacheStatistics};
 pub use key::{CacheKey, key_fn};
-pub use layer::{CacheBuilder, CacheLayer, Custom, InMemory, MakeStore, NoKey, Weighted};
+pub use layer::CacheLayer;
+pub use make_store::{Custom, InMemory, MakeStore, Weighted};
 pub use served::{Served, StaleReason};
 pub use service::Cache;
 #[doc(inline)]
