@@ -1,5 +1,7 @@
 //! The database process: SQLite behind a small network service, so that it can be stalled and killed like any database.
 
+use std::time::Duration;
+
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -9,8 +11,9 @@ use mainstay::health::{HealthReport, Role};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use crate::counts;
 use crate::net::{IDEMPOTENCY_KEY, REQUEST_ID};
-use crate::part::Part;
+use crate::part::{Notice, Part};
 use crate::storage::{Answer, Storage, StorageError, Write};
 use crate::walk::{Event, Step};
 
@@ -33,8 +36,9 @@ enum Failure {
     Storage(StorageError),
 }
 
-pub(crate) async fn run(part: Part) -> anyhow::Result<()> {
-    let storage = Storage::open(&part.assignment.folder)?;
+pub(crate) async fn run(part: Part, careless: bool, backups: Duration) -> anyhow::Result<()> {
+    let folder = &part.assignment.folder;
+    let storage = if careless { Storage::open_careless(folder)? } else { Storage::open(folder)? };
     let routes = Router::new()
         .route("/users", post(create_user))
         .route("/users/{user}", get(read_user))
@@ -43,8 +47,23 @@ pub(crate) async fn run(part: Part) -> anyhow::Result<()> {
         .route("/backup", post(backup))
         .with_state(storage.clone());
     let report = HealthReport::new("database");
-    report.add_check("sqlite", Role::Critical, move || storage.check())?;
+    let checked = storage.clone();
+    report.add_check("sqlite", Role::Critical, move || checked.check())?;
+    tokio::spawn(back_up(storage, backups));
     part.serve(routes, report).await
+}
+
+/// A backup after each `period`, online: it serves on meanwhile.
+async fn back_up(storage: Storage, period: Duration) {
+    let mut due = tokio::time::interval(period);
+    due.tick().await;
+    loop {
+        due.tick().await;
+        match storage.backup().await {
+            Ok(backup) => Notice::Backup(backup).send(),
+            Err(error) => tracing::error!(%error, "no backup"),
+        }
+    }
 }
 
 async fn read_user(
@@ -115,6 +134,7 @@ async fn measured<T>(
     what: &'static str,
     query: impl Future<Output = Result<T, StorageError>>,
 ) -> Result<T, StorageError> {
+    counts::DATABASE_QUERIES.add();
     let started = Instant::now();
     let result = query.await;
     let taken = started.elapsed();

@@ -31,6 +31,9 @@ pub(crate) const CACHE: HeaderName = HeaderName::from_static("x-cache");
 /// Which of the balancer's attempts got this answer: 1 is the first.
 pub(crate) const ATTEMPT: HeaderName = HeaderName::from_static("x-attempt");
 
+/// A server's word that not it has failed, but something behind it.
+pub(crate) const DEPENDENCY_FAILED: HeaderName = mainstay::http::DEPENDENCY_FAILED;
+
 /// A write that carries one of these is applied once, however often it is sent.
 pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 

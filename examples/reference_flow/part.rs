@@ -1,6 +1,6 @@
 //! What all parts have in common: one child process each, with a role, a server, and an orderly end.
 //!
-//! The parent talks to a part through its standard input (a line is a command; the end of it means that the parent is
+//! The parent talks to a part through its standard input (a line is a [`Command`]; the end of it means that the parent is
 //! gone) and hears from it through its standard output (a line is a [`Notice`]).
 
 use std::net::SocketAddr;
@@ -22,8 +22,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::report::Measured;
+use crate::clock::Moment;
+use crate::counts;
+use crate::faults::Fault;
+use crate::measured::{Counts, Phase};
+use crate::storage::BackupReport;
 use crate::telemetry;
+use crate::variant::Variant;
 use crate::walk::Step;
 
 /// Between "not ready any more" and the end of accepting: time for a balancer to notice.
@@ -50,18 +55,51 @@ pub(crate) struct Assignment {
 pub(crate) enum Role {
     /// Deletes the folder when everyone has gone.
     Janitor,
-    Database,
+    Database {
+        /// Acknowledges writes before they are committed: the negative control.
+        careless: bool,
+        /// The time between two scheduled backups.
+        backups: Duration,
+    },
     Application {
+        variant: Variant,
         database: SocketAddr,
+        /// How long one of the server's workers is busy with a request.
+        work: Duration,
     },
     Balancer {
+        variant: Variant,
         servers: Vec<(String, SocketAddr)>,
     },
     Load {
         target: SocketAddr,
-        rate: u32,
         seed: u64,
     },
+}
+
+/// What the parent tells a part, one JSON object a line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Command {
+    /// Any part: say what you have counted.
+    Count,
+    /// Application server: from now on, this goes wrong.
+    Fault(Fault),
+    /// Application server: forget what you have cached.
+    EmptyCache,
+    /// Balancer: there is a server more.
+    Add { name: String, address: SocketAddr },
+    /// Balancer: that server is gone for good.
+    Remove { name: String },
+    /// Load generator: write the data that will be read.
+    Prepare,
+    /// Load generator: ask as fast as answers come, and say how fast that is.
+    Calibrate(Duration),
+    /// Load generator: from now on, offer so many requests per second.
+    Rate(f64),
+    /// Load generator: these servers answer all reads that need no database; what others had cached is gone.
+    Caches(Vec<String>),
+    /// Load generator: wait for what is under way, and write the files.
+    Finish,
 }
 
 /// What a part tells the parent.
@@ -69,14 +107,22 @@ pub(crate) enum Role {
 pub(crate) enum Notice {
     /// The part serves.
     Ready(SocketAddr),
+    /// What a [`Command`] asked for is done.
+    Done,
+    /// What was counted since the part started.
+    Counts(Counts),
     /// Something that the walk shows as it happens.
     Step(Step),
     /// The balancer took a server in or out.
-    Server { name: String, change: String },
+    Server { name: String, usable: bool, change: String, at: Moment },
     /// The load generator has written the data that it will read.
     Prepared { users: usize, records: usize },
-    /// The load generator is through.
-    Measured(Box<Measured>),
+    /// Right answers per second, at most.
+    Capacity(f64),
+    /// The last second of load.
+    Progress(Box<Phase>),
+    /// A scheduled backup is complete.
+    Backup(BackupReport),
 }
 
 /// A running part, seen from inside of its process.
@@ -103,8 +149,8 @@ impl Notice {
 // === impl Part ===
 
 impl Part {
-    /// Sets up what every part needs; the commands are the lines that the parent writes.
-    pub(crate) fn start(assignment: Assignment) -> anyhow::Result<(Self, mpsc::Receiver<String>)> {
+    /// Sets up what every part needs; the commands are what the parent tells it.
+    pub(crate) fn start(assignment: Assignment) -> anyhow::Result<(Self, mpsc::Receiver<Command>)> {
         telemetry::write_logs(&assignment.name, &assignment.folder, assignment.verbose)?;
         let metrics = telemetry::record_metrics()?;
         let (stopping, stop) = watch::channel(false);
@@ -115,7 +161,11 @@ impl Part {
             loop {
                 tokio::select! {
                     line = lines.next_line() => match line {
-                        Ok(Some(line)) => drop(commands_in.send(line).await),
+                        Ok(Some(line)) => match serde_json::from_str(&line) {
+                            Ok(Command::Count) => Notice::Counts(counts::read()).send(),
+                            Ok(command) => drop(commands_in.send(command).await),
+                            Err(error) => tracing::error!(line, %error, "no command"),
+                        },
                         Ok(None) | Err(_) => break,
                     },
                     _ = terminate.recv() => break,

@@ -11,12 +11,15 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures_util::future::join_all;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::process::{Child, ChildStdin, Command};
+use tokio::process::{Child, ChildStdin};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
-use crate::part::{Assignment, Notice, Role};
+use crate::part::{Assignment, Command, Notice, Role};
 use crate::walk::{Event, Step};
 
 /// How long a part may take to start, and to say what it is asked for.
@@ -121,10 +124,39 @@ impl Flow {
         &self.folder
     }
 
-    /// Writes a line to a part's standard input.
-    pub(crate) async fn tell(&mut self, name: &str, command: &str) -> anyhow::Result<()> {
+    /// Writes a command to a part's standard input.
+    pub(crate) async fn tell(&mut self, name: &str, command: &Command) -> anyhow::Result<()> {
+        let line = format!("{}\n", serde_json::to_string(command)?);
         let stdin = self.process(name)?.stdin.as_mut().context("already told to end")?;
-        stdin.write_all(format!("{command}\n").as_bytes()).await.with_context(|| format!("{name} does not listen"))
+        stdin.write_all(line.as_bytes()).await.with_context(|| format!("{name} does not listen"))
+    }
+
+    /// The same, and waits until it is done.
+    pub(crate) async fn order(&mut self, name: &str, command: &Command) -> anyhow::Result<()> {
+        self.tell(name, command).await?;
+        self.hear(name, |notice| matches!(notice, Notice::Done).then_some(())).await
+    }
+
+    /// Stops a part with SIGSTOP: it accepts connections, since the kernel does, and never answers.
+    pub(crate) fn freeze(&mut self, name: &str) -> anyhow::Result<()> {
+        self.signal(name, Signal::SIGSTOP)
+    }
+
+    pub(crate) fn thaw(&mut self, name: &str) -> anyhow::Result<()> {
+        self.signal(name, Signal::SIGCONT)
+    }
+
+    fn signal(&mut self, name: &str, signal: Signal) -> anyhow::Result<()> {
+        let id = self.process(name)?.id;
+        Ok(nix::sys::signal::kill(Pid::from_raw(id.try_into()?), signal)?)
+    }
+
+    /// Asks a part to end in order, as an orchestrator does, and waits until it has.
+    pub(crate) async fn drain(&mut self, name: &str) -> anyhow::Result<()> {
+        let index = self.processes.iter().position(|process| process.assignment.name == name);
+        let process = self.processes.remove(index.with_context(|| format!("there is no part {name}"))?);
+        process.stop().await;
+        Ok(())
     }
 
     /// Kills a part with SIGKILL: no warning, no drain, its connections reset. Its process id.
@@ -217,11 +249,14 @@ impl Flow {
         Ok(logged)
     }
 
-    /// Ends all parts in the order in which nobody misses anybody: the load, the balancer, the servers, the database.
+    /// Ends all parts: those that call others are told first, and nobody's time to drain adds to another's.
     pub(crate) async fn stop(mut self) {
-        while let Some(process) = self.processes.pop() {
-            process.stop().await;
-        }
+        let (janitor, parts): (Vec<_>, Vec<_>) = std::mem::take(&mut self.processes)
+            .into_iter()
+            .rev()
+            .partition(|process| matches!(process.assignment.role, Role::Janitor));
+        join_all(parts.into_iter().map(Process::stop)).await;
+        join_all(janitor.into_iter().map(Process::stop)).await;
     }
 
     /// A part's output has ended: fine if it was killed on purpose, else it crashed.
@@ -238,7 +273,7 @@ impl Flow {
     }
 
     fn serving(&self) -> impl Iterator<Item = &Process> {
-        self.processes.iter().filter(|process| !matches!(process.assignment.role, Role::Janitor))
+        self.processes.iter().filter(|process| !process.killed && !matches!(process.assignment.role, Role::Janitor))
     }
 
     fn process(&mut self, name: &str) -> anyhow::Result<&mut Process> {
@@ -252,7 +287,7 @@ impl Flow {
 impl Process {
     fn spawn(assignment: Assignment, hears: &mpsc::UnboundedSender<Heard>) -> anyhow::Result<Self> {
         let name = assignment.name.clone();
-        let mut child = Command::new(std::env::current_exe()?)
+        let mut child = tokio::process::Command::new(std::env::current_exe()?)
             .arg("--part")
             .arg(serde_json::to_string(&assignment)?)
             .stdin(Stdio::piped())
@@ -297,6 +332,6 @@ fn private_folder(path: &std::path::Path) -> std::io::Result<()> {
 /// standard input has ended.
 pub(crate) fn die_with_parent() -> anyhow::Result<()> {
     #[cfg(target_os = "linux")]
-    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
     Ok(())
 }
