@@ -96,7 +96,7 @@ pub mod retry;
 pub mod telemetry;
 #[cfg(feature = "timeout")]
 pub mod timeout;
-#[cfg(any(feature = "retry", feature = "timeout"))]
+#[cfg(any(feature = "retry", feature = "timeout", feature = "http"))]
 mod timer;
 
 #[cfg(feature = "balance")]
