@@ -43,6 +43,7 @@
 //! |---|---|---|
 //! | a family's | yes | its module; `balance` brings `circuit-breaker` along |
 //! | `http` | no | classifiers, headers for the context, `Retry-After`, health pages |
+//! | `grpc` | no | classifier by `grpc-status`, retry pushback; brings `http` along |
 //! | `metrics` | yes | counters, gauges and histograms through the `metrics` facade |
 //! | `tracing` | no | events and a span for each call |
 //! | `serde` | no | settings from files: durations as `"250ms"`, unknown keys are errors |
@@ -83,6 +84,8 @@ mod circuit_state;
 pub mod context;
 mod cores;
 pub mod error;
+#[cfg(feature = "grpc")]
+pub mod grpc;
 #[cfg(feature = "health")]
 pub mod health;
 mod health_status;
