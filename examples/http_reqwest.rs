@@ -30,7 +30,7 @@ async fn main() -> Result<(), BoxError> {
     tokio::spawn(async move { axum::serve(listener, axum::Router::new().route("/", get(handler))).await });
 
     // reqwest takes its own request and answers with its own response; both have an `http` counterpart.
-    let reqwest = reqwest::Client::new();
+    let reqwest = reqwest::Client::builder().no_proxy().build()?;
     let client = service_fn(move |request: http::Request<&'static str>| {
         let reqwest = reqwest.clone();
         async move {

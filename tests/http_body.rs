@@ -237,6 +237,27 @@ mod breaker {
     }
 
     #[tokio::test]
+    async fn a_panic_of_the_classifier_is_no_callers_leaving() {
+        #[derive(Clone)]
+        struct Panics;
+        impl<R, E> mainstay::Classify<R, E> for Panics {
+            fn classify(&self, _: Result<&R, &E>) -> mainstay::Outcome {
+                mainstay::Outcome::Success
+            }
+        }
+        impl<E> mainstay::http::ClassifyEnd<E> for Panics {
+            fn classify_end(&self, _: Result<Option<&HeaderMap>, &E>) -> mainstay::Outcome {
+                panic!("of the classifier")
+            }
+        }
+        let handle = breaker(CircuitBreakerConfig::default());
+        let service = StreamBreakerLayer::new(handle.clone(), Panics)
+            .layer(service_fn(|()| async { Ok::<_, BoxError>(Response::new(http_body_util::Empty::<Bytes>::new())) }));
+        assert!(tokio::spawn(service.oneshot(())).await.unwrap_err().is_panic());
+        assert_eq!((handle.statistics().failures, handle.statistics().calls()), (1, 1));
+    }
+
+    #[tokio::test]
     async fn a_panic_of_the_inner_service_is_a_failure() {
         let handle = breaker(CircuitBreakerConfig::default());
         let service = layer(&handle).layer(service_fn(|panics: bool| async move {
@@ -248,4 +269,44 @@ mod breaker {
         let statistics = handle.statistics();
         assert_eq!((statistics.failures, statistics.successes, statistics.calls()), (1, 1, 2));
     }
+}
+
+/// With a real client: a server that promises more than it sends.
+#[cfg(feature = "circuit-breaker")]
+#[tokio::test]
+async fn a_connection_that_breaks_off_within_a_body_is_a_failure_by_reqwest_too() {
+    use mainstay::http::StreamBreakerLayer;
+    use mainstay::{BoxError, CircuitBreakerHandle, HttpClassifier};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tower::{Layer, ServiceExt, service_fn};
+
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        for length in [4, 400] {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 1_024]).await.unwrap();
+            let answer = format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {length}\r\n\r\nfour");
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+
+    let reqwest = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = service_fn(move |request: http::Request<&'static str>| {
+        let reqwest = reqwest.clone();
+        async move {
+            let response = reqwest.execute(request.map(reqwest::Body::from).try_into()?).await?;
+            Ok::<http::Response<reqwest::Body>, BoxError>(response.into())
+        }
+    });
+    let breaker = CircuitBreakerHandle::builder("test").build_handle().unwrap();
+    let client = StreamBreakerLayer::new(breaker.clone(), HttpClassifier::new()).layer(client);
+    let request = || http::Request::get(&url).body("").unwrap();
+    let whole = client.clone().oneshot(request()).await.unwrap();
+    assert_eq!(whole.into_body().collect().await.unwrap().to_bytes(), "four");
+    assert_eq!((breaker.statistics().successes, breaker.statistics().calls()), (1, 1));
+    let broken = client.oneshot(request()).await.unwrap();
+    assert_eq!(broken.status(), 200);
+    assert!(broken.into_body().collect().await.is_err());
+    assert_eq!((breaker.statistics().failures, breaker.statistics().calls()), (1, 2));
 }

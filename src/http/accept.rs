@@ -405,6 +405,19 @@ mod tests {
     }
 
     proptest! {
+        /// What goes out comes in: the same to the millisecond, and never more.
+        #[test]
+        fn a_deadline_survives_the_way_by_any_header(millis in 0..60_000_u64, micros in 0..1_000_u64, grpc: bool) {
+            let names = ContextHeaders::new().grpc_timeout(grpc);
+            let left = Duration::from_millis(millis) + Duration::from_micros(micros);
+            let mut headers = headers(DEADLINE_MS, &left.as_millis().to_string());
+            if grpc {
+                headers.insert(super::super::GRPC_TIMEOUT, super::super::format_grpc_timeout(left));
+            }
+            let read = names.remaining(&headers);
+            prop_assert_eq!(read, Some(Duration::from_millis(millis)));
+        }
+
         #[test]
         fn no_header_can_exceed_the_bounds(bytes in proptest::collection::vec(any::<u8>(), 0..32), which in 0..3_usize) {
             let Ok(value) = ::http::HeaderValue::from_bytes(&bytes) else { return Ok(()) };

@@ -231,6 +231,17 @@ fn panicked<C>(verdict: &mut Option<StreamVerdict<C>>) {
     }
 }
 
+/// The call is over: a permit that the classifier's panic dropped would say that the caller had left.
+fn judged(permit: &mut Option<Permit>, classify: impl FnOnce() -> Outcome) -> Outcome {
+    on_unwind(|| record(permit.take(), Outcome::Permanent), classify)
+}
+
+fn record(permit: Option<Permit>, outcome: Outcome) {
+    if let Some(permit) = permit {
+        permit.record(outcome);
+    }
+}
+
 // === impl StreamBreakerFuture ===
 
 impl<F, C, B, E> Future for StreamBreakerFuture<F, C>
@@ -250,20 +261,24 @@ where
         let Some(inner) = this.inner.as_pin_mut() else { return Poll::Pending };
         let result = ready!(on_unwind(|| panicked(this.verdict), || inner.poll(cx)));
         let Some(StreamVerdict { permit, classifier }) = this.verdict.take() else { return Poll::Pending };
-        let outcome = judge(&classifier, result.as_ref());
+        let mut permit = Some(permit);
+        let outcome = judged(&mut permit, || judge(&classifier, result.as_ref()));
         let response = match result {
             Ok(response) => response,
             Err(error) => {
-                permit.record(outcome);
+                record(permit, outcome);
                 return Poll::Ready(Err(error));
             }
         };
         let (head, body) = response.into_parts();
-        let body = if outcome.is_success() && !classifier.is_final(&head.headers) {
-            OnEndBody::held(body, StreamVerdict { permit, classifier })
-        } else {
-            permit.record(outcome);
-            OnEndBody::ended(body)
+        let body = match permit {
+            Some(permit) if outcome.is_success() && !classifier.is_final(&head.headers) => {
+                OnEndBody::held(body, StreamVerdict { permit, classifier })
+            }
+            permit => {
+                record(permit, outcome);
+                OnEndBody::ended(body)
+            }
         };
         Poll::Ready(Ok(Response::from_parts(head, body)))
     }
@@ -273,7 +288,9 @@ where
 
 impl<C: ClassifyEnd<E>, E> OnEnd<E> for StreamVerdict<C> {
     fn ended(self, end: Result<Option<&HeaderMap>, &E>) {
-        let outcome = self.classifier.classify_end(end);
-        self.permit.record(outcome);
+        let Self { permit, classifier } = self;
+        let mut permit = Some(permit);
+        let outcome = judged(&mut permit, || classifier.classify_end(end));
+        record(permit, outcome);
     }
 }
