@@ -42,7 +42,8 @@
 //! | feature | default | brings |
 //! |---|---|---|
 //! | a family's | yes | its module; `balance` brings `circuit-breaker` along |
-//! | `http` | no | classifiers, headers for the context, `Retry-After`, health pages |
+//! | `http` | no | classifiers, headers for the context, `Retry-After`, bodies that end in time, health pages |
+//! | `grpc` | no | classifier by `grpc-status`, retry pushback; brings `http` along |
 //! | `metrics` | yes | counters, gauges and histograms through the `metrics` facade |
 //! | `tracing` | no | events and a span for each call |
 //! | `serde` | no | settings from files: durations as `"250ms"`, unknown keys are errors |
@@ -66,7 +67,7 @@
 //!
 //! Their major versions are part of ours: `Service` and `Layer` (`tower-service` 0.3, `tower-layer` 0.3); `Change` and `Discover`
 //! (`tower` 0.5, with `balance`); `tokio::time::Instant` for deadlines (`tokio` 1); header maps, methods, statuses, requests and
-//! responses (`http` 1, with `http`); `Serialize` and `Deserialize` (`serde` 1, with `serde`). `metrics`, `moka`, `tracing` and the
+//! responses (`http` 1, with `http`); bodies and their frames (`http-body` 1, with `http`); `Serialize` and `Deserialize` (`serde` 1, with `serde`). `metrics`, `moka`, `tracing` and the
 //! other dependencies are not visible.
 
 #![forbid(unsafe_code)]
@@ -83,6 +84,8 @@ mod circuit_state;
 pub mod context;
 mod cores;
 pub mod error;
+#[cfg(feature = "grpc")]
+pub mod grpc;
 #[cfg(feature = "health")]
 pub mod health;
 mod health_status;
@@ -96,7 +99,7 @@ pub mod retry;
 pub mod telemetry;
 #[cfg(feature = "timeout")]
 pub mod timeout;
-#[cfg(any(feature = "retry", feature = "timeout"))]
+#[cfg(any(feature = "retry", feature = "timeout", feature = "http"))]
 mod timer;
 
 #[cfg(feature = "balance")]
@@ -112,6 +115,8 @@ pub use error::{
     BoxError, CircuitOpen, Error, InvalidConfig, Lift, LiftLayer, LoadFailed, NoEndpoint, NoEndpointReason, Rejectable,
     Rejected,
 };
+#[cfg(feature = "grpc")]
+pub use grpc::GrpcClassifier;
 #[cfg(feature = "health")]
 pub use health::{HealthReport, Monitor, MonitorConfig, MonitorStatistics};
 pub use health_status::HealthStatus;

@@ -16,6 +16,7 @@ const LATE: Duration = Duration::from_millis(10);
 
 /// The point in time at which a call is cut off, and whose limit it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(dead_code, reason = "used by the families, each behind its feature")]
 pub(crate) struct Cutoff {
     /// `None` is so far off that it cannot be said.
     pub(crate) at: Option<Instant>,
@@ -35,6 +36,7 @@ pin_project! {
 
 // === impl Cutoff ===
 
+#[allow(dead_code, reason = "used by the families, each behind its feature")]
 impl Cutoff {
     /// `timeout` from `started` on, or the caller's `deadline` if that comes first.
     #[inline]

@@ -8,8 +8,8 @@ use http::Method;
 use http::{Request, Response, StatusCode};
 use mainstay::context::{self, Context, Criticality};
 use mainstay::http::{
-    ATTEMPT, AcceptContextConfig, AcceptContextLayer, CRITICALITY, DEADLINE_MS, DEPENDENCY_FAILED, GAVE_UP,
-    PropagateLayer, mark_dependency_failed,
+    ATTEMPT, AcceptContextConfig, AcceptContextLayer, CRITICALITY, ContextHeaders, DEADLINE_MS, DEPENDENCY_FAILED,
+    GAVE_UP, GRPC_TIMEOUT, PropagateLayer, mark_dependency_failed,
 };
 use mainstay::{BoxError, Classify, Health, HttpClassifier, Outcome, Rejectable, Rejected, RetryHint, judge};
 use tokio::time::Instant;
@@ -228,6 +228,112 @@ async fn the_handlers_call_and_drop_run_within_the_context_too() {
     tokio_test::assert_pending!(call.poll());
     drop(call);
     assert_eq!(context::current(), Context::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_names_can_be_chosen_in_both_directions_and_the_others_are_then_nobodys() {
+    let names = |name| http::HeaderName::from_static(name);
+    let headers =
+        ContextHeaders::new().deadline_ms(names("x-left")).attempt(names("x-try")).criticality(names("x-crit"));
+    let sent = Context::new()
+        .with_deadline(Instant::now() + Duration::from_millis(1_500))
+        .with_attempt(3)
+        .with_criticality(Criticality::Sheddable);
+    let layer = PropagateLayer::new().headers(headers.clone()).unwrap();
+    let request = Request::get("/").header(DEADLINE_MS, "7").header("x-try", "99").body(()).unwrap();
+    let echoed = sent.enter(|| layer.layer(echo()).call(request)).await.unwrap().into_body();
+    assert_eq!(
+        (&echoed["x-left"], &echoed["x-try"], &echoed["x-crit"]),
+        (&"1500".parse().unwrap(), &"3".parse().unwrap(), &"sheddable".parse().unwrap())
+    );
+    assert_eq!(echoed[DEADLINE_MS], "7", "just a header");
+
+    let server = AcceptContextLayer::default()
+        .headers(headers)
+        .unwrap()
+        .layer(service_fn(|_: Request<()>| async { Ok::<_, BoxError>(Response::new(context::current())) }));
+    let mut request = Request::new(());
+    *request.headers_mut() = echoed;
+    assert_eq!(server.oneshot(request).await.unwrap().into_body(), sent);
+}
+
+#[test]
+fn a_name_that_is_used_twice_is_refused_and_named() {
+    let twice = ContextHeaders::new().attempt(DEADLINE_MS);
+    for error in [
+        PropagateLayer::new().headers(twice.clone()).unwrap_err(),
+        AcceptContextLayer::default().headers(twice).unwrap_err(),
+    ] {
+        assert_eq!((error.field(), error.value()), ("attempt", "\"x-mainstay-deadline-ms\""));
+    }
+    for name in [GAVE_UP, DEPENDENCY_FAILED, GRPC_TIMEOUT] {
+        assert_eq!(ContextHeaders::new().deadline_ms(name).validate().unwrap_err().field(), "deadline_ms");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn grpc_timeout_is_written_when_asked_for_and_the_nearer_of_two_limits_stays() {
+    let plain = PropagateLayer::new();
+    let asked = PropagateLayer::new().headers(ContextHeaders::new().grpc_timeout(true)).unwrap();
+    let left = Context::new().with_deadline(Instant::now() + Duration::from_secs(2));
+    let sent = |layer: &PropagateLayer, context: Context, own: Option<&str>| {
+        let mut request = Request::new(());
+        if let Some(own) = own {
+            request.headers_mut().insert(GRPC_TIMEOUT, own.parse().unwrap());
+        }
+        let call = context.enter(|| layer.layer(echo()).call(request));
+        let headers = futures_util::FutureExt::now_or_never(call).unwrap().unwrap().into_body();
+        headers.get(GRPC_TIMEOUT).map(|value| value.to_str().unwrap().to_owned())
+    };
+    assert_eq!(sent(&plain, left, None), None);
+    assert_eq!(sent(&plain, left, Some("9S")).as_deref(), Some("9S"));
+    assert_eq!(sent(&asked, left, None).as_deref(), Some("2000000u"));
+    assert_eq!(sent(&asked, left, Some("9S")).as_deref(), Some("2000000u"));
+    assert_eq!(sent(&asked, left, Some("1S")).as_deref(), Some("1S"));
+    assert_eq!(sent(&asked, left, Some("soon")).as_deref(), Some("2000000u"));
+    assert_eq!(sent(&asked, Context::new(), Some("1S")).as_deref(), Some("1S"));
+    assert_eq!(sent(&asked, Context::new().with_deadline(Instant::now()), None).as_deref(), Some("0n"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn grpc_timeout_is_believed_when_asked_for_and_clamped_like_the_other() {
+    let left = |grpc: bool, headers: &[(http::HeaderName, &str)]| {
+        let layer = AcceptContextLayer::default().headers(ContextHeaders::new().grpc_timeout(grpc)).unwrap();
+        let mut request = Request::new(());
+        for (name, value) in headers {
+            request.headers_mut().insert(name, value.parse().unwrap());
+        }
+        let mut server = layer.layer(service_fn(|_| {
+            std::future::ready(Ok::<_, BoxError>(Response::new(context::current().remaining(Instant::now()))))
+        }));
+        futures_util::FutureExt::now_or_never(server.call(request)).unwrap().unwrap().into_body()
+    };
+    let seconds = |n| Some(Duration::from_secs(n));
+    assert_eq!(left(false, &[(GRPC_TIMEOUT, "3S")]), None);
+    assert_eq!(left(true, &[(GRPC_TIMEOUT, "3S")]), seconds(3));
+    assert_eq!(left(true, &[(GRPC_TIMEOUT, "99999999H")]), seconds(60));
+    assert_eq!(left(true, &[(GRPC_TIMEOUT, "3s")]), None);
+    assert_eq!(left(true, &[(GRPC_TIMEOUT, "3S"), (DEADLINE_MS, "2000")]), seconds(2));
+    assert_eq!(left(true, &[(GRPC_TIMEOUT, "1S"), (DEADLINE_MS, "2000")]), seconds(1));
+    assert_eq!(left(true, &[(GRPC_TIMEOUT, "never"), (DEADLINE_MS, "2000")]), seconds(2));
+}
+
+/// Timeouts: what nobody waits for any more is not started, across processes too.
+#[cfg(feature = "timeout")]
+#[tokio::test(start_paused = true)]
+async fn work_whose_deadline_passed_on_the_way_is_refused_before_it_starts() {
+    let (handler, mut handle) = tower_test::mock::pair::<Request<()>, Response<()>>();
+    handle.allow(1);
+    let server = ServiceBuilder::new()
+        .layer(AcceptContextLayer::default().headers(ContextHeaders::new().grpc_timeout(true)).unwrap())
+        .layer(mainstay::TimeoutLayer::attempt("server", Duration::from_secs(1)).unwrap())
+        .service(handler);
+    for (name, value) in [(DEADLINE_MS, "0"), (GRPC_TIMEOUT, "0n")] {
+        let request = Request::get("/").header(name, value).body(()).unwrap();
+        let error = server.clone().oneshot(request).await.unwrap_err();
+        assert_eq!(error.as_rejected(), Some(&Rejected::DeadlineExceeded { sent: false }));
+    }
+    tokio_test::assert_pending!(tokio_test::task::spawn(handle.next_request()).poll());
 }
 
 #[tokio::test]

@@ -367,3 +367,118 @@ fn sleeper_sync() -> impl Service<Duration, Response = (), Error = BoxError, Fut
         Ok(())
     })
 }
+
+// === computed from the request ===
+
+#[tokio::test(start_paused = true)]
+async fn a_timeout_computed_from_the_request_holds_for_that_request_and_none_is_the_configured_one() {
+    for config in [TimeoutConfig::attempt(SECOND), TimeoutConfig::total(SECOND)] {
+        let layer = TimeoutLayer::computed("test", config, |asked: &Option<Duration>| *asked).unwrap();
+        let service = layer.layer(service_fn(|_: Option<Duration>| pending::<Result<(), BoxError>>()));
+        for (asked, holds) in [(Some(3 * SECOND), 3 * SECOND), (Some(millis(20)), millis(20)), (None, SECOND)] {
+            let start = Instant::now();
+            let error = service.clone().oneshot(asked).await.unwrap_err();
+            assert_eq!(start.elapsed(), holds);
+            assert_eq!(rejected(&error), Rejected::Timeout { timeout: holds, sent: true });
+        }
+        layer.handle().set_timeout(millis(50)).unwrap();
+        let start = Instant::now();
+        service.clone().oneshot(None).await.unwrap_err();
+        assert_eq!(start.elapsed(), millis(50));
+        let nearer = Context::new().with_deadline(Instant::now() + millis(10));
+        let error = nearer.scope(service.oneshot(Some(SECOND))).await.unwrap_err();
+        assert_eq!(rejected(&error), Rejected::DeadlineExceeded { sent: true });
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_computed_timeout_of_zero_refuses_the_call_and_the_longest_is_none() {
+    for config in [TimeoutConfig::attempt(SECOND), TimeoutConfig::total(SECOND)] {
+        let layer = TimeoutLayer::computed("test", config, |asked: &Duration| Some(*asked)).unwrap();
+        let calls = Arc::new(AtomicU32::new(0));
+        let counter = calls.clone();
+        let service = layer.layer(service_fn(move |_: Duration| {
+            counter.fetch_add(1, Relaxed);
+            async {
+                sleep(Duration::from_secs(86_400)).await;
+                Ok::<_, BoxError>(())
+            }
+        }));
+        let error = service.clone().oneshot(Duration::ZERO).await.unwrap_err();
+        assert_eq!(rejected(&error), Rejected::Timeout { timeout: Duration::ZERO, sent: false });
+        assert_eq!(calls.load(Relaxed), 0);
+        service.oneshot(Duration::MAX).await.unwrap();
+        assert_eq!(layer.handle().statistics().not_sent, 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_computed_total_timeout_is_the_deadline_of_what_is_below() {
+    let config = TimeoutConfig::total(SECOND);
+    let layer = TimeoutLayer::computed("test", config, |asked: &Duration| Some(*asked)).unwrap();
+    let seen = service_fn(|_: Duration| async { Ok::<_, BoxError>(context::current().deadline()) });
+    assert_eq!(layer.layer(seen).oneshot(5 * SECOND).await.unwrap(), Some(Instant::now() + 5 * SECOND));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_wait_for_readiness_is_bounded_by_the_configured_timeout_and_counts_toward_the_computed_one() {
+    let layer = TimeoutLayer::builder("test")
+        .timeout(SECOND)
+        .include_readiness(true)
+        .computed(|(): &()| Some(3 * SECOND))
+        .build()
+        .unwrap();
+    let (mock, mut handle) = tower_test::mock::pair::<(), ()>();
+    handle.allow(0);
+    let start = Instant::now();
+    let service = layer.layer(mock);
+    assert!(!rejected(&service.clone().oneshot(()).await.unwrap_err()).was_sent());
+    assert_eq!(start.elapsed(), SECOND);
+    let call = tokio::spawn(service.oneshot(()));
+    sleep(millis(600)).await;
+    handle.allow(1);
+    let _held = handle.next_request().await.unwrap();
+    assert!(rejected(&call.await.unwrap().unwrap_err()).was_sent());
+    assert_eq!(start.elapsed(), 4 * SECOND);
+}
+
+// === counts ===
+
+#[tokio::test(start_paused = true)]
+async fn every_call_is_counted_once_however_it_ends() {
+    for layer in both(SECOND) {
+        layer.layer(sleeper()).oneshot(millis(1)).await.unwrap();
+        layer.layer(service_fn(|()| async { Err::<(), BoxError>("no".into()) })).oneshot(()).await.unwrap_err();
+        layer.layer(sleeper()).oneshot(2 * SECOND).await.unwrap_err();
+        let near = Context::new().with_deadline(Instant::now() + millis(10));
+        near.scope(layer.layer(sleeper()).oneshot(SECOND)).await.unwrap_err();
+        let past = Context::new().with_deadline(Instant::now());
+        past.scope(layer.layer(sleeper()).oneshot(SECOND)).await.unwrap_err();
+        drop(layer.layer(sleeper()).call(SECOND));
+        let unpolled = past.enter(|| layer.layer(sleeper()).call(SECOND));
+        drop(unpolled);
+        let statistics = layer.handle().statistics();
+        assert_eq!((statistics.in_time, statistics.timed_out, statistics.deadline_exceeded), (2, 1, 1));
+        assert_eq!((statistics.not_sent, statistics.abandoned, statistics.calls()), (2, 1, 7));
+    }
+}
+
+/// Scenario 2, where it is a setting: here the inner future is always cancelled, once, by its drop.
+#[tokio::test(start_paused = true)]
+async fn a_timeout_cancels_the_inner_future_exactly_once() {
+    struct Cancelled(Arc<AtomicU32>);
+    impl Drop for Cancelled {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+    for layer in both(SECOND) {
+        let cancelled = Arc::new(AtomicU32::new(0));
+        let service = layer.layer(service_fn(|guard: Cancelled| async move {
+            let _guard = guard;
+            pending::<Result<(), BoxError>>().await
+        }));
+        service.oneshot(Cancelled(cancelled.clone())).await.unwrap_err();
+        assert_eq!(cancelled.load(Relaxed), 1);
+    }
+}

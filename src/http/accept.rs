@@ -5,14 +5,14 @@ use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll, ready};
 use std::time::Duration;
 
-use ::http::header::HeaderName;
 use ::http::{HeaderMap, Request, Response};
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::headers::{ATTEMPT, CRITICALITY, DEADLINE_MS, GAVE_UP, YES};
+use super::context_headers::{ContextHeaders, SharedHeaders, number};
+use super::headers::{GAVE_UP, YES};
 use crate::InvalidConfig;
 use crate::context::{Context, Criticality, FullScope, InScope};
 
@@ -85,9 +85,10 @@ pub struct AcceptContextConfig {
 /// assert_eq!(server.oneshot(request).await.unwrap().into_body(), Some(Duration::from_millis(750)));
 /// # }
 /// ```
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct AcceptContextLayer {
     config: AcceptContextConfig,
+    headers: SharedHeaders,
 }
 
 /// The service that [`AcceptContextLayer`] makes.
@@ -101,10 +102,11 @@ pub struct AcceptContextLayer {
 /// let service = AcceptContextLayer::default().layer("a server");
 /// assert_eq!(service.get_ref(), &"a server");
 /// ```
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct AcceptContext<S> {
     inner: S,
     config: AcceptContextConfig,
+    headers: SharedHeaders,
 }
 
 pin_project! {
@@ -180,31 +182,22 @@ impl AcceptContextConfig {
     }
 
     /// What `headers` say, as far as it is believed.
-    fn read(&self, headers: &HeaderMap) -> Context {
+    fn read(&self, names: &ContextHeaders, headers: &HeaderMap) -> Context {
         let mut context = Context::new();
-        let deadline = number(headers, &DEADLINE_MS).map(Duration::from_millis);
-        if let Some(remaining) = deadline.or(self.default_deadline) {
+        if let Some(remaining) = names.remaining(headers).or(self.default_deadline) {
             let now = Instant::now();
             // A bound that cannot be added is none.
             if let Some(deadline) = now.checked_add(remaining.min(self.max_deadline)) {
                 context = context.with_deadline(deadline);
             }
         }
-        if let Some(attempt) = number(headers, &ATTEMPT) {
+        if let Some(attempt) = number(headers, &names.attempt) {
             context = context.with_attempt(u32::try_from(attempt).unwrap_or(u32::MAX));
         }
-        let criticality = headers.get(CRITICALITY).and_then(|value| Criticality::from_name(value.to_str().ok()?));
+        let criticality =
+            headers.get(&names.criticality).and_then(|value| Criticality::from_name(value.to_str().ok()?));
         context.with_criticality(criticality.unwrap_or_default().min(self.max_criticality))
     }
-}
-
-/// Whole and without a sign; what is too large for 64 bits is the largest there is.
-fn number(headers: &HeaderMap, name: &HeaderName) -> Option<u64> {
-    let digits = headers.get(name)?.as_bytes();
-    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    Some(digits.iter().fold(0_u64, |sum, digit| sum.saturating_mul(10).saturating_add(u64::from(digit - b'0'))))
 }
 
 // === impl AcceptContextLayer ===
@@ -227,7 +220,28 @@ impl AcceptContextLayer {
     /// ```
     pub fn new(config: AcceptContextConfig) -> Result<Self, InvalidConfig> {
         config.validate()?;
-        Ok(Self { config })
+        Ok(Self { config, headers: SharedHeaders::DEFAULT })
+    }
+
+    /// Reads these headers instead of the default ones.
+    ///
+    /// # Errors
+    ///
+    /// When a name is [used twice](ContextHeaders::validate).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::http::{AcceptContextLayer, ContextHeaders};
+    ///
+    /// // For a gRPC server, whose callers say `grpc-timeout`.
+    /// let layer = AcceptContextLayer::default().headers(ContextHeaders::new().grpc_timeout(true))?;
+    /// # let _ = layer;
+    /// # Ok::<_, mainstay::InvalidConfig>(())
+    /// ```
+    pub fn headers(mut self, headers: ContextHeaders) -> Result<Self, InvalidConfig> {
+        self.headers = SharedHeaders::new(headers)?;
+        Ok(self)
     }
 }
 
@@ -235,7 +249,7 @@ impl<S> Layer<S> for AcceptContextLayer {
     type Service = AcceptContext<S>;
 
     fn layer(&self, inner: S) -> AcceptContext<S> {
-        AcceptContext { inner, config: self.config }
+        AcceptContext { inner, config: self.config, headers: self.headers.clone() }
     }
 }
 
@@ -257,7 +271,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let scope = FullScope::from(self.config.read(request.headers()));
+        let scope = FullScope::from(self.config.read(self.headers.get(), request.headers()));
         let inner = InScope::call(scope, || self.inner.call(request));
         AcceptContextFuture { inner, mark_gave_up: self.config.mark_gave_up }
     }
@@ -312,17 +326,22 @@ mod tests {
     use proptest::prelude::*;
     use tokio_test::block_on;
 
+    use super::super::headers::{ATTEMPT, CRITICALITY, DEADLINE_MS};
     use super::*;
     use crate::context;
 
-    fn headers(name: HeaderName, value: &str) -> HeaderMap {
+    fn read(config: &AcceptContextConfig, headers: &HeaderMap) -> Context {
+        config.read(&ContextHeaders::new(), headers)
+    }
+
+    fn headers(name: ::http::HeaderName, value: &str) -> HeaderMap {
         HeaderMap::from_iter([(name, value.parse().unwrap())])
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_deadline_is_counted_from_now_and_clamped() {
         let config = AcceptContextConfig { max_deadline: Duration::from_secs(5), ..AcceptContextConfig::default() };
-        let left = |value: &str| config.read(&headers(DEADLINE_MS, value)).remaining(Instant::now());
+        let left = |value: &str| read(&config, &headers(DEADLINE_MS, value)).remaining(Instant::now());
         assert_eq!(left("750"), Some(Duration::from_millis(750)));
         assert_eq!(left("0"), Some(Duration::ZERO));
         for long in ["5001", "18446744073709551615", "18446744073709551616", &"9".repeat(1_000)] {
@@ -331,13 +350,13 @@ mod tests {
         for none in ["", "-1", "+1", "1.5", "10s", "ten"] {
             assert_eq!(left(none), None, "{none:?}");
         }
-        assert_eq!(config.read(&HeaderMap::new()), Context::new());
+        assert_eq!(read(&config, &HeaderMap::new()), Context::new());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_request_without_a_deadline_gets_the_default() {
         let config = AcceptContextConfig { default_deadline: Some(Duration::from_secs(9)), ..Default::default() };
-        let left = |headers: &HeaderMap| config.read(headers).remaining(Instant::now());
+        let left = |headers: &HeaderMap| read(&config, headers).remaining(Instant::now());
         assert_eq!(left(&HeaderMap::new()), Some(Duration::from_secs(9)));
         assert_eq!(left(&headers(DEADLINE_MS, "soon")), Some(Duration::from_secs(9)));
         assert_eq!(left(&headers(DEADLINE_MS, "20000")), Some(Duration::from_secs(20)));
@@ -346,14 +365,14 @@ mod tests {
     #[test]
     fn a_caller_may_lower_its_criticality_but_not_raise_it() {
         let config = AcceptContextConfig::default();
-        let of = |config: &AcceptContextConfig, value: &str| config.read(&headers(CRITICALITY, value)).criticality();
+        let of = |config: &AcceptContextConfig, value: &str| read(config, &headers(CRITICALITY, value)).criticality();
         assert_eq!(of(&config, "sheddable"), Criticality::Sheddable);
         assert_eq!(of(&config, "critical_plus"), Criticality::Critical);
         assert_eq!(of(&config, "divine"), Criticality::Critical);
         let trusting = AcceptContextConfig { max_criticality: Criticality::CriticalPlus, ..config };
         assert_eq!(of(&trusting, "critical_plus"), Criticality::CriticalPlus);
         let low = AcceptContextConfig { max_criticality: Criticality::Sheddable, ..config };
-        assert_eq!(low.read(&HeaderMap::new()).criticality(), Criticality::Sheddable);
+        assert_eq!(read(&low, &HeaderMap::new()).criticality(), Criticality::Sheddable);
     }
 
     #[test]
@@ -386,11 +405,24 @@ mod tests {
     }
 
     proptest! {
+        /// What goes out comes in: the same to the millisecond, and never more.
+        #[test]
+        fn a_deadline_survives_the_way_by_any_header(millis in 0..60_000_u64, micros in 0..1_000_u64, grpc: bool) {
+            let names = ContextHeaders::new().grpc_timeout(grpc);
+            let left = Duration::from_millis(millis) + Duration::from_micros(micros);
+            let mut headers = headers(DEADLINE_MS, &left.as_millis().to_string());
+            if grpc {
+                headers.insert(super::super::GRPC_TIMEOUT, super::super::format_grpc_timeout(left));
+            }
+            let read = names.remaining(&headers);
+            prop_assert_eq!(read, Some(Duration::from_millis(millis)));
+        }
+
         #[test]
         fn no_header_can_exceed_the_bounds(bytes in proptest::collection::vec(any::<u8>(), 0..32), which in 0..3_usize) {
             let Ok(value) = ::http::HeaderValue::from_bytes(&bytes) else { return Ok(()) };
             let headers = HeaderMap::from_iter([([DEADLINE_MS, ATTEMPT, CRITICALITY][which].clone(), value)]);
-            let context = AcceptContextConfig::default().read(&headers);
+            let context = read(&AcceptContextConfig::default(), &headers);
             prop_assert!(context.remaining(Instant::now()).is_none_or(|left| left <= Duration::from_secs(60)));
             prop_assert!(context.criticality() <= Criticality::Critical);
         }

@@ -132,6 +132,10 @@ impl HttpClassifier {
         self
     }
 
+    pub(super) const fn error_outcome(&self) -> Outcome {
+        self.error
+    }
+
     fn overridden(&self, status: StatusCode) -> Option<Outcome> {
         let overrides = self.overrides.as_deref()?;
         let index = overrides.binary_search_by_key(&status, |entry| entry.0).ok()?;

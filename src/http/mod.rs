@@ -14,6 +14,13 @@
 )]
 //! | [`PropagateLayer`] | client | sends deadline, attempt and criticality along as headers |
 //! | [`AcceptContextLayer`] | server | takes them up, where the server trusts its callers; clamped |
+//! | [`ContextHeaders`] | both | says under which names, and whether `grpc-timeout` is one |
+//! | [`IdleTimeoutBody`] | both | ends a body that stands still |
+//! | [`OnEndBody`] | both | calls a function, or holds a slot, until a body has ended |
+#![cfg_attr(
+    feature = "circuit-breaker",
+    doc = "| [`StreamBreakerLayer`] | client | gives a circuit breaker its verdict when the body has ended |"
+)]
 //! | [`mark_dependency_failed`] | server | says "I am well, what I call is not" |
 #![cfg_attr(feature = "health", doc = "| [`HealthPages`] | server | answers `/livez`, `/readyz` and `/startupz` |")]
 //!
@@ -43,26 +50,40 @@
 //!
 //! # Cancel safety
 //!
-//! The futures of this module hold nothing but the inner future; dropping one drops that.
+//! The futures of this module hold nothing but the inner future, and a breaker's permit where they say so; dropping one drops that.
 
 mod accept;
 mod classifier;
+mod classify_end;
+mod context_headers;
+mod grpc_timeout;
 mod headers;
+mod idle_timeout;
 mod method;
+mod on_end;
 #[cfg(feature = "health")]
 mod pages;
 mod propagate;
 #[cfg(feature = "retry")]
 mod requests;
 mod retry_after;
+#[cfg(feature = "circuit-breaker")]
+mod stream_breaker;
 
 pub use accept::{AcceptContext, AcceptContextConfig, AcceptContextFuture, AcceptContextLayer};
 pub use classifier::HttpClassifier;
+pub use classify_end::ClassifyEnd;
+pub use context_headers::ContextHeaders;
+pub use grpc_timeout::{GRPC_TIMEOUT, format_grpc_timeout, parse_grpc_timeout};
 pub use headers::{ATTEMPT, CRITICALITY, DEADLINE_MS, DEPENDENCY_FAILED, GAVE_UP, mark_dependency_failed};
+pub use idle_timeout::{IdleBodyError, IdleTimeout, IdleTimeoutBody};
 pub use method::is_idempotent;
+pub use on_end::{OnEnd, OnEndBody};
 #[cfg(feature = "health")]
 pub use pages::HealthPages;
 pub use propagate::{Propagate, PropagateLayer};
 #[cfg(feature = "retry")]
 pub use requests::HttpRequests;
 pub use retry_after::{MAX_RETRY_AFTER, parse_retry_after, retry_after};
+#[cfg(feature = "circuit-breaker")]
+pub use stream_breaker::{StreamBreaker, StreamBreakerFuture, StreamBreakerLayer, StreamVerdict};

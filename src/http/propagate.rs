@@ -3,12 +3,14 @@
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use ::http::{HeaderName, HeaderValue, Request};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Request};
 use tokio::time::Instant;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::headers::{ATTEMPT, CRITICALITY, DEADLINE_MS};
+use super::context_headers::{ContextHeaders, SharedHeaders};
+use super::grpc_timeout::{GRPC_TIMEOUT, format_grpc_timeout, parse_grpc_timeout};
+use crate::InvalidConfig;
 use crate::context::{self, Criticality};
 
 /// Sends the ambient deadline (as what is left of it), attempt and criticality along with each request.
@@ -38,9 +40,9 @@ use crate::context::{self, Criticality};
 /// assert_eq!(call.await.unwrap().into_body(), "750");
 /// # }
 /// ```
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct PropagateLayer {
-    _private: (),
+    headers: SharedHeaders,
 }
 
 /// The service that [`PropagateLayer`] makes.
@@ -51,15 +53,16 @@ pub struct PropagateLayer {
 /// let service = mainstay::http::Propagate::new("a client");
 /// assert_eq!(service.get_ref(), &"a client");
 /// ```
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Propagate<S> {
     inner: S,
+    headers: SharedHeaders,
 }
 
 // === impl PropagateLayer ===
 
 impl PropagateLayer {
-    /// The layer; it has no settings.
+    /// The layer, with the [default names](ContextHeaders::new) of headers.
     ///
     /// # Examples
     ///
@@ -69,7 +72,28 @@ impl PropagateLayer {
     /// ```
     #[must_use]
     pub const fn new() -> Self {
-        Self { _private: () }
+        Self { headers: SharedHeaders::DEFAULT }
+    }
+
+    /// Writes these headers instead of the default ones.
+    ///
+    /// # Errors
+    ///
+    /// When a name is [used twice](ContextHeaders::validate).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::http::{ContextHeaders, PropagateLayer};
+    ///
+    /// // For a gRPC client: the deadline goes out as `grpc-timeout` too, which every gRPC server understands.
+    /// let layer = PropagateLayer::new().headers(ContextHeaders::new().grpc_timeout(true))?;
+    /// # let _ = layer;
+    /// # Ok::<_, mainstay::InvalidConfig>(())
+    /// ```
+    pub fn headers(mut self, headers: ContextHeaders) -> Result<Self, InvalidConfig> {
+        self.headers = SharedHeaders::new(headers)?;
+        Ok(self)
     }
 }
 
@@ -77,14 +101,14 @@ impl<S> Layer<S> for PropagateLayer {
     type Service = Propagate<S>;
 
     fn layer(&self, inner: S) -> Propagate<S> {
-        Propagate::new(inner)
+        Propagate { inner, headers: self.headers.clone() }
     }
 }
 
 // === impl Propagate ===
 
 impl<S> Propagate<S> {
-    /// Wraps `inner`.
+    /// Wraps `inner`, with the default names of headers.
     ///
     /// # Examples
     ///
@@ -93,7 +117,7 @@ impl<S> Propagate<S> {
     /// # let _ = service;
     /// ```
     pub const fn new(inner: S) -> Self {
-        Self { inner }
+        Self { inner, headers: SharedHeaders::DEFAULT }
     }
 }
 
@@ -114,26 +138,39 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> S::Future {
         let context = context::current();
-        let deadline =
-            context.deadline().map(|deadline| millis(deadline.saturating_duration_since(Instant::now())).into());
+        let remaining = context.deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let attempt = (context.attempt() > 0).then(|| context.attempt().into());
         let criticality = (context.criticality() != Criticality::default())
             .then(|| HeaderValue::from_static(context.criticality().as_str()));
-        set(&mut request, DEADLINE_MS, deadline);
-        set(&mut request, ATTEMPT, attempt);
-        set(&mut request, CRITICALITY, criticality);
+        let (names, headers) = (self.headers.get(), request.headers_mut());
+        set(headers, &names.deadline_ms, remaining.map(|remaining| millis(remaining).into()));
+        set(headers, &names.attempt, attempt);
+        set(headers, &names.criticality, criticality);
+        if let Some(remaining) = remaining
+            && names.grpc_timeout
+        {
+            limit_grpc_timeout(headers, remaining);
+        }
         self.inner.call(request)
     }
 }
 
-fn set<B>(request: &mut Request<B>, name: HeaderName, value: Option<HeaderValue>) {
+fn set(headers: &mut HeaderMap, name: &HeaderName, value: Option<HeaderValue>) {
     match value {
         Some(value) => {
-            request.headers_mut().insert(name, value);
+            headers.insert(name.clone(), value);
         }
         None => {
-            request.headers_mut().remove(name);
+            headers.remove(name);
         }
+    }
+}
+
+/// The client's own limit stays where it is the nearer one.
+fn limit_grpc_timeout(headers: &mut HeaderMap, remaining: Duration) {
+    let own = headers.get(GRPC_TIMEOUT).and_then(parse_grpc_timeout);
+    if own.is_none_or(|own| remaining < own) {
+        headers.insert(GRPC_TIMEOUT, format_grpc_timeout(remaining));
     }
 }
 

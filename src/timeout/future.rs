@@ -20,7 +20,7 @@ pin_project! {
     ///
     /// # Cancel safety
     ///
-    /// Dropping it drops the inner future, under the deadline that was set for it, and nothing else.
+    /// Dropping it drops the inner future, under the deadline that was set for it, and counts the call as abandoned.
     ///
     /// # Examples
     ///
@@ -46,6 +46,16 @@ pin_project! {
         cutoff: Cutoff,
         timeout: Duration,
         shared: Arc<Shared>,
+        counted: bool,
+    }
+
+    impl<F> PinnedDrop for ResponseFuture<F> {
+        #[inline]
+        fn drop(this: Pin<&mut Self>) {
+            if !this.counted {
+                this.shared.abandoned();
+            }
+        }
     }
 }
 
@@ -66,19 +76,19 @@ pin_project! {
 impl<F> ResponseFuture<F> {
     #[inline]
     pub(super) const fn attempt(inner: F, shared: Arc<Shared>, cutoff: Cutoff, timeout: Duration) -> Self {
-        Self { stage: Stage::Attempt { inner }, timer: Timer::new(), cutoff, timeout, shared }
+        Self { stage: Stage::Attempt { inner }, timer: Timer::new(), cutoff, timeout, shared, counted: false }
     }
 
     #[inline]
     pub(super) fn total(make: impl FnOnce() -> F, shared: Arc<Shared>, cutoff: Cutoff, timeout: Duration) -> Self {
         let inner = InScope::call(DeadlineScope(cutoff.at), make);
-        Self { stage: Stage::Total { inner }, timer: Timer::new(), cutoff, timeout, shared }
+        Self { stage: Stage::Total { inner }, timer: Timer::new(), cutoff, timeout, shared, counted: false }
     }
 
     #[cold]
     pub(super) fn refused(shared: Arc<Shared>, cutoff: Cutoff, timeout: Duration) -> Self {
         shared.record(cutoff, timeout, false);
-        Self { stage: Stage::Refused, timer: Timer::new(), cutoff, timeout, shared }
+        Self { stage: Stage::Refused, timer: Timer::new(), cutoff, timeout, shared, counted: true }
     }
 }
 
@@ -96,6 +106,8 @@ where
             StageProjection::Attempt { inner } => {
                 let polled = inner.poll(cx);
                 if polled.is_ready() {
+                    *this.counted = true;
+                    this.shared.ended_in_time();
                     return polled;
                 }
             }
@@ -106,10 +118,13 @@ where
                     && this.cutoff.is_own_and_over()
                 {
                     // A layer below noticed first that the time which was set here is up: the answer is the same.
+                    *this.counted = true;
                     this.shared.record(*this.cutoff, *this.timeout, sent);
                     return Poll::Ready(Err(E::from_rejected(this.cutoff.rejected(*this.timeout, sent))));
                 }
                 if polled.is_ready() {
+                    *this.counted = true;
+                    this.shared.ended_in_time();
                     return polled;
                 }
             }
@@ -122,6 +137,7 @@ where
         let Some(at) = this.cutoff.at else { return Poll::Pending };
         ready!(this.timer.poll_against(at, cx));
         this.stage.set(Stage::Done);
+        *this.counted = true;
         this.shared.record(*this.cutoff, *this.timeout, true);
         Poll::Ready(Err(E::from_rejected(this.cutoff.rejected(*this.timeout, true))))
     }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::{TimeoutConfig, TimeoutKind};
+use crate::cores::counters::StripedCounters;
 use crate::error::InvalidConfig;
 use crate::name::Name;
 use crate::telemetry::event::{TimeoutEvent, TimeoutEventKind};
@@ -30,7 +31,7 @@ pub struct TimeoutHandle {
     shared: Arc<Shared>,
 }
 
-/// How many calls a timeout has cut off.
+/// How many calls ended, by how they did. Exact as soon as no call is running.
 ///
 /// # Examples
 ///
@@ -38,24 +39,31 @@ pub struct TimeoutHandle {
 /// use mainstay::timeout::{TimeoutConfig, TimeoutLayer};
 ///
 /// let statistics = TimeoutLayer::new("orders", TimeoutConfig::default())?.handle().statistics();
-/// assert_eq!((statistics.timed_out, statistics.deadline_exceeded, statistics.not_sent), (0, 0, 0));
+/// assert_eq!((statistics.calls(), statistics.timed_out, statistics.deadline_exceeded), (0, 0, 0));
 /// # Ok::<(), mainstay::InvalidConfig>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TimeoutStatistics {
+    /// Ended by themselves within their time, whatever with.
+    pub in_time: u64,
     /// Cut off by the configured timeout, after the inner service was called.
     pub timed_out: u64,
     /// Cut off by the ambient deadline, after the inner service was called.
     pub deadline_exceeded: u64,
     /// Refused without calling the inner service: the time was up before.
     pub not_sent: u64,
+    /// Dropped before they ended: the caller left, or the inner service panicked.
+    pub abandoned: u64,
 }
 
 const TIMEOUT: usize = 0;
 const DEADLINE: usize = 1;
 const NOT_SENT: usize = 2;
 const CAUSES: [&str; 3] = ["timeout", "deadline", "not_sent"];
+
+const IN_TIME: usize = 0;
+const ABANDONED: usize = 1;
 
 /// What all services of a layer share.
 #[derive(Debug)]
@@ -65,6 +73,8 @@ pub(super) struct Shared {
     timeout_nanos: AtomicU64,
     emitter: Emitter,
     cut_off: Tally<3>,
+    /// Those that were not cut off. In no metric: a telemetry layer publishes them already.
+    others: StripedCounters<2>,
 }
 
 // === impl TimeoutHandle ===
@@ -106,7 +116,7 @@ impl TimeoutHandle {
         TimeoutConfig { timeout: self.shared.timeout(), kind, include_readiness }
     }
 
-    /// How many calls were cut off.
+    /// How many calls ended, by how they did.
     ///
     /// # Examples
     ///
@@ -119,11 +129,13 @@ impl TimeoutHandle {
     /// ```
     #[must_use]
     pub fn statistics(&self) -> TimeoutStatistics {
-        let counts = self.shared.cut_off.all();
+        let (counts, others) = (self.shared.cut_off.all(), self.shared.others.all());
         TimeoutStatistics {
+            in_time: others[IN_TIME],
             timed_out: counts[TIMEOUT],
             deadline_exceeded: counts[DEADLINE],
             not_sent: counts[NOT_SENT],
+            abandoned: others[ABANDONED],
         }
     }
 
@@ -150,6 +162,32 @@ impl TimeoutHandle {
     }
 }
 
+// === impl TimeoutStatistics ===
+
+impl TimeoutStatistics {
+    /// All calls that ended: the sum of the fields.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::BoxError;
+    /// use tower::{Layer, service_fn};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), BoxError> {
+    /// let layer = mainstay::TimeoutLayer::total("orders", std::time::Duration::from_secs(1))?;
+    /// layer.layer(service_fn(|()| async { Ok::<_, BoxError>(()) })).oneshot(()).await?;
+    /// let statistics = layer.handle().statistics();
+    /// assert_eq!((statistics.calls(), statistics.in_time), (1, 1));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub const fn calls(&self) -> u64 {
+        let Self { in_time, timed_out, deadline_exceeded, not_sent, abandoned } = *self;
+        in_time + timed_out + deadline_exceeded + not_sent + abandoned
+    }
+}
+
 // === impl Shared ===
 
 impl Shared {
@@ -157,12 +195,31 @@ impl Shared {
     pub(super) fn new(emitter: Emitter, config: TimeoutConfig) -> Self {
         let cut_off = Tally::new(emitter.name(), names::TIMEOUTS, "cause", CAUSES);
         let TimeoutConfig { timeout, kind, include_readiness } = config;
-        Self { kind, include_readiness, timeout_nanos: AtomicU64::new(nanos(timeout)), emitter, cut_off }
+        Self {
+            kind,
+            include_readiness,
+            timeout_nanos: AtomicU64::new(nanos(timeout)),
+            emitter,
+            cut_off,
+            others: StripedCounters::new(),
+        }
     }
 
     #[inline]
     pub(super) fn timeout(&self) -> Duration {
         Duration::from_nanos(self.timeout_nanos.load(Ordering::Relaxed))
+    }
+
+    /// Counts a call that ended by itself.
+    #[inline]
+    pub(super) fn ended_in_time(&self) {
+        self.others.add(IN_TIME);
+    }
+
+    /// Counts a call that nobody waits for any more.
+    #[cold]
+    pub(super) fn abandoned(&self) {
+        self.others.add(ABANDONED);
     }
 
     /// Counts and tells of a call that was cut off.

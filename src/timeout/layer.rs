@@ -6,7 +6,7 @@ use std::time::Duration;
 use tower_layer::Layer;
 
 use super::handle::Shared;
-use super::{Timeout, TimeoutConfig, TimeoutHandle};
+use super::{Computed, Fixed, Timeout, TimeoutConfig, TimeoutHandle};
 use crate::error::InvalidConfig;
 use crate::name::Name;
 use crate::telemetry::{Emitter, Listener};
@@ -25,8 +25,9 @@ use crate::telemetry::{Emitter, Listener};
 /// # Ok::<(), mainstay::InvalidConfig>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct TimeoutLayer {
+pub struct TimeoutLayer<T = Fixed> {
     shared: Arc<Shared>,
+    source: T,
 }
 
 /// Builds a [`TimeoutLayer`].
@@ -42,10 +43,11 @@ pub struct TimeoutLayer {
 /// # Ok::<(), mainstay::InvalidConfig>(())
 /// ```
 #[must_use = "a builder does nothing until it is built"]
-pub struct TimeoutBuilder {
+pub struct TimeoutBuilder<T = Fixed> {
     name: Name,
     config: TimeoutConfig,
     listener: Option<Arc<dyn Listener>>,
+    source: T,
 }
 
 // === impl TimeoutLayer ===
@@ -112,9 +114,42 @@ impl TimeoutLayer {
     /// # Ok::<(), mainstay::InvalidConfig>(())
     /// ```
     pub fn builder(name: impl Into<Name>) -> TimeoutBuilder {
-        TimeoutBuilder { name: name.into(), config: TimeoutConfig::default(), listener: None }
+        TimeoutBuilder { name: name.into(), config: TimeoutConfig::default(), listener: None, source: Fixed::new() }
     }
+}
 
+impl<F> TimeoutLayer<Computed<F>> {
+    /// A timeout that `compute` makes from each request; `config` says of which kind, and what holds where it says `None`.
+    /// See [`TimeoutBuilder::computed`].
+    ///
+    /// # Errors
+    ///
+    /// What [`TimeoutConfig::validate`] finds.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::timeout::{TimeoutConfig, TimeoutLayer};
+    ///
+    /// struct Report { days: u64 }
+    ///
+    /// let config = TimeoutConfig::total(Duration::from_secs(1));
+    /// let layer = TimeoutLayer::computed("reports", config, |report: &Report| {
+    ///     (report.days > 1).then(|| Duration::from_secs(report.days))
+    /// })?;
+    /// # let _ = layer;
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    pub fn computed<Req>(name: impl Into<Name>, config: TimeoutConfig, compute: F) -> Result<Self, InvalidConfig>
+    where
+        F: Fn(&Req) -> Option<Duration>,
+    {
+        TimeoutLayer::builder(name).config(config).computed(compute).build()
+    }
+}
+
+impl<T> TimeoutLayer<T> {
     /// Reads the counts and changes the timeout, for all services of this layer.
     ///
     /// # Examples
@@ -132,17 +167,17 @@ impl TimeoutLayer {
     }
 }
 
-impl<S> Layer<S> for TimeoutLayer {
-    type Service = Timeout<S>;
+impl<S, T: Clone> Layer<S> for TimeoutLayer<T> {
+    type Service = Timeout<S, T>;
 
-    fn layer(&self, inner: S) -> Timeout<S> {
-        Timeout::new(inner, self.shared.clone())
+    fn layer(&self, inner: S) -> Timeout<S, T> {
+        Timeout::new(inner, self.shared.clone(), self.source.clone())
     }
 }
 
 // === impl TimeoutBuilder ===
 
-impl TimeoutBuilder {
+impl<T> TimeoutBuilder<T> {
     /// Sets all settings at once; those set before are lost.
     ///
     /// # Examples
@@ -225,6 +260,31 @@ impl TimeoutBuilder {
         self
     }
 
+    /// Computes the timeout of each call from its request; the configured one holds where this says `None`. Zero refuses the
+    /// call, as one whose time is up. It runs on the calling task at each `call`, so it must be quick.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::timeout::{TimeoutKind, TimeoutLayer};
+    ///
+    /// let layer = TimeoutLayer::builder("orders")
+    ///     .kind(TimeoutKind::Total)
+    ///     .timeout(Duration::from_secs(1))
+    ///     .computed(|batch: &Vec<u32>| (batch.len() > 100).then_some(Duration::from_secs(5)))
+    ///     .build()?;
+    /// # let _ = layer;
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    pub fn computed<F, Req>(self, compute: F) -> TimeoutBuilder<Computed<F>>
+    where
+        F: Fn(&Req) -> Option<Duration>,
+    {
+        let Self { name, config, listener, .. } = self;
+        TimeoutBuilder { name, config, listener, source: Computed::new(compute) }
+    }
+
     /// The layer.
     ///
     /// # Errors
@@ -239,14 +299,14 @@ impl TimeoutBuilder {
     /// let built = mainstay::TimeoutLayer::builder("orders").timeout(Duration::ZERO).build();
     /// assert_eq!(built.unwrap_err().field(), "timeout");
     /// ```
-    pub fn build(self) -> Result<TimeoutLayer, InvalidConfig> {
+    pub fn build(self) -> Result<TimeoutLayer<T>, InvalidConfig> {
         self.config.validate()?;
         let emitter = Emitter::new(self.name, self.listener);
-        Ok(TimeoutLayer { shared: Arc::new(Shared::new(emitter, self.config)) })
+        Ok(TimeoutLayer { shared: Arc::new(Shared::new(emitter, self.config)), source: self.source })
     }
 }
 
-impl std::fmt::Debug for TimeoutBuilder {
+impl<T> std::fmt::Debug for TimeoutBuilder<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("TimeoutBuilder").field("name", &self.name).field("config", &self.config).finish_non_exhaustive()
     }

@@ -48,10 +48,18 @@
 //! | its own timeout | [`Rejected::Timeout { sent: true }`](crate::Rejected::Timeout) | yes ([`Transient`](crate::Outcome::Transient)) |
 //! | the ambient deadline, before that | [`Rejected::DeadlineExceeded { sent: true }`](crate::Rejected::DeadlineExceeded) | no |
 //! | the ambient deadline, before the call | `Rejected::DeadlineExceeded { sent: false }` | no |
-//! | its own timeout, while waiting for readiness | `Rejected::Timeout { sent: false }` | no |
+//! | its own timeout, while waiting for readiness, or of zero | `Rejected::Timeout { sent: false }` | no |
 //!
 //! A layer below that notices first that a total timeout is up says `DeadlineExceeded`, since to it that is the caller's
 //! deadline; the layer whose timeout it was makes a `Timeout` of it, so that what the caller gets does not hang on who was first.
+//!
+//! # A timeout of each request's own
+//!
+//! [`TimeoutLayer::computed`] asks a function of the request, at `call`. What it says holds for that call instead of the
+//! configured timeout, within the ambient deadline as ever; `None` is the configured one, so that no request is without a limit by
+//! an oversight (`Duration::MAX` is none). Zero is not a mistake here but a request whose time is up: it is refused
+//! without calling the inner service. While a service is not ready there is no request yet, so the wait for readiness is
+//! bounded by the configured timeout.
 //!
 //! For no timeout leave the layer out (`tower::util::option_layer` takes an `Option`). Zero is [`InvalidConfig`](crate::InvalidConfig). A
 //! panic of the inner service stays a panic.
@@ -61,15 +69,18 @@
 //! # Telemetry
 //!
 //! Counter `mainstay_timeouts_total`, label `cause`: `timeout`, `deadline` or `not_sent`. Event
-//! [`TimeoutEventKind::TimedOut`](crate::telemetry::event::TimeoutEventKind::TimedOut) for each. Calls that end in time are not
-//! counted here; a [`TelemetryLayer`](crate::telemetry::TelemetryLayer) does that.
+//! [`TimeoutEventKind::TimedOut`](crate::telemetry::event::TimeoutEventKind::TimedOut) for each. Calls that end in time are
+//! in no metric of this layer, but in its handle's [`statistics`](TimeoutHandle::statistics); a
+//! [`TelemetryLayer`](crate::telemetry::TelemetryLayer) publishes them.
 
+mod compute;
 mod config;
 mod future;
 mod handle;
 mod layer;
 mod service;
 
+pub use compute::{Computed, Fixed, TimeoutSource};
 pub use config::{TimeoutConfig, TimeoutKind};
 pub use future::ResponseFuture;
 pub use handle::{TimeoutHandle, TimeoutStatistics};

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tower_service::Service;
 
 use super::handle::Shared;
-use super::{ResponseFuture, TimeoutKind};
+use super::{Fixed, ResponseFuture, TimeoutKind, TimeoutSource};
 use crate::context;
 use crate::error::Rejectable;
 use crate::timer::{Cutoff, Timer};
@@ -27,9 +27,10 @@ use crate::timer::{Cutoff, Timer};
 /// # Ok::<(), mainstay::InvalidConfig>(())
 /// ```
 #[derive(Debug)]
-pub struct Timeout<S> {
+pub struct Timeout<S, T = Fixed> {
     inner: S,
     shared: Arc<Shared>,
+    source: T,
     readiness: Readiness,
 }
 
@@ -46,9 +47,9 @@ enum Readiness {
 
 // === impl Timeout ===
 
-impl<S> Timeout<S> {
-    pub(super) const fn new(inner: S, shared: Arc<Shared>) -> Self {
-        Self { inner, shared, readiness: Readiness::Idle }
+impl<S, T> Timeout<S, T> {
+    pub(super) const fn new(inner: S, shared: Arc<Shared>, source: T) -> Self {
+        Self { inner, shared, source, readiness: Readiness::Idle }
     }
 
     /// The inner service is pending, and that counts.
@@ -88,18 +89,19 @@ impl<S> Timeout<S> {
     }
 }
 
-crate::macros::wrapper_methods!(Timeout<S>, "mainstay::TimeoutLayer::builder(\"orders\").build()?");
-crate::macros::ready_methods!(Timeout<S>, "mainstay::TimeoutLayer::builder(\"orders\").build()?");
+crate::macros::wrapper_methods!(Timeout<S, T>, "mainstay::TimeoutLayer::builder(\"orders\").build()?");
+crate::macros::ready_methods!(Timeout<S, T>, "mainstay::TimeoutLayer::builder(\"orders\").build()?");
 
-impl<S: Clone> Clone for Timeout<S> {
+impl<S: Clone, T: Clone> Clone for Timeout<S, T> {
     fn clone(&self) -> Self {
-        Self::new(self.inner.clone(), self.shared.clone())
+        Self::new(self.inner.clone(), self.shared.clone(), self.source.clone())
     }
 }
 
-impl<S, Req> Service<Req> for Timeout<S>
+impl<S, T, Req> Service<Req> for Timeout<S, T>
 where
     S: Service<Req>,
+    T: TimeoutSource<Req>,
     S::Error: Rejectable,
 {
     type Response = S::Response;
@@ -122,7 +124,7 @@ where
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        let timeout = self.shared.timeout();
+        let timeout = self.source.timeout(&request).unwrap_or_else(|| self.shared.timeout());
         let now = Instant::now();
         let since = match self.readiness {
             Readiness::Idle => now,
@@ -132,8 +134,9 @@ where
             },
         };
         let cutoff = Cutoff::new(since, timeout, context::current().deadline());
-        // A timeout, which is never zero, cannot be over already if it starts now.
-        if (cutoff.by_deadline || since != now) && cutoff.has_passed(now) {
+        // A timeout that is not zero cannot be over already if it starts now.
+        let can_be_over = cutoff.by_deadline || since != now || (T::CAN_BE_ZERO && timeout.is_zero());
+        if can_be_over && cutoff.has_passed(now) {
             return ResponseFuture::refused(self.shared.clone(), cutoff, timeout);
         }
         let shared = self.shared.clone();

@@ -128,6 +128,12 @@ contracts! {
     timeout_in_total: |inner| {
         mainstay::TimeoutLayer::total("contract", std::time::Duration::from_secs(1)).unwrap().layer(inner)
     };
+    #[cfg(feature = "timeout")]
+    timeout_computed: |inner| {
+        let compute = |request: &u32| Some(std::time::Duration::from_secs(u64::from(*request) + 1));
+        let config = mainstay::timeout::TimeoutConfig::default();
+        mainstay::TimeoutLayer::computed("contract", config, compute).unwrap().layer(inner)
+    };
     // What is not cached; the loads of what is are tasks of their own, by the rules in `tests/cache.rs`.
     #[cfg(feature = "cache")]
     cache: |inner| CacheLayer::builder("contract").key(|_: &u32| None::<u32>).build().unwrap().layer(inner);
