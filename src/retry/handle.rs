@@ -82,8 +82,8 @@ const ABANDONED: usize = 2;
 const GAVE_UP: usize = 3;
 const PANICKED: usize = 10;
 const OUTCOMES: [&str; 11] = [
-    "succeeded",
-    "failed",
+    "success",
+    "failure",
     "abandoned",
     "gave_up_attempts",
     "gave_up_budget",

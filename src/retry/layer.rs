@@ -129,6 +129,12 @@ impl<C, R> RetryLayer<C, R> {
     }
 }
 
+impl<C, R> RetryLayer<C, R> {
+    pub(super) const fn shared(&self) -> &Arc<Shared<C, R>> {
+        &self.shared
+    }
+}
+
 impl<S, C, R> Layer<S> for RetryLayer<C, R> {
     type Service = Retry<S, C, R>;
 

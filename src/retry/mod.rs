@@ -33,6 +33,18 @@
 //! # Ok(()) }
 //! ```
 //!
+//! Code that is no service is retried just so, by [`RetryLayer::run`]:
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() -> Result<(), mainstay::BoxError> {
+//! use mainstay::{BoxError, RetryLayer, retry::RetryConfig};
+//!
+//! let retry = RetryLayer::new("users", RetryConfig::default())?;
+//! let answer = retry.run(|| async { Ok::<_, BoxError>(42) }).await?;
+//! assert_eq!(answer, 42);
+//! # Ok(()) }
+//! ```
+//!
 //! # Semantics
 //!
 //! After each attempt, in this order:
@@ -67,7 +79,7 @@
 //!
 //! # Telemetry
 //!
-//! Counters `mainstay_retry_calls_total`, label `outcome`: `succeeded`, `failed` (no retry would help), `abandoned`,
+//! Counters `mainstay_retry_calls_total`, label `outcome`: `success`, `failure` (no retry would help), `abandoned`,
 //! `panicked`, and `gave_up_` with the [reason](GiveUpReason); and `mainstay_retries_total`, label `cause`: `transient`, `throttled` or
 //! `not_sent`. Events for each retry and for each call that gives up:
 //! [`RetryEventKind`](crate::telemetry::event::RetryEventKind).
@@ -83,6 +95,7 @@ mod handle;
 mod layer;
 mod policy;
 mod request;
+mod run;
 mod service;
 
 pub use config::RetryConfig;
@@ -91,4 +104,5 @@ pub use handle::{RetryHandle, RetryStatistics};
 pub use layer::{RetryBuilder, RetryLayer};
 pub use policy::GiveUpReason;
 pub use request::{CloneRequests, CloneWith, IdempotentIf, RequestPolicy, TryClone, TryCloneRequests};
+pub use run::Operation;
 pub use service::Retry;
