@@ -55,10 +55,10 @@
 //!    out by [`retry_after_inner_gave_up`](RetryConfig::retry_after_inner_gave_up). A retry of 1 attempt is turned off and
 //!    gives up nothing.
 //! 3. It gives up, and returns the result it has, when all attempts were made; when the request was sent and is not
-//!    idempotent; when there is no copy of it; when the callee asked for a longer wait than
-//!    [`max_retry_after`](RetryConfig::max_retry_after); when the next attempt would start at or after the deadline; or when the
-//!    budget is used up.
-//! 4. Else it drops the response, waits (the longer of the backoff and `retry_after`, nothing on top; a zero delay touches no
+//!    idempotent; when there is no copy of it; when that copy can no longer be sent; when the
+//!    callee asked for a longer wait than [`max_retry_after`](RetryConfig::max_retry_after); when the next attempt would start at
+//!    or after the deadline, or not within [`max_elapsed`](RetryConfig::max_elapsed); or when the budget is used up.
+//! 4. Else it drops the response, waits (the longer of the backoff (or what [`delay_by`](RetryBuilder::delay_by) has) and `retry_after`, nothing on top; a zero delay touches no
 //!    timer), waits until the service is ready, and makes the next attempt.
 //!
 //! * **Requests** are copied only when another attempt can follow: never with 1 attempt, at most twice with 3. One that cannot
@@ -69,7 +69,8 @@
 //!   locally are free. A call that its caller drops earns nothing.
 //! * **A breaker's refusal** carries the wait until its next probe, which is waited for like any other `retry_after`; so
 //!   attempts are not burnt on an open circuit.
-//! * **Readiness** is waited for before each attempt, until the deadline; a service that fails to become ready ends the
+//! * **Readiness** is waited for before each attempt, until the deadline or for
+//!   [`ready_timeout`](RetryConfig::ready_timeout), by choice not at all; a service that fails to become ready ends the
 //!   call with that error.
 //! * **The deadline** is the ambient one ([`context`](crate::context)). Each attempt knows its number by
 //!   [`Context::attempt`](crate::context::Context::attempt).
@@ -92,6 +93,7 @@
 mod config;
 mod future;
 mod handle;
+mod hooks;
 mod layer;
 mod policy;
 mod request;
@@ -101,8 +103,9 @@ mod service;
 pub use config::RetryConfig;
 pub use future::ResponseFuture;
 pub use handle::{RetryHandle, RetryStatistics};
+pub use hooks::{AfterAttempt, AttemptReport, EndedAttempt, NextDelay};
 pub use layer::{RetryBuilder, RetryLayer};
 pub use policy::GiveUpReason;
-pub use request::{CloneRequests, CloneWith, IdempotentIf, RequestPolicy, TryClone, TryCloneRequests};
+pub use request::{CloneRequests, CloneWith, IdempotentIf, RequestPolicy, RetryIf, TryClone, TryCloneRequests};
 pub use run::Operation;
 pub use service::Retry;

@@ -8,6 +8,8 @@ use std::task::{Context, Poll};
 use tokio::time::Instant;
 use tower_service::Service;
 
+use super::future::Call;
+use super::handle::Cause;
 use super::layer::Shared;
 use super::{RequestPolicy, ResponseFuture};
 use crate::context::{self, Attempt, AttemptScope, InScope};
@@ -82,11 +84,15 @@ where
     R: RequestPolicy<Req>,
 {
     let mut copy = None;
-    let mut idempotent = true;
+    let (mut idempotent, mut permitted) = (true, true);
     if shared.core.max_attempts() > 1 {
-        copy = shared.requests.try_clone(&request);
-        idempotent = shared.requests.is_idempotent(&request);
+        permitted = shared.requests.may_retry(&request);
+        if permitted {
+            copy = shared.requests.try_clone(&request);
+            idempotent = shared.requests.is_idempotent(&request);
+        }
     }
+    let over_at = shared.core.config().max_elapsed.and_then(|longest| Instant::now().checked_add(longest));
     let cutoff = shared.core.config().attempt_timeout.map(|timeout| {
         // Read here and not in the future: time starts at the call.
         Cutoff::new(Instant::now(), timeout, context::current().deadline())
@@ -96,7 +102,8 @@ where
         || InScope::call(AttemptScope(Attempt::new(1)), || inner.borrow_mut().call(request)),
     );
     let service = copy.is_some().then(|| keep(inner));
-    ResponseFuture::new(attempt, service, copy, idempotent, cutoff, shared)
+    let call = Call { idempotent, permitted, sent: false, paid: false, cause: Cause::NotSent, over_at };
+    ResponseFuture::new(attempt, service, copy, call, cutoff, shared)
 }
 
 impl<S: Clone, C, R> Clone for Retry<S, C, R> {
