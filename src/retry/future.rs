@@ -185,6 +185,11 @@ where
         this.call.paid = false;
         if hint == RetryHint::No {
             *this.stage = Stage::Done;
+            if outcome == Outcome::DependencyFailed {
+                // Whoever is further out cannot help it either, and may not see the mark that was on this answer: a server
+                // answers in its own words.
+                context::mark_gave_up();
+            }
             core.record_return(outcome);
             core.hooks.observe(this.attempt.scope().0.number, outcome, sent, AfterAttempt::Returned);
             return None;

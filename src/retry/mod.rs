@@ -53,7 +53,8 @@
 //!    [`Rejected::retry`](crate::Rejected::retry)) is returned.
 //! 2. If a retry further in has given up, its result is passed on: 3 attempts in each of two layers are 3 attempts, not 9. Opt
 //!    out by [`retry_after_inner_gave_up`](RetryConfig::retry_after_inner_gave_up). A retry of 1 attempt is turned off and
-//!    gives up nothing.
+//!    gives up nothing. A [`DependencyFailed`](crate::Outcome::DependencyFailed) is passed on further out likewise, so that the mark
+//!    reaches the outermost of a chain of processes.
 //! 3. It gives up, and returns the result it has, when all attempts were made; when the request was sent and is not
 //!    idempotent; when there is no copy of it; when that copy can no longer be sent; when the
 //!    callee asked for a longer wait than [`max_retry_after`](RetryConfig::max_retry_after); when the next attempt would start at
