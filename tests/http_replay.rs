@@ -80,7 +80,8 @@ async fn send(body: Frames, cap: usize, frames_read: usize) -> (Vec<Bytes>, u16,
                 }
                 return Ok(Response::builder().status(503).body(()).unwrap());
             }
-            log.lock().unwrap().push(body.collect().await.map_err(|error| error.to_string())?.to_bytes());
+            let all = body.collect().await.map_err(|error| error.to_string())?.to_bytes();
+            log.lock().unwrap().push(all);
             Ok::<_, BoxError>(Response::new(()))
         }
     });

@@ -118,12 +118,15 @@ pub enum AfterAttempt {
     GaveUp(GiveUpReason),
 }
 
+type Predicate = dyn Fn(Outcome) -> bool + Send + Sync;
+type Observer = dyn Fn(&AttemptReport) + Send + Sync;
+
 /// What a user has put in; nothing by default, and then it costs nothing.
 #[derive(Clone, Default)]
 pub(super) struct Hooks {
     pub(super) delay: Option<Arc<dyn NextDelay>>,
-    pub(super) outcomes: Option<Arc<dyn Fn(Outcome) -> bool + Send + Sync>>,
-    pub(super) observer: Option<Arc<dyn Fn(&AttemptReport) + Send + Sync>>,
+    pub(super) outcomes: Option<Arc<Predicate>>,
+    pub(super) observer: Option<Arc<Observer>>,
 }
 
 impl<F> NextDelay for F
