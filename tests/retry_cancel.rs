@@ -9,8 +9,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use mainstay::backoff::BackoffConfig;
-use mainstay::budget::Budget;
-use mainstay::{BoxError, RetryLayer};
+use mainstay::budget::{Budget, InFlightConfig};
+use mainstay::{BoxError, RetryLayer, context};
 use tokio::time::advance;
 use tokio_test::task;
 use tower::{Layer, Service};
@@ -92,4 +92,41 @@ async fn a_call_dropped_at_any_poll_is_counted_once_and_gives_back_what_did_not_
     }
     // Three polls for each attempt; between two of them, one for the readiness that the end of the delay leads to.
     assert!(ended.is_some_and(|polls| polls >= 9), "{ended:?}: every point was dropped at");
+}
+
+/// Envoy's rule: of 40 calls in flight at most a fifth may have a retry in flight, or 3 of a few.
+#[tokio::test(start_paused = true)]
+async fn retries_in_flight_stay_within_a_share_of_the_calls_in_flight() {
+    for (calls, allowed) in [(40, 8), (5, 3)] {
+        let budget = Budget::in_flight(InFlightConfig::default()).unwrap();
+        let layer = RetryLayer::builder("test").backoff(BackoffConfig::none()).budget(budget.clone()).build().unwrap();
+        let mut running: Vec<_> = (0..calls)
+            .map(|_| {
+                // The second attempt of each never ends.
+                let call = layer.run(|| async {
+                    if context::current().attempt() > 1 {
+                        std::future::pending::<()>().await;
+                    }
+                    Err::<(), _>(BoxError::from("down"))
+                });
+                task::spawn(call)
+            })
+            .collect();
+        let given_up = running.iter_mut().filter_map(|call| match call.poll() {
+            Poll::Ready(result) => Some(result.unwrap_err().to_string()),
+            Poll::Pending => None,
+        });
+        assert_eq!(given_up.filter(|error| error == "down").count(), calls - allowed);
+        let counted = layer.handle().statistics();
+        assert_eq!((counted.retries, counted.gave_up_budget), (allowed as u64, (calls - allowed) as u64));
+        assert_eq!(budget.balance(), 0.0);
+        drop(running);
+        assert_eq!(budget.balance(), 3.0, "dropped while they ran, all of them are out of the count");
+        layer.run(|| async { Err::<(), _>(BoxError::from("down")) }).await.unwrap_err();
+        assert_eq!(
+            (layer.handle().statistics().gave_up_attempts, budget.balance()),
+            (1, 3.0),
+            "each retry was settled"
+        );
+    }
 }

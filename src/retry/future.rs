@@ -16,6 +16,7 @@ use super::layer::Shared;
 use super::policy::{Decision, Ended, Limits, decide};
 use super::{AfterAttempt, GiveUpReason, RequestPolicy};
 use crate::backoff::Progress;
+use crate::budget::CallInFlight;
 use crate::context::{self, AttemptScope, InScope};
 use crate::cores::unwind::on_unwind;
 use crate::error::{Rejectable, Rejected};
@@ -65,6 +66,7 @@ pin_project! {
         request: Option<Req>,
         progress: Progress,
         call: Call,
+        in_flight: CallInFlight,
         shared: Arc<Shared<C, R>>,
     }
 
@@ -76,9 +78,7 @@ pin_project! {
         fn drop(this: Pin<&mut Self>) {
             if !matches!(this.stage, Stage::Done) {
                 this.shared.core.record_abandoned();
-                if this.call.paid && this.stage != Stage::Attempting {
-                    this.shared.core.budget.refund();
-                }
+                this.shared.core.close(this.stage, &this.call);
             }
         }
     }
@@ -116,10 +116,17 @@ impl Core {
     #[cold]
     fn lose(&self, stage: &mut Stage, call: &Call) {
         let stage = std::mem::replace(stage, Stage::Done);
-        if call.paid && stage != Stage::Attempting {
-            self.budget.refund();
-        }
+        self.close(stage, call);
         self.record_panicked();
+    }
+
+    /// The call ends at this stage and without a result: what was paid for an attempt that has not started is given back.
+    fn close(&self, stage: Stage, call: &Call) {
+        match stage {
+            _ if !call.paid => {}
+            Stage::Attempting => self.budget.settle(),
+            _ => self.budget.refund(),
+        }
     }
 }
 
@@ -135,6 +142,7 @@ where
         service: Option<S>,
         request: Option<Req>,
         call: Call,
+        in_flight: CallInFlight,
         cutoff: Option<Cutoff>,
         shared: Arc<Shared<C, R>>,
     ) -> Self {
@@ -147,6 +155,7 @@ where
             request,
             progress: Progress::start(),
             call,
+            in_flight,
             shared,
         }
     }
@@ -179,8 +188,12 @@ where
         if sent && !this.call.sent {
             this.call.sent = true;
             core.budget.record_sent();
-        } else if this.call.paid && !sent {
-            core.budget.refund();
+        } else if this.call.paid {
+            if sent {
+                core.budget.settle();
+            } else {
+                core.budget.refund();
+            }
         }
         this.call.paid = false;
         if hint == RetryHint::No {

@@ -67,7 +67,8 @@
 //! * **Idempotency** matters only for what was sent. A refusal by a layer further in that was not sent (an open circuit, a full
 //!   limit, an empty pool) is retried whatever the request.
 //! * **The budget** counts a call once it was sent, and charges each attempt sent on top of that. Attempts that were refused
-//!   locally are free. A call that its caller drops earns nothing.
+//!   locally are free. A call that its caller drops earns nothing. A budget of
+//!   what is in flight counts a call until its future is dropped.
 //! * **A breaker's refusal** carries the wait until its next probe, which is waited for like any other `retry_after`; so
 //!   attempts are not burnt on an open circuit.
 //! * **Readiness** is waited for before each attempt, until the deadline or for

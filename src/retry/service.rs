@@ -97,13 +97,14 @@ where
         // Read here and not in the future: time starts at the call.
         Cutoff::new(Instant::now(), timeout, context::current().deadline())
     });
+    let in_flight = shared.core.budget.call_started();
     let attempt = on_unwind(
         || shared.core.record_panicked(),
         || InScope::call(AttemptScope(Attempt::new(1)), || inner.borrow_mut().call(request)),
     );
     let service = copy.is_some().then(|| keep(inner));
     let call = Call { idempotent, permitted, sent: false, paid: false, cause: Cause::NotSent, over_at };
-    ResponseFuture::new(attempt, service, copy, call, cutoff, shared)
+    ResponseFuture::new(attempt, service, copy, call, in_flight, cutoff, shared)
 }
 
 impl<S: Clone, C, R> Clone for Retry<S, C, R> {
