@@ -59,8 +59,8 @@
 //!    idempotent; when there is no copy of it; when that copy can no longer be sent; when the
 //!    callee asked for a longer wait than [`max_retry_after`](RetryConfig::max_retry_after); when the next attempt would start at
 //!    or after the deadline, or not within [`max_elapsed`](RetryConfig::max_elapsed); or when the budget is used up.
-//! 4. Else it drops the response, waits (the longer of the backoff (or what [`delay_by`](RetryBuilder::delay_by) has) and `retry_after`, nothing on top; a zero delay touches no
-//!    timer), waits until the service is ready, and makes the next attempt.
+//! 4. Else it drops the response, waits (the longer of the backoff, or what [`delay_by`](RetryBuilder::delay_by) has, and
+//!    `retry_after`, nothing on top; a zero delay touches no timer), waits until the service is ready, and makes the next attempt.
 //!
 //! * **Requests** are copied only when another attempt can follow: never with 1 attempt, at most twice with 3. One that cannot
 //!   be copied still gets its first attempt.
