@@ -1,4 +1,4 @@
-//! A retry at work: attempts, a callee that asks for time, and a budget that runs out.
+//! A retry at work: attempts, a callee that asks for time, a budget that runs out, and code that is no service.
 //!
 //! `cargo run --example retry`
 
@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use mainstay::backoff::BackoffConfig;
+use mainstay::retry::AttemptReport;
 use mainstay::telemetry::Event;
 use mainstay::{BoxError, Outcome, RetryLayer, classify_fn, context};
 use tower::{Layer, service_fn};
@@ -56,5 +57,16 @@ async fn main() -> Result<(), BoxError> {
     let statistics = handle.statistics();
     println!("  the callee saw {} calls instead of 3000: {} were retries,", load.load(Relaxed), statistics.retries);
     println!("  and {} calls gave up because the budget was used up", statistics.gave_up_budget);
+
+    println!("4. A closure, tried for 200 ms however many attempts that makes:");
+    let observe = |report: &AttemptReport| println!("  attempt {}: {:?}", report.attempt, report.next);
+    let layer = RetryLayer::builder("lease")
+        .unlimited_attempts()
+        .max_elapsed(Duration::from_millis(200))
+        .backoff(BackoffConfig::constant(Duration::from_millis(60)))
+        .on_attempt(observe)
+        .build()?;
+    let result = layer.run(|| async { Err::<(), _>(BoxError::from("taken")) }).await;
+    println!("  got: {}", result.unwrap_err());
     Ok(())
 }

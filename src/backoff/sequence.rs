@@ -126,8 +126,7 @@ impl Backoff {
     pub fn next_delay(&self, progress: &mut Progress, draw: u64) -> Duration {
         let (lowest, highest) = self.range(*progress);
         let delay = if lowest == highest { lowest } else { between(lowest, highest, random::unit(draw)) };
-        progress.made = progress.made.saturating_add(1);
-        progress.last = delay;
+        progress.note(delay);
         delay
     }
 
@@ -179,6 +178,18 @@ impl Progress {
     #[must_use]
     pub const fn start() -> Self {
         Self { made: 0, last: Duration::ZERO }
+    }
+
+    /// One more delay was made.
+    pub(crate) const fn note(&mut self, delay: Duration) {
+        self.made = self.made.saturating_add(1);
+        self.last = delay;
+    }
+
+    /// The delay made last; zero before the first.
+    #[allow(dead_code, reason = "used by the families, each behind its feature")]
+    pub(crate) const fn last(&self) -> Duration {
+        self.last
     }
 }
 

@@ -44,8 +44,13 @@
 //!   since, so up to 63 calls a thread can be dated wrongly by as long as they took to come in.
 //! * Withdrawals are exact under concurrency: no two spend the same token. What is earned in the very nanoseconds in which
 //!   another thread begins a new tenth of the window may be lost.
+//!
+//! [`Budget::in_flight`] goes by another rule: extra attempts in flight are at most 20 % of the calls in flight, or 3. Who uses
+//! such a budget by hand says when a call starts ([`call_started`](Budget::call_started)) and when an extra attempt has ended
+//! ([`settle`](Budget::settle)); a retry does.
 
 mod config;
+mod in_flight;
 mod ledger;
 mod ring;
 mod window;
@@ -56,6 +61,8 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 pub use config::BudgetConfig;
+use in_flight::InFlight;
+pub use in_flight::{CallInFlight, InFlightConfig};
 use ledger::Ledger;
 
 use crate::error::InvalidConfig;
@@ -76,8 +83,16 @@ use crate::error::InvalidConfig;
 /// ```
 #[derive(Clone)]
 pub struct Budget {
-    /// `None` is unlimited.
-    ledger: Option<Arc<Ledger>>,
+    rule: Rule,
+}
+
+#[derive(Clone)]
+enum Rule {
+    Unlimited,
+    /// A share of the calls sent lately.
+    Sent(Arc<Ledger>),
+    /// A share of the calls in flight.
+    InFlight(Arc<InFlight>),
 }
 
 // === impl Budget ===
@@ -116,10 +131,35 @@ impl Budget {
     /// ```
     #[must_use]
     pub const fn unlimited() -> Self {
-        Self { ledger: None }
+        Self { rule: Rule::Unlimited }
     }
 
-    /// Its settings; `None` when it is unlimited.
+    /// A budget of extra attempts in flight: at most a share of the calls in flight, or a minimum, as in Envoy's retry budgets.
+    ///
+    /// It knows no time: slow extra attempts use it up longer than quick ones, so it bounds the load that is *in* the callee. A
+    /// call that fails at once holds its share for hardly any time; against that the default rule is the better one.
+    ///
+    /// # Errors
+    ///
+    /// What [`InFlightConfig::validate`] finds.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::budget::{Budget, InFlightConfig};
+    ///
+    /// let budget = Budget::in_flight(InFlightConfig::default())?;
+    /// assert_eq!((0..100).filter(|_| budget.try_withdraw()).count(), 3);
+    /// budget.settle();
+    /// assert!(budget.try_withdraw(), "one has ended");
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    pub fn in_flight(config: InFlightConfig) -> Result<Self, InvalidConfig> {
+        config.validate()?;
+        Ok(Self { rule: Rule::InFlight(Arc::new(InFlight::new(config))) })
+    }
+
+    /// Its settings; `None` when it is unlimited, or goes by what is in flight.
     ///
     /// # Examples
     ///
@@ -131,7 +171,10 @@ impl Budget {
     /// ```
     #[must_use]
     pub fn config(&self) -> Option<&BudgetConfig> {
-        self.ledger.as_ref().map(|ledger| ledger.config())
+        match &self.rule {
+            Rule::Sent(ledger) => Some(ledger.config()),
+            Rule::Unlimited | Rule::InFlight(_) => None,
+        }
     }
 
     /// Counts a call that was sent, once a call and not for its extra attempts.
@@ -147,9 +190,26 @@ impl Budget {
     /// ```
     #[inline]
     pub fn record_sent(&self) {
-        if let Some(ledger) = &self.ledger {
+        if let Rule::Sent(ledger) = &self.rule {
             ledger.record_sent(now);
         }
+    }
+
+    /// A call is in flight for as long as the answer of this exists. Costs nothing but for a budget of what is in flight.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::budget::Budget;
+    ///
+    /// let call = Budget::default().call_started();
+    /// drop(call);
+    /// ```
+    #[inline]
+    pub fn call_started(&self) -> CallInFlight {
+        let Rule::InFlight(in_flight) = &self.rule else { return CallInFlight(None) };
+        in_flight.start_call();
+        CallInFlight(Some(in_flight.clone()))
     }
 
     /// Takes what one extra attempt costs; `false`, and nothing taken, when there is less.
@@ -164,7 +224,29 @@ impl Budget {
     /// ```
     #[must_use]
     pub fn try_withdraw(&self) -> bool {
-        self.ledger.as_ref().is_none_or(|ledger| ledger.try_withdraw(now()))
+        match &self.rule {
+            Rule::Unlimited => true,
+            Rule::Sent(ledger) => ledger.try_withdraw(now()),
+            Rule::InFlight(in_flight) => in_flight.try_start(),
+        }
+    }
+
+    /// The extra attempt of one withdrawal has ended. Only a budget of what is in flight needs to know.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::budget::Budget;
+    ///
+    /// let budget = Budget::default();
+    /// assert!(budget.try_withdraw());
+    /// budget.settle();
+    /// assert_eq!(budget.balance(), 9.0, "it was sent, and stays spent");
+    /// ```
+    pub fn settle(&self) {
+        if let Rule::InFlight(in_flight) = &self.rule {
+            in_flight.end();
+        }
     }
 
     /// Gives back what one withdrawal took: the extra attempt was not sent after all.
@@ -180,8 +262,10 @@ impl Budget {
     /// assert_eq!(budget.balance(), 10.0);
     /// ```
     pub fn refund(&self) {
-        if let Some(ledger) = &self.ledger {
-            ledger.refund(now());
+        match &self.rule {
+            Rule::Unlimited => {}
+            Rule::Sent(ledger) => ledger.refund(now()),
+            Rule::InFlight(in_flight) => in_flight.end(),
         }
     }
 
@@ -194,7 +278,11 @@ impl Budget {
     /// ```
     #[must_use]
     pub fn balance(&self) -> f64 {
-        self.ledger.as_ref().map_or(f64::INFINITY, |ledger| ledger.balance(now()))
+        match &self.rule {
+            Rule::Unlimited => f64::INFINITY,
+            Rule::Sent(ledger) => ledger.balance(now()),
+            Rule::InFlight(in_flight) => in_flight.balance(),
+        }
     }
 
     /// Whether both are handles to the same budget.
@@ -210,15 +298,16 @@ impl Budget {
     /// ```
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
-        match (&self.ledger, &other.ledger) {
-            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
-            (None, None) => true,
+        match (&self.rule, &other.rule) {
+            (Rule::Sent(one), Rule::Sent(other)) => Arc::ptr_eq(one, other),
+            (Rule::InFlight(one), Rule::InFlight(other)) => Arc::ptr_eq(one, other),
+            (Rule::Unlimited, Rule::Unlimited) => true,
             _ => false,
         }
     }
 
     fn valid(config: BudgetConfig) -> Self {
-        Self { ledger: Some(Arc::new(Ledger::new(config, now()))) }
+        Self { rule: Rule::Sent(Arc::new(Ledger::new(config, now()))) }
     }
 }
 

@@ -10,7 +10,8 @@
 //! | [`is_idempotent`] | client | says whether a request may be sent twice |
 #![cfg_attr(
     feature = "retry",
-    doc = "| [`HttpRequests`] | client | lets a retry repeat only what may be sent twice: `RetryBuilder::http` |"
+    doc = "| [`HttpRequests`] | client | lets a retry repeat only what may be sent twice: `RetryBuilder::http` |
+| [`ReplayLayer`] | client | keeps bodies that stream, up to a cap, so that a retry can send them again |"
 )]
 //! | [`PropagateLayer`] | client | sends deadline, attempt and criticality along as headers |
 //! | [`AcceptContextLayer`] | server | takes them up, where the server trusts its callers; clamped |
@@ -65,6 +66,10 @@ mod on_end;
 mod pages;
 mod propagate;
 #[cfg(feature = "retry")]
+mod replay;
+#[cfg(feature = "retry")]
+mod replay_body;
+#[cfg(feature = "retry")]
 mod requests;
 mod retry_after;
 #[cfg(feature = "circuit-breaker")]
@@ -82,6 +87,10 @@ pub use on_end::{OnEnd, OnEndBody};
 #[cfg(feature = "health")]
 pub use pages::HealthPages;
 pub use propagate::{Propagate, PropagateLayer};
+#[cfg(feature = "retry")]
+pub use replay::{Replay, ReplayBodies, ReplayLayer};
+#[cfg(feature = "retry")]
+pub use replay_body::{ReplayBody, ReplayError};
 #[cfg(feature = "retry")]
 pub use requests::HttpRequests;
 pub use retry_after::{MAX_RETRY_AFTER, parse_retry_after, retry_after};

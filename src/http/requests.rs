@@ -56,6 +56,14 @@ where
     fn is_idempotent(&self, request: &Request<B>) -> bool {
         is_idempotent(request) && self.requests.is_idempotent(request)
     }
+
+    fn may_retry(&self, request: &Request<B>) -> bool {
+        self.requests.may_retry(request)
+    }
+
+    fn is_replayable(&self, copy: &Request<B>) -> bool {
+        self.requests.is_replayable(copy)
+    }
 }
 
 // === impl RetryBuilder ===

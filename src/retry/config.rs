@@ -23,8 +23,9 @@ use crate::error::InvalidConfig;
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default, deny_unknown_fields))]
 pub struct RetryConfig {
-    /// How many attempts a call has, the first included. At least 1, which turns retries off. Default: 3, as in the AWS SDKs
-    /// and gRPC's examples.
+    /// How many attempts a call has, the first included. At least 1, which turns retries off; [`UNLIMITED`](Self::UNLIMITED),
+    /// in a file `"unlimited"`, for as many as the other limits allow. Default: 3, as in the AWS SDKs and gRPC's examples.
+    #[cfg_attr(feature = "serde", serde(with = "attempts"))]
     pub max_attempts: u32,
     /// The delays between attempts. Default: exponential from 50 ms by 2, up to 10 s, with full jitter.
     pub backoff: BackoffConfig,
@@ -39,6 +40,18 @@ pub struct RetryConfig {
     /// rude, and waiting so long is seldom what the caller wants. Default: 10 s, the default cap of the backoff.
     #[cfg_attr(feature = "serde", serde(with = "crate::cores::serde_duration"))]
     pub max_retry_after: Duration,
+    /// How long after the call the last attempt may start: a limit of the retry's own beside the ambient deadline, which cuts no
+    /// attempt short. Above zero, or `None` for none. Default: `None`.
+    #[cfg_attr(feature = "serde", serde(with = "crate::cores::serde_duration::option"))]
+    pub max_elapsed: Option<Duration>,
+    /// How long the service's readiness is waited for before each attempt after the first; then the call gives up, with
+    /// [`Rejected::Timeout`](crate::Rejected::Timeout), since the failed result was dropped before the delay. Zero gives up at
+    /// once; `None` waits until the deadline. Default: `None`.
+    #[cfg_attr(feature = "serde", serde(with = "crate::cores::serde_duration::option"))]
+    pub ready_timeout: Option<Duration>,
+    /// What jitter is drawn from, so that each run sees the same delays; behind a lock, taken for each retry. For tests: clients
+    /// of one seed come back together. Default: `None`, a generator for each thread.
+    pub seed: Option<u64>,
     /// Whether to retry even after a retry further in has given up. Attempts then multiply: two layers of 3 make 9.
     /// Default: `false`.
     pub retry_after_inner_gave_up: bool,
@@ -54,17 +67,34 @@ impl Default for RetryConfig {
             budget: BudgetConfig::default(),
             attempt_timeout: None,
             max_retry_after: Duration::from_secs(10),
+            max_elapsed: None,
+            ready_timeout: None,
+            seed: None,
             retry_after_inner_gave_up: false,
         }
     }
 }
 
 impl RetryConfig {
+    /// The [`max_attempts`](Self::max_attempts) of a call that is retried until another limit ends it: the budget, the deadline,
+    /// or [`max_elapsed`](Self::max_elapsed).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::retry::RetryConfig;
+    ///
+    /// let mut config = RetryConfig::default();
+    /// config.max_attempts = RetryConfig::UNLIMITED;
+    /// assert_eq!(config.validate(), Ok(()));
+    /// ```
+    pub const UNLIMITED: u32 = u32::MAX;
+
     /// Whether these settings can be used.
     ///
     /// # Errors
     ///
-    /// The first field that cannot: no attempt at all, an attempt timeout of zero, or what the backoff or the budget refuse.
+    /// The first field that cannot: no attempt at all, an attempt timeout or a longest time of zero, or what the backoff or the budget refuse.
     ///
     /// # Examples
     ///
@@ -84,6 +114,10 @@ impl RetryConfig {
             let requirement = "must be above zero; for no timeout leave it out";
             return Err(InvalidConfig::new("attempt_timeout", Duration::ZERO, requirement));
         }
+        if let Some(Duration::ZERO) = self.max_elapsed {
+            let requirement = "must be above zero; for no retries set `max_attempts` to 1";
+            return Err(InvalidConfig::new("max_elapsed", Duration::ZERO, requirement));
+        }
         Ok(())
     }
 }
@@ -93,6 +127,40 @@ pub(super) fn valid_attempts(max_attempts: u32) -> Result<(), InvalidConfig> {
         return Err(InvalidConfig::new("max_attempts", max_attempts, "must be at least 1"));
     }
     Ok(())
+}
+
+/// A number of attempts in a file: a number, or `"unlimited"`.
+#[cfg(feature = "serde")]
+mod attempts {
+    use serde::de::Error as _;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::RetryConfig;
+
+    const UNLIMITED: &str = "unlimited";
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Attempts {
+        Number(u32),
+        Word(String),
+    }
+
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde calls")]
+    pub(super) fn serialize<S: Serializer>(attempts: &u32, serializer: S) -> Result<S::Ok, S::Error> {
+        match *attempts {
+            RetryConfig::UNLIMITED => serializer.serialize_str(UNLIMITED),
+            attempts => serializer.serialize_u32(attempts),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+        match Attempts::deserialize(deserializer) {
+            Ok(Attempts::Number(attempts)) => Ok(attempts),
+            Ok(Attempts::Word(word)) if word == UNLIMITED => Ok(RetryConfig::UNLIMITED),
+            _ => Err(D::Error::custom(format!("must be a number of attempts or \"{UNLIMITED}\""))),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -106,6 +174,7 @@ mod tests {
         let field = |config: RetryConfig| config.validate().unwrap_err().field().to_owned();
         assert_eq!(field(RetryConfig { max_attempts: 0, ..good }), "max_attempts");
         assert_eq!(field(RetryConfig { attempt_timeout: Some(Duration::ZERO), ..good }), "attempt_timeout");
+        assert_eq!(field(RetryConfig { max_elapsed: Some(Duration::ZERO), ..good }), "max_elapsed");
         let backoff = good.backoff.with_cap(Duration::ZERO);
         assert_eq!(field(RetryConfig { backoff, ..good }), "backoff.cap");
         let budget = BudgetConfig { ratio: -0.1, ..good.budget };
@@ -125,5 +194,16 @@ mod tests {
         assert_eq!(read, expected);
         assert_eq!(toml::from_str::<RetryConfig>(&toml::to_string(&read).unwrap()).unwrap(), read);
         assert!(toml::from_str::<RetryConfig>("attempts = 5").is_err());
+    }
+
+    #[cfg(feature = "serde")]
+    #[test]
+    fn attempts_without_a_limit_are_asked_for_by_name() {
+        let read: RetryConfig = toml::from_str("max_attempts = \"unlimited\"\nseed = 7\n").unwrap();
+        assert_eq!(read, RetryConfig { max_attempts: RetryConfig::UNLIMITED, seed: Some(7), ..RetryConfig::default() });
+        assert_eq!(toml::from_str::<RetryConfig>(&toml::to_string(&read).unwrap()).unwrap(), read);
+        for text in ["max_attempts = -1", "max_attempts = \"many\"", "max_attempts = 2.5"] {
+            assert!(toml::from_str::<RetryConfig>(text).unwrap_err().to_string().contains("unlimited"), "{text}");
+        }
     }
 }

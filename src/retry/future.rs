@@ -13,9 +13,10 @@ use tower_service::Service;
 
 use super::handle::{Cause, Core};
 use super::layer::Shared;
-use super::policy::{Decision, Ended, decide};
-use super::{GiveUpReason, RequestPolicy};
+use super::policy::{Decision, Ended, Limits, decide};
+use super::{AfterAttempt, GiveUpReason, RequestPolicy};
 use crate::backoff::Progress;
+use crate::budget::CallInFlight;
 use crate::context::{self, AttemptScope, InScope};
 use crate::cores::unwind::on_unwind;
 use crate::error::{Rejectable, Rejected};
@@ -65,6 +66,7 @@ pin_project! {
         request: Option<Req>,
         progress: Progress,
         call: Call,
+        in_flight: CallInFlight,
         shared: Arc<Shared<C, R>>,
     }
 
@@ -76,9 +78,7 @@ pin_project! {
         fn drop(this: Pin<&mut Self>) {
             if !matches!(this.stage, Stage::Done) {
                 this.shared.core.record_abandoned();
-                if this.call.paid && this.stage != Stage::Attempting {
-                    this.shared.core.budget.refund();
-                }
+                this.shared.core.close(this.stage, &this.call);
             }
         }
     }
@@ -86,14 +86,18 @@ pin_project! {
 
 /// What is known of the call as a whole.
 #[derive(Clone, Copy, Debug)]
-struct Call {
-    idempotent: bool,
+pub(super) struct Call {
+    pub(super) idempotent: bool,
+    /// The request policy lets it be retried.
+    pub(super) permitted: bool,
     /// Some attempt may have reached the callee.
-    sent: bool,
+    pub(super) sent: bool,
     /// The attempt that runs was paid for.
-    paid: bool,
+    pub(super) paid: bool,
     /// Why there is another attempt.
-    cause: Cause,
+    pub(super) cause: Cause,
+    /// When the longest time is over.
+    pub(super) over_at: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,10 +116,17 @@ impl Core {
     #[cold]
     fn lose(&self, stage: &mut Stage, call: &Call) {
         let stage = std::mem::replace(stage, Stage::Done);
-        if call.paid && stage != Stage::Attempting {
-            self.budget.refund();
-        }
+        self.close(stage, call);
         self.record_panicked();
+    }
+
+    /// The call ends at this stage and without a result: what was paid for an attempt that has not started is given back.
+    fn close(&self, stage: Stage, call: &Call) {
+        match stage {
+            _ if !call.paid => {}
+            Stage::Attempting => self.budget.settle(),
+            _ => self.budget.refund(),
+        }
     }
 }
 
@@ -130,7 +141,8 @@ where
         attempt: InScope<AttemptScope, S::Future>,
         service: Option<S>,
         request: Option<Req>,
-        idempotent: bool,
+        call: Call,
+        in_flight: CallInFlight,
         cutoff: Option<Cutoff>,
         shared: Arc<Shared<C, R>>,
     ) -> Self {
@@ -142,7 +154,8 @@ where
             service,
             request,
             progress: Progress::start(),
-            call: Call { idempotent, sent: false, paid: false, cause: Cause::NotSent },
+            call,
+            in_flight,
             shared,
         }
     }
@@ -164,21 +177,34 @@ where
             None => {
                 let shared = &**this.shared;
                 let lost = || shared.core.lose(this.stage, this.call);
-                let outcome = on_unwind(lost, || shared.classifier.classify(result.as_ref()));
-                (outcome, outcome.retry(), true)
+                let (outcome, hint) = on_unwind(lost, || {
+                    let outcome = shared.classifier.classify(result.as_ref());
+                    (outcome, shared.core.hooks.hint(outcome))
+                });
+                (outcome, hint, true)
             }
         };
         let core = &this.shared.core;
         if sent && !this.call.sent {
             this.call.sent = true;
             core.budget.record_sent();
-        } else if this.call.paid && !sent {
-            core.budget.refund();
+        } else if this.call.paid {
+            if sent {
+                core.budget.settle();
+            } else {
+                core.budget.refund();
+            }
         }
         this.call.paid = false;
         if hint == RetryHint::No {
             *this.stage = Stage::Done;
+            if outcome == Outcome::DependencyFailed {
+                // Whoever is further out cannot help it either, and may not see the mark that was on this answer: a server
+                // answers in its own words.
+                context::mark_gave_up();
+            }
             core.record_return(outcome);
+            core.hooks.observe(this.attempt.scope().0.number, outcome, sent, AfterAttempt::Returned);
             return None;
         }
         Some((outcome, hint, sent))
@@ -202,7 +228,9 @@ where
             hint,
             sent,
             idempotent: this.call.idempotent,
+            permitted: this.call.permitted,
             has_copy: this.request.is_some(),
+            replayable: true,
             inner_gave_up: this.attempt.scope().0.gave_up && !core.config().retry_after_inner_gave_up,
         };
         // The clock is read once, and not at all for a retry at once and without a deadline.
@@ -215,9 +243,19 @@ where
                 now
             }
         };
-        let deadline = context::current().deadline().map(Instant::into_std);
-        let delay = || core.next_delay(this.progress);
-        let decision = match decide(ended, core.config().max_retry_after, deadline, || now().into_std(), delay) {
+        let limits = Limits {
+            max_retry_after: core.config().max_retry_after,
+            deadline: context::current().deadline().map(Instant::into_std),
+            over_at: this.call.over_at.map(Instant::into_std),
+        };
+        let lost = || core.lose(this.stage, this.call);
+        let decision = on_unwind(lost, || {
+            let copy = this.request.as_ref();
+            let replayable = copy.is_none_or(|copy| this.shared.requests.is_replayable(copy));
+            let delay = || core.next_delay(attempt, outcome, this.progress);
+            decide(Ended { replayable, ..ended }, limits, || now().into_std(), delay)
+        });
+        let decision = match decision {
             // Only what comes on top of a call that was sent is extra.
             Decision::Retry(_) if this.call.sent && !core.budget.try_withdraw() => {
                 Decision::GiveUp(GiveUpReason::Budget)
@@ -228,11 +266,13 @@ where
             Decision::Return => {
                 *this.stage = Stage::Done;
                 core.record_return(outcome);
+                core.hooks.observe(attempt, outcome, sent, AfterAttempt::Returned);
                 Some(result)
             }
             Decision::GiveUp(reason) => {
                 *this.stage = Stage::Done;
                 core.record_give_up(attempt, outcome, reason);
+                core.hooks.observe(attempt, outcome, sent, AfterAttempt::GaveUp(reason));
                 context::mark_gave_up();
                 Some(result)
             }
@@ -240,10 +280,12 @@ where
                 this.call.paid = this.call.sent;
                 this.call.cause = Cause::of(outcome, sent);
                 core.tell_of_retry(attempt, outcome, delay);
+                core.hooks.observe(attempt, outcome, sent, AfterAttempt::Retrying { delay });
                 // Neither the response nor what is left of the attempt is held through the delay.
                 drop(result);
                 this.attempt.as_mut().clear();
                 this.timer.disarm();
+                *this.cutoff = None;
                 let scope = this.attempt.scope_mut();
                 scope.0.number = attempt.saturating_add(1);
                 scope.0.gave_up = false;
@@ -289,9 +331,34 @@ where
             Poll::Ready(Ok(())) => None,
             Poll::Ready(Err(error)) => Some(error),
             Poll::Pending => {
-                let Some(deadline) = context::current().deadline() else { return Poll::Pending };
-                ready!(this.timer.as_mut().poll_at(deadline, cx));
-                Some(S::Error::from_rejected(Rejected::DeadlineExceeded { sent: this.call.sent }))
+                let deadline = context::current().deadline();
+                match (core.config().ready_timeout, deadline) {
+                    (None, None) => return Poll::Pending,
+                    (None, Some(deadline)) => {
+                        ready!(this.timer.as_mut().poll_at(deadline, cx));
+                        Some(S::Error::from_rejected(Rejected::DeadlineExceeded { sent: this.call.sent }))
+                    }
+                    (Some(timeout), _) => {
+                        let cutoff = *this.cutoff.get_or_insert_with(|| Cutoff::new(Instant::now(), timeout, deadline));
+                        // The timer would round no time at all up to a millisecond.
+                        if !timeout.is_zero() {
+                            let Some(at) = cutoff.at else { return Poll::Pending };
+                            ready!(this.timer.as_mut().poll_at(at, cx));
+                        }
+                        let rejected = cutoff.rejected(timeout, this.call.sent);
+                        if !cutoff.by_deadline {
+                            if this.call.paid {
+                                core.budget.refund();
+                            }
+                            *this.stage = Stage::Done;
+                            let attempts = this.attempt.scope().0.number.saturating_sub(1);
+                            core.record_give_up(attempts, rejected.outcome(), GiveUpReason::NotReady);
+                            context::mark_gave_up();
+                            return Poll::Ready(Some(Err(S::Error::from_rejected(rejected))));
+                        }
+                        Some(S::Error::from_rejected(rejected))
+                    }
+                }
             }
         };
         if let Some(error) = ended {

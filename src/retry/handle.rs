@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::{GiveUpReason, RetryConfig, config};
+use super::hooks::Hooks;
+use super::{EndedAttempt, GiveUpReason, RetryConfig, config};
 use crate::backoff::{Backoff, Progress};
 use crate::budget::Budget;
 use crate::cores::lock::lock;
@@ -67,6 +68,12 @@ pub struct RetryStatistics {
     pub gave_up_not_idempotent: u64,
     /// Passed on the result of a retry further in that had given up.
     pub gave_up_inner: u64,
+    /// Gave up: the next attempt would not have started within the longest time.
+    pub gave_up_elapsed: u64,
+    /// Gave up: the service did not become ready in time.
+    pub gave_up_not_ready: u64,
+    /// Gave up: the copy of the request could no longer be sent.
+    pub gave_up_not_replayable: u64,
     /// Dropped by the caller before the end.
     pub abandoned: u64,
     /// Ended by a panic that came out of the service, the classifier or the request policy.
@@ -80,10 +87,10 @@ const FAILED: usize = 1;
 const ABANDONED: usize = 2;
 /// The first of the reasons to give up, in the order of [`GiveUpReason`].
 const GAVE_UP: usize = 3;
-const PANICKED: usize = 10;
-const OUTCOMES: [&str; 11] = [
-    "succeeded",
-    "failed",
+const PANICKED: usize = 13;
+const OUTCOMES: [&str; 14] = [
+    "success",
+    "failure",
     "abandoned",
     "gave_up_attempts",
     "gave_up_budget",
@@ -92,6 +99,9 @@ const OUTCOMES: [&str; 11] = [
     "gave_up_not_cloneable",
     "gave_up_not_idempotent",
     "gave_up_inner",
+    "gave_up_elapsed",
+    "gave_up_not_ready",
+    "gave_up_not_replayable",
     "panicked",
 ];
 /// Why an attempt follows another; the order is that of [`CAUSES`].
@@ -112,8 +122,9 @@ pub(super) struct Core {
     backoff: Backoff,
     /// In place of the threads' generators, for repeatable tests.
     random: Option<Mutex<Random>>,
+    pub(super) hooks: Hooks,
     emitter: Emitter,
-    calls: Tally<11>,
+    calls: Tally<14>,
     retries: Tally<3>,
 }
 
@@ -199,6 +210,9 @@ impl RetryHandle {
             gave_up_not_cloneable: gave_up(GiveUpReason::NotCloneable),
             gave_up_not_idempotent: gave_up(GiveUpReason::NotIdempotent),
             gave_up_inner: gave_up(GiveUpReason::Inner),
+            gave_up_elapsed: gave_up(GiveUpReason::Elapsed),
+            gave_up_not_ready: gave_up(GiveUpReason::NotReady),
+            gave_up_not_replayable: gave_up(GiveUpReason::NotReplayable),
             retries: self.core.retries.all().into_iter().fold(0, u64::wrapping_add),
         }
     }
@@ -257,6 +271,9 @@ impl RetryStatistics {
             + self.gave_up_not_cloneable
             + self.gave_up_not_idempotent
             + self.gave_up_inner
+            + self.gave_up_elapsed
+            + self.gave_up_not_ready
+            + self.gave_up_not_replayable
     }
 
     /// Attempts of calls that have ended, and retries of those that run.
@@ -290,17 +307,21 @@ impl Cause {
 
 impl Core {
     /// `config` must be valid, and `backoff` that of it.
-    pub(super) fn new(
-        emitter: Emitter,
-        config: RetryConfig,
-        backoff: Backoff,
-        budget: Budget,
-        random: Option<Random>,
-    ) -> Self {
+    pub(super) fn new(emitter: Emitter, config: RetryConfig, backoff: Backoff, budget: Budget, hooks: Hooks) -> Self {
         let calls = Tally::new(emitter.name(), names::RETRY_CALLS, "outcome", OUTCOMES);
         let retries = Tally::new(emitter.name(), names::RETRIES, "cause", CAUSES);
-        let (max_attempts, random) = (AtomicU32::new(config.max_attempts), random.map(Mutex::new));
-        Self { config, max_attempts, budget, backoff, random, emitter, calls, retries }
+        let random = config.seed.map(|seed| Mutex::new(Random::seeded(seed)));
+        Self {
+            config,
+            max_attempts: AtomicU32::new(config.max_attempts),
+            budget,
+            backoff,
+            random,
+            hooks,
+            emitter,
+            calls,
+            retries,
+        }
     }
 
     #[inline]
@@ -314,12 +335,19 @@ impl Core {
     }
 
     /// The next delay of a call that has come this far.
-    pub(super) fn next_delay(&self, progress: &mut Progress) -> Duration {
+    pub(super) fn next_delay(&self, attempt: u32, outcome: Outcome, progress: &mut Progress) -> Duration {
         let draw = match &self.random {
             Some(random) => lock(random).draw(),
             None => random::thread_draw(),
         };
-        self.backoff.next_delay(progress, draw)
+        let ended = EndedAttempt { attempt, outcome, previous: progress.last(), draw };
+        match self.hooks.delay.as_ref().and_then(|delay| delay.next_delay(&ended)) {
+            Some(delay) => {
+                progress.note(delay);
+                delay
+            }
+            None => self.backoff.next_delay(progress, draw),
+        }
     }
 
     #[inline]
@@ -379,6 +407,9 @@ mod tests {
             GiveUpReason::NotCloneable,
             GiveUpReason::NotIdempotent,
             GiveUpReason::Inner,
+            GiveUpReason::Elapsed,
+            GiveUpReason::NotReady,
+            GiveUpReason::NotReplayable,
         ];
         for (index, reason) in reasons.into_iter().enumerate() {
             assert_eq!(OUTCOMES[GAVE_UP + reason as usize], format!("gave_up_{}", reason.as_str()));

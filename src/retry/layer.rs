@@ -7,13 +7,16 @@ use std::time::Duration;
 use tower_layer::Layer;
 
 use super::handle::Core;
-use super::{CloneRequests, CloneWith, IdempotentIf, Retry, RetryConfig, RetryHandle, TryCloneRequests};
+use super::hooks::Hooks;
+use super::{
+    AttemptReport, CloneRequests, CloneWith, IdempotentIf, NextDelay, Retry, RetryConfig, RetryHandle, RetryIf,
+    TryCloneRequests,
+};
 use crate::backoff::{Backoff, BackoffConfig};
 use crate::budget::Budget;
-use crate::cores::random::Random;
 use crate::error::InvalidConfig;
 use crate::name::Name;
-use crate::outcome::DefaultClassifier;
+use crate::outcome::{DefaultClassifier, Outcome};
 use crate::telemetry::{Emitter, Listener};
 
 /// Sends calls again that may succeed at another attempt. See the [module documentation](crate::retry).
@@ -60,7 +63,7 @@ pub struct RetryBuilder<C = DefaultClassifier, R = CloneRequests> {
     requests: R,
     budget: Option<Budget>,
     listener: Option<Arc<dyn Listener>>,
-    random: Option<Random>,
+    hooks: Hooks,
 }
 
 /// What all services of a layer share.
@@ -108,7 +111,7 @@ impl RetryLayer {
             requests: CloneRequests,
             budget: None,
             listener: None,
-            random: None,
+            hooks: Hooks::default(),
         }
     }
 }
@@ -126,6 +129,12 @@ impl<C, R> RetryLayer<C, R> {
     #[must_use]
     pub fn handle(&self) -> RetryHandle {
         RetryHandle::new(self.shared.core.clone())
+    }
+}
+
+impl<C, R> RetryLayer<C, R> {
+    pub(super) const fn shared(&self) -> &Arc<Shared<C, R>> {
+        &self.shared
     }
 }
 
@@ -181,6 +190,55 @@ impl<C, R> RetryBuilder<C, R> {
     /// ```
     pub const fn max_attempts(mut self, max_attempts: u32) -> Self {
         self.config.max_attempts = max_attempts;
+        self
+    }
+
+    /// Sets [`RetryConfig::max_attempts`] to [`RetryConfig::UNLIMITED`]: only the budget, the deadline and
+    /// [`max_elapsed`](Self::max_elapsed) end the attempts.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let layer = mainstay::RetryLayer::builder("users").unlimited_attempts().max_elapsed(Duration::from_secs(30)).build()?;
+    /// # let _ = layer;
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    pub const fn unlimited_attempts(self) -> Self {
+        self.max_attempts(RetryConfig::UNLIMITED)
+    }
+
+    /// Sets [`RetryConfig::max_elapsed`]; `None` switches it off.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let layer = mainstay::RetryLayer::builder("users").max_elapsed(Duration::from_secs(5)).build()?;
+    /// assert_eq!(layer.handle().config().max_elapsed, Some(Duration::from_secs(5)));
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    pub fn max_elapsed(mut self, longest: impl Into<Option<Duration>>) -> Self {
+        self.config.max_elapsed = longest.into();
+        self
+    }
+
+    /// Sets [`RetryConfig::ready_timeout`]; `None` switches it off.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let give_up_at_once = Duration::ZERO;
+    /// let layer = mainstay::RetryLayer::builder("users").ready_timeout(give_up_at_once).build()?;
+    /// # let _ = layer;
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    pub fn ready_timeout(mut self, longest: impl Into<Option<Duration>>) -> Self {
+        self.config.ready_timeout = longest.into();
         self
     }
 
@@ -286,8 +344,8 @@ impl<C, R> RetryBuilder<C, R> {
     /// # Ok::<(), mainstay::InvalidConfig>(())
     /// ```
     pub fn classify<D>(self, classifier: D) -> RetryBuilder<D, R> {
-        let Self { name, config, requests, budget, listener, random, .. } = self;
-        RetryBuilder { name, config, classifier, requests, budget, listener, random }
+        let Self { name, config, requests, budget, listener, hooks, .. } = self;
+        RetryBuilder { name, config, classifier, requests, budget, listener, hooks }
     }
 
     /// Copies requests, and tells which may be sent twice, by `requests`.
@@ -303,14 +361,14 @@ impl<C, R> RetryBuilder<C, R> {
     /// # Ok::<(), mainstay::InvalidConfig>(())
     /// ```
     pub fn requests<Q>(self, requests: Q) -> RetryBuilder<C, Q> {
-        let Self { name, config, classifier, budget, listener, random, .. } = self;
-        RetryBuilder { name, config, classifier, requests, budget, listener, random }
+        let Self { name, config, classifier, budget, listener, hooks, .. } = self;
+        RetryBuilder { name, config, classifier, requests, budget, listener, hooks }
     }
 
     /// The policy for requests, inside another.
     pub(crate) fn wrap_requests<Q>(self, wrap: impl FnOnce(R) -> Q) -> RetryBuilder<C, Q> {
-        let Self { name, config, classifier, requests, budget, listener, random } = self;
-        RetryBuilder { name, config, classifier, requests: wrap(requests), budget, listener, random }
+        let Self { name, config, classifier, requests, budget, listener, hooks } = self;
+        RetryBuilder { name, config, classifier, requests: wrap(requests), budget, listener, hooks }
     }
 
     /// Copies requests by [`TryClone`](super::TryClone).
@@ -367,6 +425,86 @@ impl<C, R> RetryBuilder<C, R> {
         self.wrap_requests(|requests| IdempotentIf::new(requests, predicate))
     }
 
+    /// Retries only requests of which `predicate` says so; the others are neither copied nor retried, sent or not, and leave no
+    /// mark for retries further out. Comes after a change of how requests are copied.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::RetryLayer;
+    ///
+    /// let layer = RetryLayer::builder("users").retry_if(|query: &String| !query.contains("nightly report")).build()?;
+    /// # let _ = layer;
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    pub fn retry_if<F, Req>(self, predicate: F) -> RetryBuilder<C, RetryIf<R, F>>
+    where
+        F: Fn(&Req) -> bool,
+    {
+        self.wrap_requests(|requests| RetryIf::new(requests, predicate))
+    }
+
+    /// Retries after exactly those outcomes of which `predicate` says so, in place of [`Outcome::retry`]. Not asked about a
+    /// success, nor about a refusal by a layer of this crate, which speaks for itself. A `retry_after` still holds.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::{Outcome, RetryLayer};
+    ///
+    /// let not_when_throttled = |outcome| outcome == Outcome::Transient;
+    /// let layer = RetryLayer::builder("users").retry_outcomes(not_when_throttled).build()?;
+    /// # let _ = layer;
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    pub fn retry_outcomes(mut self, predicate: impl Fn(Outcome) -> bool + Send + Sync + 'static) -> Self {
+        self.hooks.outcomes = Some(Arc::new(predicate));
+        self
+    }
+
+    /// Asks `delay` how long to wait after each attempt; where it answers `None`, the configured backoff does. Never shorter than
+    /// a `retry_after`; the backoff's cap does not hold for it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::retry::EndedAttempt;
+    /// use mainstay::{Outcome, RetryLayer};
+    ///
+    /// let layer = RetryLayer::builder("users")
+    ///     .delay_by(|ended: &EndedAttempt| match ended.outcome {
+    ///         Outcome::Throttled { .. } => Some(Duration::from_secs(1)),
+    ///         _ => None,
+    ///     })
+    ///     .build()?;
+    /// # let _ = layer;
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    pub fn delay_by(mut self, delay: impl NextDelay) -> Self {
+        self.hooks.delay = Some(Arc::new(delay));
+        self
+    }
+
+    /// Tells `observer` of each attempt that ended and of what follows it, on the calling task. A panic in it does not reach
+    /// the call. Attempts that were dropped, by the caller or a panic, are not told of.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::RetryLayer;
+    /// use mainstay::retry::AttemptReport;
+    ///
+    /// let log = |report: &AttemptReport| eprintln!("attempt {}: {}", report.attempt, report.outcome);
+    /// let layer = RetryLayer::builder("users").on_attempt(log).build()?;
+    /// # let _ = layer;
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    pub fn on_attempt(mut self, observer: impl Fn(&AttemptReport) + Send + Sync + 'static) -> Self {
+        self.hooks.observer = Some(Arc::new(observer));
+        self
+    }
+
     /// Tells `listener` of each retry, and of each call that gives up.
     ///
     /// # Examples
@@ -384,7 +522,7 @@ impl<C, R> RetryBuilder<C, R> {
         self
     }
 
-    /// Draws jitter from `seed` on, so that a test sees the same delays in each run. Behind a lock, taken for each retry.
+    /// Sets [`RetryConfig::seed`], so that a test sees the same delays in each run.
     ///
     /// # Examples
     ///
@@ -393,8 +531,8 @@ impl<C, R> RetryBuilder<C, R> {
     /// # let _ = layer;
     /// # Ok::<(), mainstay::InvalidConfig>(())
     /// ```
-    pub fn seed(mut self, seed: u64) -> Self {
-        self.random = Some(Random::seeded(seed));
+    pub const fn seed(mut self, seed: u64) -> Self {
+        self.config.seed = Some(seed);
         self
     }
 
@@ -411,14 +549,14 @@ impl<C, R> RetryBuilder<C, R> {
     /// assert_eq!(built.unwrap_err().field(), "max_attempts");
     /// ```
     pub fn build(self) -> Result<RetryLayer<C, R>, InvalidConfig> {
-        let Self { name, config, classifier, requests, budget, listener, random } = self;
+        let Self { name, config, classifier, requests, budget, listener, hooks } = self;
         config.validate()?;
         let backoff = Backoff::new(config.backoff)?;
         let budget = match budget {
             Some(shared) => shared,
             None => Budget::new(config.budget)?,
         };
-        let core = Arc::new(Core::new(Emitter::new(name, listener), config, backoff, budget, random));
+        let core = Arc::new(Core::new(Emitter::new(name, listener), config, backoff, budget, hooks));
         Ok(RetryLayer { shared: Arc::new(Shared { core, classifier, requests }) })
     }
 }

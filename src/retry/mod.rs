@@ -33,6 +33,18 @@
 //! # Ok(()) }
 //! ```
 //!
+//! Code that is no service is retried just so, by [`RetryLayer::run`]:
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() -> Result<(), mainstay::BoxError> {
+//! use mainstay::{BoxError, RetryLayer, retry::RetryConfig};
+//!
+//! let retry = RetryLayer::new("users", RetryConfig::default())?;
+//! let answer = retry.run(|| async { Ok::<_, BoxError>(42) }).await?;
+//! assert_eq!(answer, 42);
+//! # Ok(()) }
+//! ```
+//!
 //! # Semantics
 //!
 //! After each attempt, in this order:
@@ -41,23 +53,26 @@
 //!    [`Rejected::retry`](crate::Rejected::retry)) is returned.
 //! 2. If a retry further in has given up, its result is passed on: 3 attempts in each of two layers are 3 attempts, not 9. Opt
 //!    out by [`retry_after_inner_gave_up`](RetryConfig::retry_after_inner_gave_up). A retry of 1 attempt is turned off and
-//!    gives up nothing.
+//!    gives up nothing. A [`DependencyFailed`](crate::Outcome::DependencyFailed) is passed on further out likewise, so that the mark
+//!    reaches the outermost of a chain of processes.
 //! 3. It gives up, and returns the result it has, when all attempts were made; when the request was sent and is not
-//!    idempotent; when there is no copy of it; when the callee asked for a longer wait than
-//!    [`max_retry_after`](RetryConfig::max_retry_after); when the next attempt would start at or after the deadline; or when the
-//!    budget is used up.
-//! 4. Else it drops the response, waits (the longer of the backoff and `retry_after`, nothing on top; a zero delay touches no
-//!    timer), waits until the service is ready, and makes the next attempt.
+//!    idempotent; when there is no copy of it; when that copy can no longer be sent; when the
+//!    callee asked for a longer wait than [`max_retry_after`](RetryConfig::max_retry_after); when the next attempt would start at
+//!    or after the deadline, or not within [`max_elapsed`](RetryConfig::max_elapsed); or when the budget is used up.
+//! 4. Else it drops the response, waits (the longer of the backoff, or what [`delay_by`](RetryBuilder::delay_by) has, and
+//!    `retry_after`, nothing on top; a zero delay touches no timer), waits until the service is ready, and makes the next attempt.
 //!
 //! * **Requests** are copied only when another attempt can follow: never with 1 attempt, at most twice with 3. One that cannot
 //!   be copied still gets its first attempt.
 //! * **Idempotency** matters only for what was sent. A refusal by a layer further in that was not sent (an open circuit, a full
 //!   limit, an empty pool) is retried whatever the request.
 //! * **The budget** counts a call once it was sent, and charges each attempt sent on top of that. Attempts that were refused
-//!   locally are free. A call that its caller drops earns nothing.
+//!   locally are free. A call that its caller drops earns nothing. A budget of
+//!   what is in flight counts a call until its future is dropped.
 //! * **A breaker's refusal** carries the wait until its next probe, which is waited for like any other `retry_after`; so
 //!   attempts are not burnt on an open circuit.
-//! * **Readiness** is waited for before each attempt, until the deadline; a service that fails to become ready ends the
+//! * **Readiness** is waited for before each attempt, until the deadline or for
+//!   [`ready_timeout`](RetryConfig::ready_timeout), by choice not at all; a service that fails to become ready ends the
 //!   call with that error.
 //! * **The deadline** is the ambient one ([`context`](crate::context)). Each attempt knows its number by
 //!   [`Context::attempt`](crate::context::Context::attempt).
@@ -67,7 +82,7 @@
 //!
 //! # Telemetry
 //!
-//! Counters `mainstay_retry_calls_total`, label `outcome`: `succeeded`, `failed` (no retry would help), `abandoned`,
+//! Counters `mainstay_retry_calls_total`, label `outcome`: `success`, `failure` (no retry would help), `abandoned`,
 //! `panicked`, and `gave_up_` with the [reason](GiveUpReason); and `mainstay_retries_total`, label `cause`: `transient`, `throttled` or
 //! `not_sent`. Events for each retry and for each call that gives up:
 //! [`RetryEventKind`](crate::telemetry::event::RetryEventKind).
@@ -80,15 +95,19 @@
 mod config;
 mod future;
 mod handle;
+mod hooks;
 mod layer;
 mod policy;
 mod request;
+mod run;
 mod service;
 
 pub use config::RetryConfig;
 pub use future::ResponseFuture;
 pub use handle::{RetryHandle, RetryStatistics};
+pub use hooks::{AfterAttempt, AttemptReport, EndedAttempt, NextDelay};
 pub use layer::{RetryBuilder, RetryLayer};
 pub use policy::GiveUpReason;
-pub use request::{CloneRequests, CloneWith, IdempotentIf, RequestPolicy, TryClone, TryCloneRequests};
+pub use request::{CloneRequests, CloneWith, IdempotentIf, RequestPolicy, RetryIf, TryClone, TryCloneRequests};
+pub use run::Operation;
 pub use service::Retry;

@@ -28,6 +28,12 @@ pub enum GiveUpReason {
     NotIdempotent,
     /// A retry further in has given up.
     Inner,
+    /// The next attempt would not start within [`max_elapsed`](super::RetryConfig::max_elapsed).
+    Elapsed,
+    /// The service did not become ready within [`ready_timeout`](super::RetryConfig::ready_timeout).
+    NotReady,
+    /// The copy of the request can no longer be sent: its body was longer than what is kept of it, or failed.
+    NotReplayable,
 }
 
 /// What is known of the attempt that ended, and of the call.
@@ -40,9 +46,22 @@ pub(super) struct Ended {
     /// It may have reached the callee.
     pub(super) sent: bool,
     pub(super) idempotent: bool,
+    /// The request policy lets it be retried at all.
+    pub(super) permitted: bool,
     pub(super) has_copy: bool,
+    /// The copy can still be sent.
+    pub(super) replayable: bool,
     /// A retry further in gave up, and that counts.
     pub(super) inner_gave_up: bool,
+}
+
+/// How long a call may go on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) max_retry_after: Duration,
+    pub(super) deadline: Option<Instant>,
+    /// When its longest time is over.
+    pub(super) over_at: Option<Instant>,
 }
 
 /// What to do, as far as the call itself decides; the budget has the last word.
@@ -58,9 +77,8 @@ pub(super) enum Decision {
 /// `now` is asked only if it matters, and `backoff` only if a delay is needed, since it draws.
 pub(super) fn decide(
     ended: Ended,
-    max_retry_after: Duration,
-    deadline: Option<Instant>,
-    now: impl FnOnce() -> Instant,
+    limits: Limits,
+    now: impl Fn() -> Instant,
     backoff: impl FnOnce() -> Duration,
 ) -> Decision {
     let at_least = match ended.hint {
@@ -71,7 +89,7 @@ pub(super) fn decide(
     if ended.inner_gave_up {
         return Decision::GiveUp(GiveUpReason::Inner);
     }
-    if ended.max_attempts <= 1 {
+    if ended.max_attempts <= 1 || !ended.permitted {
         // Turned off: it has no opinion, and leaves the work to a retry further out.
         return Decision::Return;
     }
@@ -84,14 +102,19 @@ pub(super) fn decide(
     if !ended.has_copy {
         return Decision::GiveUp(GiveUpReason::NotCloneable);
     }
-    if at_least > max_retry_after {
+    if !ended.replayable {
+        return Decision::GiveUp(GiveUpReason::NotReplayable);
+    }
+    if at_least > limits.max_retry_after {
         return Decision::GiveUp(GiveUpReason::RetryAfter);
     }
     let delay = backoff().max(at_least);
-    if let Some(deadline) = deadline
-        && now().checked_add(delay).is_none_or(|next| next >= deadline)
-    {
-        return Decision::GiveUp(GiveUpReason::Deadline);
+    for (limit, reason) in [(limits.deadline, GiveUpReason::Deadline), (limits.over_at, GiveUpReason::Elapsed)] {
+        if let Some(limit) = limit
+            && now().checked_add(delay).is_none_or(|next| next >= limit)
+        {
+            return Decision::GiveUp(reason);
+        }
     }
     Decision::Retry(delay)
 }
@@ -99,8 +122,8 @@ pub(super) fn decide(
 // === impl GiveUpReason ===
 
 impl GiveUpReason {
-    /// The reason as a fixed word: `attempts`, `budget`, `deadline`, `retry_after`, `not_cloneable`, `not_idempotent` or
-    /// `inner`.
+    /// The reason as a fixed word: `attempts`, `budget`, `deadline`, `retry_after`, `not_cloneable`, `not_idempotent`,
+    /// `inner`, `elapsed`, `not_ready` or `not_replayable`.
     ///
     /// # Examples
     ///
@@ -117,6 +140,9 @@ impl GiveUpReason {
             Self::NotCloneable => "not_cloneable",
             Self::NotIdempotent => "not_idempotent",
             Self::Inner => "inner",
+            Self::Elapsed => "elapsed",
+            Self::NotReady => "not_ready",
+            Self::NotReplayable => "not_replayable",
         }
     }
 }
@@ -134,14 +160,18 @@ mod tests {
             hint: RetryHint::Yes,
             sent: true,
             idempotent: true,
+            permitted: true,
             has_copy: true,
+            replayable: true,
             inner_gave_up: false,
         }
     }
 
     fn decided(ended: Ended, deadline_in: Option<Duration>) -> Decision {
         let now = tokio::time::Instant::now().into_std();
-        decide(ended, 10 * SECOND, deadline_in.map(|left| now + left), || now, || SECOND / 10)
+        let deadline = deadline_in.map(|left| now + left);
+        let limits = Limits { max_retry_after: 10 * SECOND, deadline, over_at: None };
+        decide(ended, limits, || now, || SECOND / 10)
     }
 
     #[test]
@@ -156,6 +186,7 @@ mod tests {
         gives_up(Ended { attempt: 3, ..first() }, GiveUpReason::Attempts);
         gives_up(Ended { idempotent: false, ..first() }, GiveUpReason::NotIdempotent);
         gives_up(Ended { has_copy: false, ..first() }, GiveUpReason::NotCloneable);
+        gives_up(Ended { replayable: false, ..first() }, GiveUpReason::NotReplayable);
         gives_up(Ended { inner_gave_up: true, ..first() }, GiveUpReason::Inner);
         gives_up(Ended { hint: RetryHint::After(11 * SECOND), ..first() }, GiveUpReason::RetryAfter);
     }
@@ -163,6 +194,18 @@ mod tests {
     #[test]
     fn one_attempt_is_a_retry_turned_off() {
         assert_eq!(decided(Ended { max_attempts: 1, ..first() }, None), Decision::Return);
+        assert_eq!(decided(Ended { permitted: false, ..first() }, None), Decision::Return, "for this request");
+    }
+
+    #[test]
+    fn the_longest_time_counts_up_to_the_start_of_the_next_attempt() {
+        let now = tokio::time::Instant::now().into_std();
+        let after = |left| {
+            let limits = Limits { max_retry_after: SECOND, deadline: None, over_at: Some(now + left) };
+            decide(first(), limits, || now, || SECOND / 10)
+        };
+        assert_eq!(after(SECOND / 10), Decision::GiveUp(GiveUpReason::Elapsed));
+        assert_eq!(after(SECOND / 9), Decision::Retry(SECOND / 10));
     }
 
     #[test]

@@ -11,6 +11,7 @@
 /// | [`TryCloneRequests`] | those with [`TryClone`] | [`try_clone_requests`](super::RetryBuilder::try_clone_requests) |
 /// | [`CloneWith`] | any, by a function | [`clone_with`](super::RetryBuilder::clone_with) |
 /// | [`IdempotentIf`] | those of another policy, by a predicate | [`idempotent_if`](super::RetryBuilder::idempotent_if) |
+/// | [`RetryIf`] | those of another policy, by a predicate | [`retry_if`](super::RetryBuilder::retry_if) |
 ///
 /// # Examples
 ///
@@ -65,6 +66,36 @@ pub trait RequestPolicy<Req> {
     /// ```
     fn is_idempotent(&self, request: &Req) -> bool {
         let _ = request;
+        true
+    }
+
+    /// Whether `request` may be retried at all, even if it was not sent. Default: yes. Asked once a call; what may not be is not
+    /// copied.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::retry::{CloneRequests, RequestPolicy};
+    ///
+    /// assert!(CloneRequests.may_retry(&7));
+    /// ```
+    fn may_retry(&self, request: &Req) -> bool {
+        let _ = request;
+        true
+    }
+
+    /// Whether `copy`, made before the last attempt, can still be sent after it. Default: yes. Asked only after an attempt
+    /// that another might follow; no is [`GiveUpReason::NotReplayable`](super::GiveUpReason::NotReplayable).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::retry::{CloneRequests, RequestPolicy};
+    ///
+    /// assert!(CloneRequests.is_replayable(&7));
+    /// ```
+    fn is_replayable(&self, copy: &Req) -> bool {
+        let _ = copy;
         true
     }
 }
@@ -168,6 +199,22 @@ pub struct IdempotentIf<R, F> {
     predicate: F,
 }
 
+/// Retries requests as `R` has it, and only those of which the predicate says so.
+///
+/// # Examples
+///
+/// ```
+/// use mainstay::retry::{CloneRequests, RequestPolicy, RetryIf};
+///
+/// let foreground = RetryIf::new(CloneRequests, |job: &&str| !job.starts_with("background"));
+/// assert!(!foreground.may_retry(&"background: refresh"));
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct RetryIf<R, F> {
+    requests: R,
+    predicate: F,
+}
+
 // === impl CloneRequests ===
 
 impl<Req: Clone> RequestPolicy<Req> for CloneRequests {
@@ -251,5 +298,62 @@ where
     #[inline]
     fn is_idempotent(&self, request: &Req) -> bool {
         (self.predicate)(request)
+    }
+
+    #[inline]
+    fn may_retry(&self, request: &Req) -> bool {
+        self.requests.may_retry(request)
+    }
+
+    #[inline]
+    fn is_replayable(&self, copy: &Req) -> bool {
+        self.requests.is_replayable(copy)
+    }
+}
+
+// === impl RetryIf ===
+
+impl<R, F> RetryIf<R, F> {
+    /// Treats requests as `requests` does, and asks `predicate` which may be retried at all.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::retry::{CloneRequests, RequestPolicy, RetryIf};
+    ///
+    /// let policy = RetryIf::new(CloneRequests, |n: &u32| *n > 0);
+    /// assert!(!policy.may_retry(&0));
+    /// ```
+    pub const fn new<Req>(requests: R, predicate: F) -> Self
+    where
+        F: Fn(&Req) -> bool,
+    {
+        Self { requests, predicate }
+    }
+}
+
+impl<R, F, Req> RequestPolicy<Req> for RetryIf<R, F>
+where
+    R: RequestPolicy<Req>,
+    F: Fn(&Req) -> bool,
+{
+    #[inline]
+    fn try_clone(&self, request: &Req) -> Option<Req> {
+        self.requests.try_clone(request)
+    }
+
+    #[inline]
+    fn is_idempotent(&self, request: &Req) -> bool {
+        self.requests.is_idempotent(request)
+    }
+
+    #[inline]
+    fn may_retry(&self, request: &Req) -> bool {
+        (self.predicate)(request) && self.requests.may_retry(request)
+    }
+
+    #[inline]
+    fn is_replayable(&self, copy: &Req) -> bool {
+        self.requests.is_replayable(copy)
     }
 }

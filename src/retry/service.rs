@@ -1,5 +1,6 @@
 //! [`Retry`]: the service.
 
+use std::borrow::BorrowMut;
 use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -7,6 +8,8 @@ use std::task::{Context, Poll};
 use tokio::time::Instant;
 use tower_service::Service;
 
+use super::future::Call;
+use super::handle::Cause;
 use super::layer::Shared;
 use super::{RequestPolicy, ResponseFuture};
 use crate::context::{self, Attempt, AttemptScope, InScope};
@@ -62,25 +65,46 @@ where
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        let shared = self.shared.clone();
-        let mut copy = None;
-        let mut idempotent = true;
-        if shared.core.max_attempts() > 1 {
+        // The clone is for the attempts that may follow; this one is for the service that was made ready.
+        begin(&mut self.inner, request, self.shared.clone(), |inner| inner.clone())
+    }
+}
+
+/// Starts the first attempt of a call; `keep` makes of `inner` the service of the others, and is asked only if there can be any.
+#[inline]
+pub(super) fn begin<I, S, Req, C, R>(
+    mut inner: I,
+    request: Req,
+    shared: Arc<Shared<C, R>>,
+    keep: impl FnOnce(I) -> S,
+) -> ResponseFuture<S, Req, C, R>
+where
+    I: BorrowMut<S>,
+    S: Service<Req>,
+    R: RequestPolicy<Req>,
+{
+    let mut copy = None;
+    let (mut idempotent, mut permitted) = (true, true);
+    if shared.core.max_attempts() > 1 {
+        permitted = shared.requests.may_retry(&request);
+        if permitted {
             copy = shared.requests.try_clone(&request);
             idempotent = shared.requests.is_idempotent(&request);
         }
-        let cutoff = shared.core.config().attempt_timeout.map(|timeout| {
-            // Read here and not in the future: time starts at the call.
-            Cutoff::new(Instant::now(), timeout, context::current().deadline())
-        });
-        // The clone is for the attempts that may follow; this one is for the service that was made ready.
-        let service = copy.is_some().then(|| self.inner.clone());
-        let attempt = on_unwind(
-            || shared.core.record_panicked(),
-            || InScope::call(AttemptScope(Attempt::new(1)), || self.inner.call(request)),
-        );
-        ResponseFuture::new(attempt, service, copy, idempotent, cutoff, shared)
     }
+    let over_at = shared.core.config().max_elapsed.and_then(|longest| Instant::now().checked_add(longest));
+    let cutoff = shared.core.config().attempt_timeout.map(|timeout| {
+        // Read here and not in the future: time starts at the call.
+        Cutoff::new(Instant::now(), timeout, context::current().deadline())
+    });
+    let in_flight = shared.core.budget.call_started();
+    let attempt = on_unwind(
+        || shared.core.record_panicked(),
+        || InScope::call(AttemptScope(Attempt::new(1)), || inner.borrow_mut().call(request)),
+    );
+    let service = copy.is_some().then(|| keep(inner));
+    let call = Call { idempotent, permitted, sent: false, paid: false, cause: Cause::NotSent, over_at };
+    ResponseFuture::new(attempt, service, copy, call, in_flight, cutoff, shared)
 }
 
 impl<S: Clone, C, R> Clone for Retry<S, C, R> {
