@@ -216,6 +216,7 @@ impl Breaker {
                 failures: change.failures,
                 slow_calls: change.slow_calls,
                 consecutive_failures: change.consecutive_failures,
+                period_failures: change.period_failures,
                 open_for: change.open_for,
                 cause: change.cause,
             };

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::failure_period::FailuresPerPeriod;
 use crate::circuit_state::CircuitState;
 use crate::error::InvalidConfig;
 
@@ -43,6 +44,8 @@ pub struct CircuitBreakerConfig {
     /// Trips after this many failures in a row. At least 1. A healthy call starts the row anew; one without evidence does
     /// not. Default: none.
     pub consecutive_failures: Option<u32>,
+    /// Trips when this many calls have failed within a period, whatever the number of calls that did not. Default: none.
+    pub failures_per_period: Option<FailuresPerPeriod>,
     /// How long the circuit stays open. Default: constantly 5 s, as Hystrix and Polly have it.
     pub open_time: OpenTime,
     /// How many probes a half-open circuit admits: in all under [`ProbeRule::Rate`], at a time under
@@ -174,7 +177,7 @@ const MAX_WINDOW_CALLS: u32 = 65_536;
 /// The most probes.
 const MAX_PROBES: u32 = 1024;
 /// The shortest time window.
-const MIN_WINDOW_LENGTH: Duration = Duration::from_millis(10);
+pub(super) const MIN_WINDOW_LENGTH: Duration = Duration::from_millis(10);
 
 // === impl CircuitBreakerConfig ===
 
@@ -186,6 +189,7 @@ impl Default for CircuitBreakerConfig {
             failure_rate: Some(0.5),
             slow_calls: None,
             consecutive_failures: None,
+            failures_per_period: None,
             open_time: OpenTime::default(),
             probes: 3,
             probe_rule: ProbeRule::default(),
@@ -235,9 +239,12 @@ impl CircuitBreakerConfig {
         if self.consecutive_failures == Some(0) {
             return Err(InvalidConfig::new("consecutive_failures", 0, "must be at least 1"));
         }
-        if self.failure_rate.is_none() && self.slow_calls.is_none() && self.consecutive_failures.is_none() {
-            let requirement =
-                "must be set, or `slow_calls`, or `consecutive_failures`: nothing could trip this breaker";
+        if let Some(limit) = &self.failures_per_period {
+            limit.validate().map_err(|error| error.within("failures_per_period"))?;
+        }
+        if !self.uses_window() && self.consecutive_failures.is_none() && self.failures_per_period.is_none() {
+            let requirement = "must be set, or `slow_calls`, `consecutive_failures` or `failures_per_period`: nothing could \
+                               trip this breaker";
             return Err(InvalidConfig::new("failure_rate", self.failure_rate, requirement));
         }
         self.open_time.validate().map_err(|error| error.within("open_time"))?;
@@ -256,7 +263,7 @@ impl CircuitBreakerConfig {
         Ok(())
     }
 
-    /// Whether anything reads the window.
+    /// Whether one of the two rates is looked at.
     pub(super) fn uses_window(&self) -> bool {
         self.failure_rate.is_some() || self.slow_calls.is_some()
     }
@@ -382,6 +389,10 @@ mod tests {
         assert_eq!(field_of(|c| c.slow_calls = slow(Duration::ZERO, 0.5)), "slow_calls.longer_than");
         assert_eq!(field_of(|c| c.slow_calls = slow(second, f64::INFINITY)), "slow_calls.rate");
         assert_eq!(field_of(|c| c.consecutive_failures = Some(0)), "consecutive_failures");
+        let per_period = |failures, period| Some(FailuresPerPeriod { failures, period });
+        assert_eq!(field_of(|c| c.failures_per_period = per_period(0, second)), "failures_per_period.failures");
+        let short = Duration::from_millis(9);
+        assert_eq!(field_of(|c| c.failures_per_period = per_period(1, short)), "failures_per_period.period");
         assert_eq!(field_of(|c| c.open_time = exponential(Duration::ZERO, 2.0, second)), "open_time.initial");
         assert_eq!(field_of(|c| c.open_time = exponential(second, 0.9, second)), "open_time.factor");
         assert_eq!(field_of(|c| c.open_time = exponential(second, 2.0, Duration::ZERO)), "open_time.max");
@@ -400,6 +411,15 @@ mod tests {
             config.window = Window::Count { calls: 1 };
         };
         assert_eq!(field_of(only_consecutive), "valid");
+    }
+
+    #[test]
+    fn failures_per_period_alone_are_enough() {
+        let only_per_period = |config: &mut CircuitBreakerConfig| {
+            config.failure_rate = None;
+            config.failures_per_period = Some(FailuresPerPeriod { failures: 1, period: Duration::from_millis(10) });
+        };
+        assert_eq!(field_of(only_per_period), "valid");
     }
 
     #[test]

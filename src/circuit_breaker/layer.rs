@@ -8,6 +8,7 @@ use tower_layer::Layer;
 
 use super::breaker::{Breaker, Observer};
 use super::config::{CircuitBreakerConfig, OpenTime, ProbeRule, SlowCalls, Window};
+use super::failure_period::FailuresPerPeriod;
 use super::handle::CircuitBreakerHandle;
 use super::service::CircuitBreaker;
 use super::state::Transition;
@@ -289,6 +290,24 @@ impl<C> CircuitBreakerBuilder<C> {
     /// ```
     pub fn consecutive_failures(mut self, failures: impl Into<Option<u32>>) -> Self {
         self.config.consecutive_failures = failures.into();
+        self
+    }
+
+    /// Sets [`CircuitBreakerConfig::failures_per_period`]; `None` switches it off.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::circuit_breaker::{CircuitBreakerLayer, FailuresPerPeriod};
+    ///
+    /// let limit = FailuresPerPeriod { failures: 10, period: Duration::from_secs(60) };
+    /// let layer = CircuitBreakerLayer::builder("db").failures_per_period(limit).build()?;
+    /// assert_eq!(layer.handle().config().failures_per_period, Some(limit));
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    pub fn failures_per_period(mut self, limit: impl Into<Option<FailuresPerPeriod>>) -> Self {
+        self.config.failures_per_period = limit.into();
         self
     }
 

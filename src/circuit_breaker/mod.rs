@@ -59,6 +59,7 @@
 //! Any of these, looked at after every verdict in the closed state:
 //!
 //! * [`consecutive_failures`](CircuitBreakerConfig::consecutive_failures) in a row;
+//! * [`failures_per_period`](CircuitBreakerConfig::failures_per_period): so many within a time, whatever else succeeded;
 //! * `failures / calls >= failure_rate` over the [window](CircuitBreakerConfig::window), from
 //!   [`minimum_calls`](CircuitBreakerConfig::minimum_calls) on. A full count window slides: after 100 000 successes, 50
 //!   failures in a window of 100 calls open it at 50 %;
@@ -121,6 +122,7 @@
 
 mod breaker;
 mod config;
+mod failure_period;
 mod future;
 mod handle;
 mod layer;
@@ -132,6 +134,7 @@ mod state;
 mod statistics;
 
 pub use config::{CircuitBreakerConfig, OpenTime, ProbeRule, SlowCalls, Window};
+pub use failure_period::FailuresPerPeriod;
 pub use future::ResponseFuture;
 pub use handle::CircuitBreakerHandle;
 pub use layer::{CircuitBreakerBuilder, CircuitBreakerLayer};

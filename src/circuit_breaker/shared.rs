@@ -505,6 +505,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::config::{OpenTime, ProbeRule, SlowCalls};
+    use super::super::failure_period::FailuresPerPeriod;
     use super::super::state::Healthy;
     use super::*;
 
@@ -536,14 +537,18 @@ mod tests {
             (10_u64..5_000).prop_map(|millis| Window::Time { length: Duration::from_millis(millis) }),
         ];
         let rule = prop_oneof![Just(ProbeRule::Rate), (1_u32..4).prop_map(ProbeRule::ConsecutiveSuccesses)];
-        (window, rule, 1_u32..4, prop::option::of(1_u32..5), any::<bool>()).prop_map(
-            |(window, probe_rule, probes, consecutive_failures, timed)| {
+        let per_period = prop::option::of((1_u32..5, 10_u64..5_000));
+        (window, rule, 1_u32..4, prop::option::of(1_u32..5), any::<bool>(), per_period).prop_map(
+            |(window, probe_rule, probes, consecutive_failures, timed, per_period)| {
+                let failures_per_period = per_period
+                    .map(|(failures, millis)| FailuresPerPeriod { failures, period: Duration::from_millis(millis) });
                 let slow = SlowCalls { longer_than: Duration::from_millis(500), rate: 0.5 };
                 CircuitBreakerConfig {
                     window,
                     probe_rule,
                     probes,
                     consecutive_failures,
+                    failures_per_period,
                     slow_calls: timed.then_some(slow),
                     minimum_calls: 1,
                     open_time: OpenTime::Constant(Duration::from_millis(700)),

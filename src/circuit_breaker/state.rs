@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::config::{CircuitBreakerConfig, SlowCalls, Window};
+use super::failure_period::FailurePeriod;
 use super::probes::{Finding, Probes};
 use crate::circuit_state::CircuitState;
 use crate::cores::sliding_window::{CountWindow, Record, TimeWindow, WindowCounts};
@@ -16,6 +17,8 @@ pub(super) struct Machine {
     generation: u64,
     window: Calls,
     consecutive_failures: u32,
+    /// Of a breaker that asks for failures per period; out of the way of those that do not.
+    period: Option<Box<FailurePeriod>>,
     /// Openings since the circuit was last closed.
     opens: u32,
     /// When an open circuit is due to admit probes; `None` when it never is.
@@ -108,6 +111,9 @@ pub struct Transition {
     pub slow_calls: u64,
     /// Failures in a row, when the state before ended.
     pub consecutive_failures: u32,
+    /// Failures within the period of [`failures_per_period`](super::CircuitBreakerConfig::failures_per_period)
+    /// when the state before ended; zero without that setting.
+    pub period_failures: u64,
     /// How long the circuit will stay open, when it is open now.
     pub open_for: Option<Duration>,
     /// The outcome of the call that caused the change, if one did.
@@ -132,6 +138,8 @@ pub enum TransitionReason {
     SlowCallRate,
     /// The failures in a row reached their limit.
     ConsecutiveFailures,
+    /// The failures within a period reached their limit.
+    FailuresPerPeriod,
     /// The open time is over.
     OpenTimeOver,
     /// The probes showed that the callee is not well.
@@ -187,6 +195,7 @@ impl Machine {
             generation: 1,
             window,
             consecutive_failures: 0,
+            period: config.failures_per_period.map(|limit| Box::new(FailurePeriod::new(limit, origin))),
             opens: 0,
             open_until: None,
             cause: None,
@@ -215,6 +224,11 @@ impl Machine {
 
     pub(super) fn consecutive_failures(&self) -> u32 {
         self.consecutive_failures
+    }
+
+    /// The failures within the period up to `now`.
+    pub(super) fn period_failures(&mut self, now: Instant) -> u64 {
+        self.period.as_mut().map_or(0, |period| period.failures(now))
     }
 
     pub(super) fn opens(&self) -> u32 {
@@ -301,7 +315,12 @@ impl Machine {
         let record = evidence.record()?;
         match evidence.health {
             Some(Healthy::Yes) => self.consecutive_failures = 0,
-            Some(Healthy::No) => self.consecutive_failures = self.consecutive_failures.saturating_add(1),
+            Some(Healthy::No) => {
+                self.consecutive_failures = self.consecutive_failures.saturating_add(1);
+                if let Some(period) = &mut self.period {
+                    period.record_failure(now);
+                }
+            }
             None => {}
         }
         match &mut self.window {
@@ -313,7 +332,7 @@ impl Machine {
             return None;
         }
         let counts = self.window.counts(now);
-        let reason = self.trips(counts)?;
+        let reason = self.trips(counts, now)?;
         Some(self.open(reason, counts, Some(evidence.outcome), now))
     }
 
@@ -339,9 +358,15 @@ impl Machine {
     }
 
     /// What the closed state trips on, if it does.
-    fn trips(&self, counts: WindowCounts) -> Option<TransitionReason> {
+    fn trips(&mut self, counts: WindowCounts, now: Instant) -> Option<TransitionReason> {
         if self.config.consecutive_failures.is_some_and(|limit| self.consecutive_failures >= limit) {
             return Some(TransitionReason::ConsecutiveFailures);
+        }
+        if let Some(period) = &mut self.period {
+            let failures = period.failures(now);
+            if period.is_reached_by(failures) {
+                return Some(TransitionReason::FailuresPerPeriod);
+            }
         }
         if counts.calls < u64::from(self.config.minimum_calls) {
             return None;
@@ -423,6 +448,7 @@ impl Machine {
         now: Instant,
     ) -> Transition {
         let consecutive_failures = self.consecutive_failures;
+        let period_failures = self.period_failures(now);
         let from = std::mem::replace(&mut self.state, to);
         self.generation += 1;
         match to {
@@ -431,8 +457,7 @@ impl Machine {
                 self.open_until = open_for.and_then(|wait| now.checked_add(wait));
                 self.cause = cause;
                 self.judged = counts;
-                self.window.clear();
-                self.consecutive_failures = 0;
+                self.forget_calls();
             }
             // The cause outlives the probes: what they refuse, they refuse for the same reason.
             CircuitState::HalfOpen => self.probes.clear(),
@@ -441,13 +466,32 @@ impl Machine {
             }
         }
         let WindowCounts { calls, failures, slow } = counts;
-        Transition { from, to, reason, calls, failures, slow_calls: slow, consecutive_failures, open_for, cause }
+        Transition {
+            from,
+            to,
+            reason,
+            calls,
+            failures,
+            slow_calls: slow,
+            consecutive_failures,
+            period_failures,
+            open_for,
+            cause,
+        }
+    }
+
+    /// Forgets what the closed state judges by.
+    fn forget_calls(&mut self) {
+        self.window.clear();
+        self.consecutive_failures = 0;
+        if let Some(period) = &mut self.period {
+            period.clear();
+        }
     }
 
     fn forget(&mut self) {
-        self.window.clear();
+        self.forget_calls();
         self.probes.clear();
-        self.consecutive_failures = 0;
         self.opens = 0;
         self.open_until = None;
         self.cause = None;
@@ -530,8 +574,8 @@ impl Transition {
 // === impl TransitionReason ===
 
 impl TransitionReason {
-    /// The reason as a fixed word: `failure_rate`, `slow_call_rate`, `consecutive_failures`, `open_time_over`,
-    /// `probes_failed`, `probes_succeeded` or `operator`.
+    /// The reason as a fixed word: `failure_rate`, `slow_call_rate`, `consecutive_failures`, `failures_per_period`,
+    /// `open_time_over`, `probes_failed`, `probes_succeeded` or `operator`.
     ///
     /// # Examples
     ///
@@ -544,6 +588,7 @@ impl TransitionReason {
             Self::FailureRate => "failure_rate",
             Self::SlowCallRate => "slow_call_rate",
             Self::ConsecutiveFailures => "consecutive_failures",
+            Self::FailuresPerPeriod => "failures_per_period",
             Self::OpenTimeOver => "open_time_over",
             Self::ProbesFailed => "probes_failed",
             Self::ProbesSucceeded => "probes_succeeded",

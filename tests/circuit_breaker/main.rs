@@ -7,5 +7,6 @@ mod closed;
 mod control;
 mod half_open;
 mod open;
+mod per_period;
 mod service;
 mod support;
