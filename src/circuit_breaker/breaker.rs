@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::config::CircuitBreakerConfig;
 use super::shared::{Refusal, Refused, Shared, Ticket};
 use super::state::{Evidence, Healthy, IllegalTransition, Transition};
+use super::trip::OwnTrip;
 use crate::circuit_state::CircuitState;
 use crate::cores::lock::lock;
 use crate::error::CircuitOpen;
@@ -52,6 +53,7 @@ impl Breaker {
     pub(super) fn new(
         name: Name,
         config: CircuitBreakerConfig,
+        own_trip: Option<OwnTrip>,
         listener: Option<Arc<dyn Listener>>,
         observers: Vec<Observer>,
         has_gauges: bool,
@@ -59,7 +61,7 @@ impl Breaker {
         let states = CircuitState::ALL.map(CircuitState::as_str);
         let initial = index(config.initial_state);
         Self {
-            shared: Shared::new(&config, now()),
+            shared: Shared::new(&config, own_trip, now()),
             observers: observers.into_boxed_slice(),
             calls: Tally::new(&name, names::CIRCUIT_BREAKER_CALLS, "outcome", ENDS),
             transitions: Tally::new(&name, names::CIRCUIT_BREAKER_TRANSITIONS, "to", states),

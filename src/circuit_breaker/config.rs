@@ -219,6 +219,11 @@ impl CircuitBreakerConfig {
     /// assert_eq!(error.to_string(), "invalid `minimum_calls` = 101: must be from 1 to the 100 calls of the window");
     /// ```
     pub fn validate(&self) -> Result<(), InvalidConfig> {
+        self.validate_with(false)
+    }
+
+    /// The same for a breaker that may have a trip of its own, and then needs none of these.
+    pub(super) fn validate_with(&self, own_trip: bool) -> Result<(), InvalidConfig> {
         self.window.validate().map_err(|error| error.within("window"))?;
         if let Window::Count { calls } = self.window
             && (self.failure_rate.is_some() || self.slow_calls.is_some())
@@ -242,7 +247,9 @@ impl CircuitBreakerConfig {
         if let Some(limit) = &self.failures_per_period {
             limit.validate().map_err(|error| error.within("failures_per_period"))?;
         }
-        if !self.uses_window() && self.consecutive_failures.is_none() && self.failures_per_period.is_none() {
+        let has_rule =
+            self.uses_rates() || self.consecutive_failures.is_some() || self.failures_per_period.is_some() || own_trip;
+        if !has_rule {
             let requirement = "must be set, or `slow_calls`, `consecutive_failures` or `failures_per_period`: nothing could \
                                trip this breaker";
             return Err(InvalidConfig::new("failure_rate", self.failure_rate, requirement));
@@ -264,7 +271,7 @@ impl CircuitBreakerConfig {
     }
 
     /// Whether one of the two rates is looked at.
-    pub(super) fn uses_window(&self) -> bool {
+    pub(super) fn uses_rates(&self) -> bool {
         self.failure_rate.is_some() || self.slow_calls.is_some()
     }
 }

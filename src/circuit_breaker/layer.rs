@@ -12,6 +12,7 @@ use super::failure_period::FailuresPerPeriod;
 use super::handle::CircuitBreakerHandle;
 use super::service::CircuitBreaker;
 use super::state::Transition;
+use super::trip::{OwnTrip, Trip};
 use crate::circuit_state::CircuitState;
 use crate::error::InvalidConfig;
 use crate::name::Name;
@@ -68,6 +69,7 @@ pub struct CircuitBreakerLayer<C = DefaultClassifier> {
 pub struct CircuitBreakerBuilder<C> {
     name: Name,
     config: CircuitBreakerConfig,
+    own_trip: Option<OwnTrip>,
     classifier: C,
     listener: Option<Arc<dyn Listener>>,
     observers: Vec<Observer>,
@@ -171,6 +173,7 @@ impl CircuitBreakerBuilder<DefaultClassifier> {
         Self {
             name,
             config: CircuitBreakerConfig::default(),
+            own_trip: None,
             classifier: DefaultClassifier,
             listener: None,
             observers: Vec::new(),
@@ -311,6 +314,27 @@ impl<C> CircuitBreakerBuilder<C> {
         self
     }
 
+    /// Adds a rule of one's own for when a closed circuit opens; one given before is replaced. With it, no other rule has to be
+    /// set. It reads the [`window`](CircuitBreakerConfig::window), which is then kept also without a rate.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::circuit_breaker::{CircuitBreakerLayer, TripStatistics};
+    /// use mainstay::Outcome;
+    ///
+    /// let layer = CircuitBreakerLayer::builder("db")
+    ///     .failure_rate(None)
+    ///     .trip(|seen: &TripStatistics, _: Outcome| seen.failures >= 3 && seen.consecutive_failures >= 2)
+    ///     .build()?;
+    /// # let _ = layer;
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    pub fn trip(mut self, trip: impl Trip) -> Self {
+        self.own_trip = Some(OwnTrip::new(trip));
+        self
+    }
+
     /// Sets [`CircuitBreakerConfig::open_time`].
     ///
     /// # Examples
@@ -446,8 +470,8 @@ impl<C> CircuitBreakerBuilder<C> {
     /// # Ok::<(), mainstay::InvalidConfig>(())
     /// ```
     pub fn classify<D>(self, classifier: D) -> CircuitBreakerBuilder<D> {
-        let Self { name, config, listener, observers, classifier: _ } = self;
-        CircuitBreakerBuilder { name, config, classifier, listener, observers }
+        let Self { name, config, own_trip, listener, observers, classifier: _ } = self;
+        CircuitBreakerBuilder { name, config, own_trip, classifier, listener, observers }
     }
 
     /// Tells `listener` of the breaker's events.
@@ -504,9 +528,10 @@ impl<C> CircuitBreakerBuilder<C> {
     /// assert_eq!(built.unwrap_err().field(), "minimum_calls");
     /// ```
     pub fn build(self) -> Result<CircuitBreakerLayer<C>, InvalidConfig> {
-        let Self { name, config, classifier, listener, observers } = self;
-        config.validate()?;
-        let handle = CircuitBreakerHandle::from_breaker(Breaker::new(name, config, listener, observers, true));
+        let Self { name, config, own_trip, classifier, listener, observers } = self;
+        config.validate_with(own_trip.is_some())?;
+        let breaker = Breaker::new(name, config, own_trip, listener, observers, true);
+        let handle = CircuitBreakerHandle::from_breaker(breaker);
         Ok(CircuitBreakerLayer { handle, classifier })
     }
 

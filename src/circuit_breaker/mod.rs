@@ -64,7 +64,8 @@
 //!   [`minimum_calls`](CircuitBreakerConfig::minimum_calls) on. A full count window slides: after 100 000 successes, 50
 //!   failures in a window of 100 calls open it at 50 %;
 //! * `slow / calls >= rate` over the same window, where slow means to take strictly longer than
-//!   [`longer_than`](SlowCalls::longer_than).
+//!   [`longer_than`](SlowCalls::longer_than);
+//! * a [`Trip`] of one's own, which sees all of these numbers and the verdict.
 //!
 //! What a verdict says is its [`Outcome`](crate::Outcome): `Transient` and `Permanent` are failures, `Success`, `Refused`
 //! and `DependencyFailed` are healthy (the callee answered), `Throttled` and `Ignored` are no evidence and are in no window.
@@ -132,6 +133,7 @@ mod service;
 mod shared;
 mod state;
 mod statistics;
+mod trip;
 
 pub use config::{CircuitBreakerConfig, OpenTime, ProbeRule, SlowCalls, Window};
 pub use failure_period::FailuresPerPeriod;
@@ -143,3 +145,4 @@ pub use service::CircuitBreaker;
 pub use shared::Admits;
 pub use state::{IllegalTransition, Transition, TransitionReason};
 pub use statistics::CircuitBreakerStatistics;
+pub use trip::{Trip, TripStatistics};

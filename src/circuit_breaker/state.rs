@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::config::{CircuitBreakerConfig, SlowCalls, Window};
 use super::failure_period::FailurePeriod;
 use super::probes::{Finding, Probes};
+use super::trip::{OwnTrip, TripStatistics};
 use crate::circuit_state::CircuitState;
 use crate::cores::sliding_window::{CountWindow, Record, TimeWindow, WindowCounts};
 use crate::outcome::Outcome;
@@ -19,6 +20,7 @@ pub(super) struct Machine {
     consecutive_failures: u32,
     /// Of a breaker that asks for failures per period; out of the way of those that do not.
     period: Option<Box<FailurePeriod>>,
+    own_trip: Option<OwnTrip>,
     /// Openings since the circuit was last closed.
     opens: u32,
     /// When an open circuit is due to admit probes; `None` when it never is.
@@ -33,7 +35,7 @@ pub(super) struct Machine {
 /// The calls that are judged in the closed state.
 #[derive(Debug)]
 enum Calls {
-    /// Neither rate is looked at.
+    /// Neither rate is looked at, and there is no trip of one's own.
     Unused,
     Count(CountWindow),
     Time(TimeWindow),
@@ -140,6 +142,8 @@ pub enum TransitionReason {
     ConsecutiveFailures,
     /// The failures within a period reached their limit.
     FailuresPerPeriod,
+    /// A [`Trip`](super::Trip) of one's own asked for it.
+    CustomTrip,
     /// The open time is over.
     OpenTimeOver,
     /// The probes showed that the callee is not well.
@@ -184,9 +188,9 @@ pub struct IllegalTransition {
 
 impl Machine {
     /// A machine in its initial state; `origin` is where time windows start to count from.
-    pub(super) fn new(config: CircuitBreakerConfig, origin: Instant) -> Self {
+    pub(super) fn new(config: CircuitBreakerConfig, own_trip: Option<OwnTrip>, origin: Instant) -> Self {
         let window = match config.window {
-            _ if !config.uses_window() => Calls::Unused,
+            _ if !config.uses_rates() && own_trip.is_none() => Calls::Unused,
             Window::Count { calls } => Calls::Count(CountWindow::new(calls)),
             Window::Time { length } => Calls::Time(TimeWindow::new(length, origin)),
         };
@@ -196,6 +200,7 @@ impl Machine {
             window,
             consecutive_failures: 0,
             period: config.failures_per_period.map(|limit| Box::new(FailurePeriod::new(limit, origin))),
+            own_trip,
             opens: 0,
             open_until: None,
             cause: None,
@@ -332,7 +337,7 @@ impl Machine {
             return None;
         }
         let counts = self.window.counts(now);
-        let reason = self.trips(counts, now)?;
+        let reason = self.trips(counts, now).or_else(|| self.trips_by_own(counts, evidence.outcome, now))?;
         Some(self.open(reason, counts, Some(evidence.outcome), now))
     }
 
@@ -373,6 +378,22 @@ impl Machine {
         }
         // A rate above 1.0 is never reached.
         self.rate_tripped(counts, self.config.failure_rate.unwrap_or(f64::INFINITY))
+    }
+
+    /// The same by a trip of one's own. Where nothing is wrong it is not asked: the front absorbs such calls, or not, as it may.
+    fn trips_by_own(&mut self, counts: WindowCounts, verdict: Outcome, now: Instant) -> Option<TransitionReason> {
+        if self.own_trip.is_none() || (counts.is_clean() && self.consecutive_failures == 0) {
+            return None;
+        }
+        let seen = TripStatistics {
+            calls: counts.calls,
+            failures: counts.failures,
+            slow_calls: counts.slow,
+            consecutive_failures: self.consecutive_failures,
+            period_failures: self.period_failures(now),
+        };
+        let trips = self.own_trip.as_ref().is_some_and(|trip| trip.trips(&seen, verdict));
+        trips.then_some(TransitionReason::CustomTrip)
     }
 
     fn rate_tripped(&self, counts: WindowCounts, failure_rate: f64) -> Option<TransitionReason> {
@@ -575,7 +596,7 @@ impl Transition {
 
 impl TransitionReason {
     /// The reason as a fixed word: `failure_rate`, `slow_call_rate`, `consecutive_failures`, `failures_per_period`,
-    /// `open_time_over`, `probes_failed`, `probes_succeeded` or `operator`.
+    /// `custom_trip`, `open_time_over`, `probes_failed`, `probes_succeeded` or `operator`.
     ///
     /// # Examples
     ///
@@ -589,6 +610,7 @@ impl TransitionReason {
             Self::SlowCallRate => "slow_call_rate",
             Self::ConsecutiveFailures => "consecutive_failures",
             Self::FailuresPerPeriod => "failures_per_period",
+            Self::CustomTrip => "custom_trip",
             Self::OpenTimeOver => "open_time_over",
             Self::ProbesFailed => "probes_failed",
             Self::ProbesSucceeded => "probes_succeeded",

@@ -10,3 +10,4 @@ mod open;
 mod per_period;
 mod service;
 mod support;
+mod trip;
