@@ -103,6 +103,7 @@ fn circuit_breaker() {
         "probes" = "4294967295", |it| it.probes = u32::MAX;
         "probe_rule" = "ConsecutiveSuccesses(0)", |it| it.probe_rule = ProbeRule::ConsecutiveSuccesses(0);
         "probe_deadline" = "0ns", |it| it.probe_deadline = ZERO;
+        "throttled_opens" = "0ns", |it| it.throttled_opens = Some(ZERO);
         "initial_state" = "HalfOpen", |it| it.initial_state = CircuitState::HalfOpen;
     }
     let mut config = CircuitBreakerConfig::default();

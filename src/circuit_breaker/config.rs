@@ -63,6 +63,11 @@ pub struct CircuitBreakerConfig {
     pub abandoned_is_failure: bool,
     /// Whether [`Outcome::Throttled`](crate::Outcome::Throttled) is a failure. Default: `false`, it is no evidence.
     pub throttled_is_failure: bool,
+    /// Lets one [`Outcome::Throttled`](crate::Outcome::Throttled) with a `retry_after` above zero open a closed or half-open
+    /// circuit for that time, and at most for this one: what the callee says is not to stop its callers for longer. Above
+    /// zero. Default: none, it opens nothing.
+    #[cfg_attr(feature = "serde", serde(with = "crate::cores::serde_duration::option"))]
+    pub throttled_opens: Option<Duration>,
     /// The state to begin in; anything but half-open. Default: closed.
     pub initial_state: CircuitState,
 }
@@ -196,6 +201,7 @@ impl Default for CircuitBreakerConfig {
             probe_deadline: Duration::from_secs(30),
             abandoned_is_failure: false,
             throttled_is_failure: false,
+            throttled_opens: None,
             initial_state: CircuitState::Closed,
         }
     }
@@ -263,6 +269,9 @@ impl CircuitBreakerConfig {
         }
         if self.probe_deadline.is_zero() {
             return Err(InvalidConfig::new("probe_deadline", self.probe_deadline, "must be above zero"));
+        }
+        if self.throttled_opens.is_some_and(|most| most.is_zero()) {
+            return Err(InvalidConfig::new("throttled_opens", Duration::ZERO, "must be above zero"));
         }
         if self.initial_state == CircuitState::HalfOpen {
             return Err(InvalidConfig::new("initial_state", self.initial_state, "must not be half-open"));
@@ -407,6 +416,7 @@ mod tests {
         assert_eq!(field_of(|c| c.probes = 1025), "probes");
         assert_eq!(field_of(|c| c.probe_rule = ProbeRule::ConsecutiveSuccesses(0)), "probe_rule");
         assert_eq!(field_of(|c| c.probe_deadline = Duration::ZERO), "probe_deadline");
+        assert_eq!(field_of(|c| c.throttled_opens = Some(Duration::ZERO)), "throttled_opens");
         assert_eq!(field_of(|c| c.initial_state = CircuitState::HalfOpen), "initial_state");
     }
 

@@ -10,6 +10,8 @@ use super::breaker::{Breaker, Observer};
 use super::config::{CircuitBreakerConfig, OpenTime, ProbeRule, SlowCalls, Window};
 use super::failure_period::FailuresPerPeriod;
 use super::handle::CircuitBreakerHandle;
+use super::opening::{Opening, OwnOpenTime};
+use super::own_rules::OwnRules;
 use super::service::CircuitBreaker;
 use super::state::Transition;
 use super::trip::{OwnTrip, Trip};
@@ -69,7 +71,7 @@ pub struct CircuitBreakerLayer<C = DefaultClassifier> {
 pub struct CircuitBreakerBuilder<C> {
     name: Name,
     config: CircuitBreakerConfig,
-    own_trip: Option<OwnTrip>,
+    own: OwnRules,
     classifier: C,
     listener: Option<Arc<dyn Listener>>,
     observers: Vec<Observer>,
@@ -173,7 +175,7 @@ impl CircuitBreakerBuilder<DefaultClassifier> {
         Self {
             name,
             config: CircuitBreakerConfig::default(),
-            own_trip: None,
+            own: OwnRules::default(),
             classifier: DefaultClassifier,
             listener: None,
             observers: Vec::new(),
@@ -331,7 +333,7 @@ impl<C> CircuitBreakerBuilder<C> {
     /// # Ok::<(), mainstay::InvalidConfig>(())
     /// ```
     pub fn trip(mut self, trip: impl Trip) -> Self {
-        self.own_trip = Some(OwnTrip::new(trip));
+        self.own.trip = Some(OwnTrip::new(trip));
         self
     }
 
@@ -350,6 +352,31 @@ impl<C> CircuitBreakerBuilder<C> {
     /// ```
     pub fn open_time(mut self, open_time: OpenTime) -> Self {
         self.config.open_time = open_time;
+        self
+    }
+
+    /// Works out how long the circuit stays open from what opens it, in place of the wait of
+    /// [`CircuitBreakerConfig::open_time`], which it is shown. One given before is replaced.
+    ///
+    /// It is not asked where the time is said: by an operator, or by a verdict under
+    /// [`CircuitBreakerConfig::throttled_opens`]. It runs under the breaker's lock: be brief, and don't ask the breaker itself,
+    /// which would wait for itself for ever. Should it panic, the wait is that of `open_time`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::circuit_breaker::{CircuitBreakerLayer, Opening};
+    ///
+    /// // One second for every failure in the window.
+    /// let layer = CircuitBreakerLayer::builder("db")
+    ///     .open_time_with(|opening: &Opening| Duration::from_secs(opening.seen.failures))
+    ///     .build()?;
+    /// # let _ = layer;
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    pub fn open_time_with(mut self, wait: impl Fn(&Opening) -> Duration + Send + Sync + 'static) -> Self {
+        self.own.open_time = Some(OwnOpenTime::new(wait));
         self
     }
 
@@ -435,6 +462,23 @@ impl<C> CircuitBreakerBuilder<C> {
         self
     }
 
+    /// Sets [`CircuitBreakerConfig::throttled_opens`]; `None` switches it off.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::CircuitBreakerLayer;
+    ///
+    /// let layer = CircuitBreakerLayer::builder("db").throttled_opens(Duration::from_secs(60)).build()?;
+    /// assert_eq!(layer.handle().config().throttled_opens, Some(Duration::from_secs(60)));
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    pub fn throttled_opens(mut self, most: impl Into<Option<Duration>>) -> Self {
+        self.config.throttled_opens = most.into();
+        self
+    }
+
     /// Sets [`CircuitBreakerConfig::initial_state`].
     ///
     /// # Examples
@@ -470,8 +514,8 @@ impl<C> CircuitBreakerBuilder<C> {
     /// # Ok::<(), mainstay::InvalidConfig>(())
     /// ```
     pub fn classify<D>(self, classifier: D) -> CircuitBreakerBuilder<D> {
-        let Self { name, config, own_trip, listener, observers, classifier: _ } = self;
-        CircuitBreakerBuilder { name, config, own_trip, classifier, listener, observers }
+        let Self { name, config, own, listener, observers, classifier: _ } = self;
+        CircuitBreakerBuilder { name, config, own, classifier, listener, observers }
     }
 
     /// Tells `listener` of the breaker's events.
@@ -528,9 +572,9 @@ impl<C> CircuitBreakerBuilder<C> {
     /// assert_eq!(built.unwrap_err().field(), "minimum_calls");
     /// ```
     pub fn build(self) -> Result<CircuitBreakerLayer<C>, InvalidConfig> {
-        let Self { name, config, own_trip, classifier, listener, observers } = self;
-        config.validate_with(own_trip.is_some())?;
-        let breaker = Breaker::new(name, config, own_trip, listener, observers, true);
+        let Self { name, config, own, classifier, listener, observers } = self;
+        config.validate_with(own.trip.is_some())?;
+        let breaker = Breaker::new(name, config, own, listener, observers, true);
         let handle = CircuitBreakerHandle::from_breaker(breaker);
         Ok(CircuitBreakerLayer { handle, classifier })
     }

@@ -76,6 +76,13 @@
 //! [setting](CircuitBreakerConfig::abandoned_is_failure) makes them failures), but a call that had run beyond the slow
 //! threshold by then was slow. So keep an attempt's timeout inside of the breaker, where it is seen as a failure.
 //!
+//! # How long it stays open
+//!
+//! As [`open_time`](CircuitBreakerConfig::open_time) says, or a function of what opened it
+//! ([`open_time_with`](CircuitBreakerBuilder::open_time_with)). With
+//! [`throttled_opens`](CircuitBreakerConfig::throttled_opens), one `Throttled` verdict that says how long to wait opens the
+//! circuit for just that time.
+//!
 //! # Probes
 //!
 //! A half-open circuit hands out a fixed number of slots. Under [`ProbeRule::Rate`] each slot is for one verdict, and once
@@ -127,6 +134,8 @@ mod failure_period;
 mod future;
 mod handle;
 mod layer;
+mod opening;
+mod own_rules;
 mod permit;
 mod probes;
 mod service;
@@ -140,6 +149,7 @@ pub use failure_period::FailuresPerPeriod;
 pub use future::ResponseFuture;
 pub use handle::CircuitBreakerHandle;
 pub use layer::{CircuitBreakerBuilder, CircuitBreakerLayer};
+pub use opening::Opening;
 pub use permit::Permit;
 pub use service::CircuitBreaker;
 pub use shared::Admits;

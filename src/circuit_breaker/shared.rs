@@ -21,8 +21,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::config::{CircuitBreakerConfig, Window};
+use super::own_rules::OwnRules;
 use super::state::{Admission, Evidence, IllegalTransition, Machine, Origin, Transition};
-use super::trip::OwnTrip;
 use crate::circuit_state::CircuitState;
 use crate::cores::generation::Stamp;
 use crate::cores::lock::lock;
@@ -128,9 +128,9 @@ pub enum Admits {
 // === impl Shared ===
 
 impl Shared {
-    pub(super) fn new(config: &CircuitBreakerConfig, own_trip: Option<OwnTrip>, origin: Instant) -> Self {
+    pub(super) fn new(config: &CircuitBreakerConfig, own: OwnRules, origin: Instant) -> Self {
         let bucket_nanos = match config.window {
-            Window::Time { length } if config.uses_rates() || own_trip.is_some() => TimeWindow::bucket_nanos_of(length),
+            Window::Time { length } if config.uses_rates() || own.trip.is_some() => TimeWindow::bucket_nanos_of(length),
             _ => 0,
         };
         let shared = Self {
@@ -142,7 +142,7 @@ impl Shared {
             bucket_nanos,
             is_untimed: bucket_nanos == 0 && config.slow_calls.is_none(),
             slow_nanos: config.slow_calls.map_or(UNMEASURED, |slow| nanos(slow.longer_than).min(UNMEASURED - 1)),
-            locked: Mutex::new(Locked { machine: Machine::new(config.clone(), own_trip, origin), pending_bucket: 0 }),
+            locked: Mutex::new(Locked { machine: Machine::new(config.clone(), own, origin), pending_bucket: 0 }),
         };
         shared.publish(&mut lock(&shared.locked));
         shared
@@ -508,7 +508,7 @@ mod tests {
     use super::super::config::{OpenTime, ProbeRule, SlowCalls};
     use super::super::failure_period::FailuresPerPeriod;
     use super::super::state::Healthy;
-    use super::super::trip::TripStatistics;
+    use super::super::trip::{OwnTrip, TripStatistics};
     use super::*;
 
     /// One step of a single thread.
@@ -570,7 +570,7 @@ mod tests {
             reads.set(reads.get() + 1);
             origin + Duration::from_secs(1)
         };
-        let shared = Shared::new(&CircuitBreakerConfig::default(), None, origin);
+        let shared = Shared::new(&CircuitBreakerConfig::default(), OwnRules::default(), origin);
         let asked = || {
             let refused = shared.refuses(now);
             assert!(refused.is_some());
@@ -594,9 +594,10 @@ mod tests {
             let origin = Instant::now();
             let clock = Cell::new(origin);
             let now = || clock.get();
-            let trip = || own_trip.map(|limit| OwnTrip::new(move |seen: &TripStatistics, _: Outcome| seen.failures >= limit));
-            let shared = Shared::new(&config, trip(), origin);
-            let mut machine = Machine::new(config.clone(), trip(), origin);
+            let trip = |limit| OwnTrip::new(move |seen: &TripStatistics, _: Outcome| seen.failures >= limit);
+            let own = || OwnRules { trip: own_trip.map(trip), open_time: None };
+            let shared = Shared::new(&config, own(), origin);
+            let mut machine = Machine::new(config.clone(), own(), origin);
             let mut running: Vec<(Ticket, Origin, Instant)> = Vec::new();
             for step in steps {
                 match step {

@@ -4,8 +4,10 @@ use std::time::{Duration, Instant};
 
 use super::config::{CircuitBreakerConfig, SlowCalls, Window};
 use super::failure_period::FailurePeriod;
+use super::opening::Opening;
+use super::own_rules::OwnRules;
 use super::probes::{Finding, Probes};
-use super::trip::{OwnTrip, TripStatistics};
+use super::trip::TripStatistics;
 use crate::circuit_state::CircuitState;
 use crate::cores::sliding_window::{CountWindow, Record, TimeWindow, WindowCounts};
 use crate::outcome::Outcome;
@@ -20,7 +22,7 @@ pub(super) struct Machine {
     consecutive_failures: u32,
     /// Of a breaker that asks for failures per period; out of the way of those that do not.
     period: Option<Box<FailurePeriod>>,
-    own_trip: Option<OwnTrip>,
+    own: OwnRules,
     /// Openings since the circuit was last closed.
     opens: u32,
     /// When an open circuit is due to admit probes; `None` when it never is.
@@ -144,6 +146,9 @@ pub enum TransitionReason {
     FailuresPerPeriod,
     /// A [`Trip`](super::Trip) of one's own asked for it.
     CustomTrip,
+    /// The callee asked to be left alone for a time, and
+    /// [`throttled_opens`](super::CircuitBreakerConfig::throttled_opens) is set.
+    Throttled,
     /// The open time is over.
     OpenTimeOver,
     /// The probes showed that the callee is not well.
@@ -188,9 +193,9 @@ pub struct IllegalTransition {
 
 impl Machine {
     /// A machine in its initial state; `origin` is where time windows start to count from.
-    pub(super) fn new(config: CircuitBreakerConfig, own_trip: Option<OwnTrip>, origin: Instant) -> Self {
+    pub(super) fn new(config: CircuitBreakerConfig, own: OwnRules, origin: Instant) -> Self {
         let window = match config.window {
-            _ if !config.uses_rates() && own_trip.is_none() => Calls::Unused,
+            _ if !config.uses_rates() && own.trip.is_none() => Calls::Unused,
             Window::Count { calls } => Calls::Count(CountWindow::new(calls)),
             Window::Time { length } => Calls::Time(TimeWindow::new(length, origin)),
         };
@@ -200,7 +205,7 @@ impl Machine {
             window,
             consecutive_failures: 0,
             period: config.failures_per_period.map(|limit| Box::new(FailurePeriod::new(limit, origin))),
-            own_trip,
+            own,
             opens: 0,
             open_until: None,
             cause: None,
@@ -209,8 +214,9 @@ impl Machine {
             config,
         };
         if machine.state == CircuitState::Open {
+            let wait = machine.wait(TransitionReason::Operator, WindowCounts::default(), None, origin);
             machine.opens = 1;
-            machine.open_until = origin.checked_add(machine.config.open_time.wait(1));
+            machine.open_until = origin.checked_add(wait);
         }
         machine
     }
@@ -317,7 +323,7 @@ impl Machine {
     }
 
     fn record_call(&mut self, evidence: Evidence, now: Instant) -> Option<Transition> {
-        let record = evidence.record()?;
+        let record = evidence.record();
         match evidence.health {
             Some(Healthy::Yes) => self.consecutive_failures = 0,
             Some(Healthy::No) => {
@@ -328,20 +334,32 @@ impl Machine {
             }
             None => {}
         }
-        match &mut self.window {
-            Calls::Unused => {}
-            Calls::Count(window) => window.record(record),
-            Calls::Time(window) => window.record(record, now),
+        if let Some(record) = record {
+            match &mut self.window {
+                Calls::Unused => {}
+                Calls::Count(window) => window.record(record),
+                Calls::Time(window) => window.record(record, now),
+            }
         }
         if self.state != CircuitState::Closed {
             return None;
         }
         let counts = self.window.counts(now);
+        let cause = Some(evidence.outcome);
+        if let Some(wait) = self.throttled_for(evidence.outcome) {
+            return Some(self.go(CircuitState::Open, TransitionReason::Throttled, counts, Some(wait), cause, now));
+        }
+        record?;
         let reason = self.trips(counts, now).or_else(|| self.trips_by_own(counts, evidence.outcome, now))?;
-        Some(self.open(reason, counts, Some(evidence.outcome), now))
+        Some(self.open(reason, counts, cause, now))
     }
 
     fn record_probe(&mut self, slot: u32, evidence: Evidence, now: Instant) -> Option<Transition> {
+        if let Some(wait) = self.throttled_for(evidence.outcome) {
+            self.probes.release(slot);
+            let (counts, cause) = (self.probes.counts(), Some(evidence.outcome));
+            return Some(self.go(CircuitState::Open, TransitionReason::Throttled, counts, Some(wait), cause, now));
+        }
         let Some(record) = evidence.record() else {
             self.probes.release(slot);
             return None;
@@ -382,18 +400,22 @@ impl Machine {
 
     /// The same by a trip of one's own. Where nothing is wrong it is not asked: the front absorbs such calls, or not, as it may.
     fn trips_by_own(&mut self, counts: WindowCounts, verdict: Outcome, now: Instant) -> Option<TransitionReason> {
-        if self.own_trip.is_none() || (counts.is_clean() && self.consecutive_failures == 0) {
+        if self.own.trip.is_none() || (counts.is_clean() && self.consecutive_failures == 0) {
             return None;
         }
-        let seen = TripStatistics {
+        let seen = self.seen(counts, now);
+        let trips = self.own.trip.as_ref().is_some_and(|trip| trip.trips(&seen, verdict));
+        trips.then_some(TransitionReason::CustomTrip)
+    }
+
+    fn seen(&mut self, counts: WindowCounts, now: Instant) -> TripStatistics {
+        TripStatistics {
             calls: counts.calls,
             failures: counts.failures,
             slow_calls: counts.slow,
             consecutive_failures: self.consecutive_failures,
             period_failures: self.period_failures(now),
-        };
-        let trips = self.own_trip.as_ref().is_some_and(|trip| trip.trips(&seen, verdict));
-        trips.then_some(TransitionReason::CustomTrip)
+        }
     }
 
     fn rate_tripped(&self, counts: WindowCounts, failure_rate: f64) -> Option<TransitionReason> {
@@ -411,8 +433,32 @@ impl Machine {
         cause: Option<Outcome>,
         now: Instant,
     ) -> Transition {
-        let wait = self.config.open_time.wait(self.opens.saturating_add(1));
+        let wait = self.wait(reason, counts, cause, now);
         self.go(CircuitState::Open, reason, counts, Some(wait), cause, now)
+    }
+
+    /// How long the circuit will stay open, if it opens now.
+    fn wait(
+        &mut self,
+        reason: TransitionReason,
+        counts: WindowCounts,
+        cause: Option<Outcome>,
+        now: Instant,
+    ) -> Duration {
+        let consecutive_opens = self.opens.saturating_add(1);
+        let wait = self.config.open_time.wait(consecutive_opens);
+        if self.own.open_time.is_none() {
+            return wait;
+        }
+        let opening = Opening { consecutive_opens, reason, cause, seen: self.seen(counts, now), wait };
+        self.own.open_time.as_ref().map_or(wait, |own| own.wait(&opening))
+    }
+
+    /// How long a verdict asks the circuit to be open for, if such verdicts are heard.
+    fn throttled_for(&self, outcome: Outcome) -> Option<Duration> {
+        let Outcome::Throttled { retry_after: Some(after) } = outcome else { return None };
+        let most = self.config.throttled_opens?;
+        (!after.is_zero()).then(|| after.min(most))
     }
 
     /// What an operator asks for. `Ok(None)` when that is the state already (a new wait for an open circuit is taken).
@@ -596,7 +642,7 @@ impl Transition {
 
 impl TransitionReason {
     /// The reason as a fixed word: `failure_rate`, `slow_call_rate`, `consecutive_failures`, `failures_per_period`,
-    /// `custom_trip`, `open_time_over`, `probes_failed`, `probes_succeeded` or `operator`.
+    /// `custom_trip`, `throttled`, `open_time_over`, `probes_failed`, `probes_succeeded` or `operator`.
     ///
     /// # Examples
     ///
@@ -611,6 +657,7 @@ impl TransitionReason {
             Self::ConsecutiveFailures => "consecutive_failures",
             Self::FailuresPerPeriod => "failures_per_period",
             Self::CustomTrip => "custom_trip",
+            Self::Throttled => "throttled",
             Self::OpenTimeOver => "open_time_over",
             Self::ProbesFailed => "probes_failed",
             Self::ProbesSucceeded => "probes_succeeded",

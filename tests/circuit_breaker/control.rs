@@ -269,11 +269,13 @@ fn settings_are_read_from_a_file() {
         open_time = { exponential = { initial = "1s", factor = 2.0, max = "1m" } }
         probe_rule = { consecutive_successes = 2 }
         initial_state = "observing"
+        throttled_opens = "2m"
     "#;
     let config: CircuitBreakerConfig = toml::from_str(text).unwrap();
     config.validate().unwrap();
     assert_eq!(config.initial_state, CircuitState::Observing);
     assert_eq!(config.slow_calls.unwrap().longer_than, millis(800));
+    assert_eq!(config.throttled_opens, Some(secs(120)));
     assert_eq!(config.failures_per_period, Some(FailuresPerPeriod { failures: 9, period: secs(60) }));
     assert_eq!(config.minimum_calls, 20);
     let again: CircuitBreakerConfig = toml::from_str(&toml::to_string(&config).unwrap()).unwrap();
