@@ -13,9 +13,12 @@ fn tripped_by(trip: impl Trip) -> Builder {
     builder().failure_rate(None).trip(trip)
 }
 
+/// What a trip was asked about.
+type Seen = Arc<Mutex<Vec<(TripStatistics, Outcome)>>>;
+
 /// Writes down what it sees and never opens.
-fn spy() -> (Builder, Arc<Mutex<Vec<(TripStatistics, Outcome)>>>) {
-    let seen = Arc::new(Mutex::new(Vec::new()));
+fn spy() -> (Builder, Seen) {
+    let seen = Seen::default();
     let log = seen.clone();
     let trip = move |now: &TripStatistics, verdict: Outcome| {
         log.lock().unwrap().push((*now, verdict));
