@@ -69,9 +69,10 @@ fn budget() {
 fn circuit_breaker() {
     use mainstay::CircuitState;
     use mainstay::circuit_breaker::{
-        CircuitBreakerConfig, CircuitBreakerHandle, OpenTime, ProbeRule, SlowCalls, Window,
+        CircuitBreakerConfig, CircuitBreakerHandle, FailuresPerPeriod, OpenTime, ProbeRule, SlowCalls, Window,
     };
     let slow = |longer_than, rate| Some(SlowCalls { longer_than, rate });
+    let per_period = |failures, period| Some(FailuresPerPeriod { failures, period });
     let open = |initial, factor, max| OpenTime::Exponential { initial, factor, max };
     refused! { CircuitBreakerConfig:
         "window.calls" = "0", |it| it.window = Window::Count { calls: 0 };
@@ -90,6 +91,9 @@ fn circuit_breaker() {
         "slow_calls.rate" = "0.0", |it| it.slow_calls = slow(NANO, 0.0);
         "slow_calls.rate" = "1.1", |it| it.slow_calls = slow(NANO, 1.1);
         "consecutive_failures" = "0", |it| it.consecutive_failures = Some(0);
+        "failures_per_period.failures" = "0", |it| it.failures_per_period = per_period(0, MAX);
+        "failures_per_period.period" = "0ns", |it| it.failures_per_period = per_period(1, ZERO);
+        "failures_per_period.period" = "1ns", |it| it.failures_per_period = per_period(1, NANO);
         "open_time.initial" = "0ns", |it| it.open_time = open(ZERO, 2.0, MAX);
         "open_time.factor" = "NaN", |it| it.open_time = open(NANO, f64::NAN, MAX);
         "open_time.factor" = "0.5", |it| it.open_time = open(NANO, 0.5, MAX);
@@ -99,6 +103,7 @@ fn circuit_breaker() {
         "probes" = "4294967295", |it| it.probes = u32::MAX;
         "probe_rule" = "ConsecutiveSuccesses(0)", |it| it.probe_rule = ProbeRule::ConsecutiveSuccesses(0);
         "probe_deadline" = "0ns", |it| it.probe_deadline = ZERO;
+        "throttled_opens" = "0ns", |it| it.throttled_opens = Some(ZERO);
         "initial_state" = "HalfOpen", |it| it.initial_state = CircuitState::HalfOpen;
     }
     let mut config = CircuitBreakerConfig::default();

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::config::CircuitBreakerConfig;
+use super::own_rules::OwnRules;
 use super::shared::{Refusal, Refused, Shared, Ticket};
 use super::state::{Evidence, Healthy, IllegalTransition, Transition};
 use crate::circuit_state::CircuitState;
@@ -52,6 +53,7 @@ impl Breaker {
     pub(super) fn new(
         name: Name,
         config: CircuitBreakerConfig,
+        own: OwnRules,
         listener: Option<Arc<dyn Listener>>,
         observers: Vec<Observer>,
         has_gauges: bool,
@@ -59,7 +61,7 @@ impl Breaker {
         let states = CircuitState::ALL.map(CircuitState::as_str);
         let initial = index(config.initial_state);
         Self {
-            shared: Shared::new(&config, now()),
+            shared: Shared::new(&config, own, now()),
             observers: observers.into_boxed_slice(),
             calls: Tally::new(&name, names::CIRCUIT_BREAKER_CALLS, "outcome", ENDS),
             transitions: Tally::new(&name, names::CIRCUIT_BREAKER_TRANSITIONS, "to", states),
@@ -144,9 +146,14 @@ impl Breaker {
         let slow = health.is_some() && self.shared.is_slow(ticket, now);
         self.tell(match health {
             Some(Healthy::Yes) if !outcome.is_success() && self.shared.absorbs(ticket, now) => None,
-            None if !self.shared.is_probe(ticket) => None,
+            None if !self.shared.is_probe(ticket) && !self.may_open(outcome) => None,
             _ => self.shared.record(ticket, Evidence { health, slow, outcome }, now),
         });
+    }
+
+    /// Whether this outcome, which is no evidence, may open the circuit all the same.
+    fn may_open(&self, outcome: Outcome) -> bool {
+        self.config.throttled_opens.is_some() && matches!(outcome, Outcome::Throttled { retry_after: Some(_) })
     }
 
     /// The verdict of a call that was dropped before its end.
@@ -216,6 +223,7 @@ impl Breaker {
                 failures: change.failures,
                 slow_calls: change.slow_calls,
                 consecutive_failures: change.consecutive_failures,
+                period_failures: change.period_failures,
                 open_for: change.open_for,
                 cause: change.cause,
             };

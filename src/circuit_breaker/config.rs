@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::failure_period::FailuresPerPeriod;
 use crate::circuit_state::CircuitState;
 use crate::error::InvalidConfig;
 
@@ -43,6 +44,8 @@ pub struct CircuitBreakerConfig {
     /// Trips after this many failures in a row. At least 1. A healthy call starts the row anew; one without evidence does
     /// not. Default: none.
     pub consecutive_failures: Option<u32>,
+    /// Trips when this many calls have failed within a period, whatever the number of calls that did not. Default: none.
+    pub failures_per_period: Option<FailuresPerPeriod>,
     /// How long the circuit stays open. Default: constantly 5 s, as Hystrix and Polly have it.
     pub open_time: OpenTime,
     /// How many probes a half-open circuit admits: in all under [`ProbeRule::Rate`], at a time under
@@ -60,6 +63,11 @@ pub struct CircuitBreakerConfig {
     pub abandoned_is_failure: bool,
     /// Whether [`Outcome::Throttled`](crate::Outcome::Throttled) is a failure. Default: `false`, it is no evidence.
     pub throttled_is_failure: bool,
+    /// Lets one [`Outcome::Throttled`](crate::Outcome::Throttled) with a `retry_after` above zero open a closed or half-open
+    /// circuit for that time, and at most for this one: what the callee says is not to stop its callers for longer. Above
+    /// zero. Default: none, it opens nothing.
+    #[cfg_attr(feature = "serde", serde(with = "crate::cores::serde_duration::option"))]
+    pub throttled_opens: Option<Duration>,
     /// The state to begin in; anything but half-open. Default: closed.
     pub initial_state: CircuitState,
 }
@@ -174,7 +182,7 @@ const MAX_WINDOW_CALLS: u32 = 65_536;
 /// The most probes.
 const MAX_PROBES: u32 = 1024;
 /// The shortest time window.
-const MIN_WINDOW_LENGTH: Duration = Duration::from_millis(10);
+pub(super) const MIN_WINDOW_LENGTH: Duration = Duration::from_millis(10);
 
 // === impl CircuitBreakerConfig ===
 
@@ -186,12 +194,14 @@ impl Default for CircuitBreakerConfig {
             failure_rate: Some(0.5),
             slow_calls: None,
             consecutive_failures: None,
+            failures_per_period: None,
             open_time: OpenTime::default(),
             probes: 3,
             probe_rule: ProbeRule::default(),
             probe_deadline: Duration::from_secs(30),
             abandoned_is_failure: false,
             throttled_is_failure: false,
+            throttled_opens: None,
             initial_state: CircuitState::Closed,
         }
     }
@@ -215,6 +225,11 @@ impl CircuitBreakerConfig {
     /// assert_eq!(error.to_string(), "invalid `minimum_calls` = 101: must be from 1 to the 100 calls of the window");
     /// ```
     pub fn validate(&self) -> Result<(), InvalidConfig> {
+        self.validate_with(false)
+    }
+
+    /// The same for a breaker that may have a trip of its own, and then needs none of these.
+    pub(super) fn validate_with(&self, own_trip: bool) -> Result<(), InvalidConfig> {
         self.window.validate().map_err(|error| error.within("window"))?;
         if let Window::Count { calls } = self.window
             && (self.failure_rate.is_some() || self.slow_calls.is_some())
@@ -235,9 +250,14 @@ impl CircuitBreakerConfig {
         if self.consecutive_failures == Some(0) {
             return Err(InvalidConfig::new("consecutive_failures", 0, "must be at least 1"));
         }
-        if self.failure_rate.is_none() && self.slow_calls.is_none() && self.consecutive_failures.is_none() {
-            let requirement =
-                "must be set, or `slow_calls`, or `consecutive_failures`: nothing could trip this breaker";
+        if let Some(limit) = &self.failures_per_period {
+            limit.validate().map_err(|error| error.within("failures_per_period"))?;
+        }
+        let has_rule =
+            self.uses_rates() || self.consecutive_failures.is_some() || self.failures_per_period.is_some() || own_trip;
+        if !has_rule {
+            let requirement = "must be set, or `slow_calls`, `consecutive_failures` or `failures_per_period`: nothing could \
+                               trip this breaker";
             return Err(InvalidConfig::new("failure_rate", self.failure_rate, requirement));
         }
         self.open_time.validate().map_err(|error| error.within("open_time"))?;
@@ -250,14 +270,17 @@ impl CircuitBreakerConfig {
         if self.probe_deadline.is_zero() {
             return Err(InvalidConfig::new("probe_deadline", self.probe_deadline, "must be above zero"));
         }
+        if self.throttled_opens.is_some_and(|most| most.is_zero()) {
+            return Err(InvalidConfig::new("throttled_opens", Duration::ZERO, "must be above zero"));
+        }
         if self.initial_state == CircuitState::HalfOpen {
             return Err(InvalidConfig::new("initial_state", self.initial_state, "must not be half-open"));
         }
         Ok(())
     }
 
-    /// Whether anything reads the window.
-    pub(super) fn uses_window(&self) -> bool {
+    /// Whether one of the two rates is looked at.
+    pub(super) fn uses_rates(&self) -> bool {
         self.failure_rate.is_some() || self.slow_calls.is_some()
     }
 }
@@ -382,6 +405,10 @@ mod tests {
         assert_eq!(field_of(|c| c.slow_calls = slow(Duration::ZERO, 0.5)), "slow_calls.longer_than");
         assert_eq!(field_of(|c| c.slow_calls = slow(second, f64::INFINITY)), "slow_calls.rate");
         assert_eq!(field_of(|c| c.consecutive_failures = Some(0)), "consecutive_failures");
+        let per_period = |failures, period| Some(FailuresPerPeriod { failures, period });
+        assert_eq!(field_of(|c| c.failures_per_period = per_period(0, second)), "failures_per_period.failures");
+        let short = Duration::from_millis(9);
+        assert_eq!(field_of(|c| c.failures_per_period = per_period(1, short)), "failures_per_period.period");
         assert_eq!(field_of(|c| c.open_time = exponential(Duration::ZERO, 2.0, second)), "open_time.initial");
         assert_eq!(field_of(|c| c.open_time = exponential(second, 0.9, second)), "open_time.factor");
         assert_eq!(field_of(|c| c.open_time = exponential(second, 2.0, Duration::ZERO)), "open_time.max");
@@ -389,6 +416,7 @@ mod tests {
         assert_eq!(field_of(|c| c.probes = 1025), "probes");
         assert_eq!(field_of(|c| c.probe_rule = ProbeRule::ConsecutiveSuccesses(0)), "probe_rule");
         assert_eq!(field_of(|c| c.probe_deadline = Duration::ZERO), "probe_deadline");
+        assert_eq!(field_of(|c| c.throttled_opens = Some(Duration::ZERO)), "throttled_opens");
         assert_eq!(field_of(|c| c.initial_state = CircuitState::HalfOpen), "initial_state");
     }
 
@@ -400,6 +428,15 @@ mod tests {
             config.window = Window::Count { calls: 1 };
         };
         assert_eq!(field_of(only_consecutive), "valid");
+    }
+
+    #[test]
+    fn failures_per_period_alone_are_enough() {
+        let only_per_period = |config: &mut CircuitBreakerConfig| {
+            config.failure_rate = None;
+            config.failures_per_period = Some(FailuresPerPeriod { failures: 1, period: Duration::from_millis(10) });
+        };
+        assert_eq!(field_of(only_per_period), "valid");
     }
 
     #[test]

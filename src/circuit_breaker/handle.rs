@@ -74,7 +74,7 @@ impl CircuitBreakerHandle {
     /// states do not and are not published. The caller has validated `config`.
     #[cfg(feature = "balance")]
     pub(crate) fn one_of_many(name: Name, config: CircuitBreakerConfig) -> Self {
-        Self::from_breaker(Breaker::new(name, config, None, Vec::new(), false))
+        Self::from_breaker(Breaker::new(name, config, super::own_rules::OwnRules::default(), None, Vec::new(), false))
     }
 
     /// A builder; end it with [`build_handle`](CircuitBreakerBuilder::build_handle).

@@ -8,9 +8,13 @@ use tower_layer::Layer;
 
 use super::breaker::{Breaker, Observer};
 use super::config::{CircuitBreakerConfig, OpenTime, ProbeRule, SlowCalls, Window};
+use super::failure_period::FailuresPerPeriod;
 use super::handle::CircuitBreakerHandle;
+use super::opening::{Opening, OwnOpenTime};
+use super::own_rules::OwnRules;
 use super::service::CircuitBreaker;
 use super::state::Transition;
+use super::trip::{OwnTrip, Trip};
 use crate::circuit_state::CircuitState;
 use crate::error::InvalidConfig;
 use crate::name::Name;
@@ -67,6 +71,7 @@ pub struct CircuitBreakerLayer<C = DefaultClassifier> {
 pub struct CircuitBreakerBuilder<C> {
     name: Name,
     config: CircuitBreakerConfig,
+    own: OwnRules,
     classifier: C,
     listener: Option<Arc<dyn Listener>>,
     observers: Vec<Observer>,
@@ -170,6 +175,7 @@ impl CircuitBreakerBuilder<DefaultClassifier> {
         Self {
             name,
             config: CircuitBreakerConfig::default(),
+            own: OwnRules::default(),
             classifier: DefaultClassifier,
             listener: None,
             observers: Vec::new(),
@@ -292,6 +298,45 @@ impl<C> CircuitBreakerBuilder<C> {
         self
     }
 
+    /// Sets [`CircuitBreakerConfig::failures_per_period`]; `None` switches it off.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::circuit_breaker::{CircuitBreakerLayer, FailuresPerPeriod};
+    ///
+    /// let limit = FailuresPerPeriod { failures: 10, period: Duration::from_secs(60) };
+    /// let layer = CircuitBreakerLayer::builder("db").failures_per_period(limit).build()?;
+    /// assert_eq!(layer.handle().config().failures_per_period, Some(limit));
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    pub fn failures_per_period(mut self, limit: impl Into<Option<FailuresPerPeriod>>) -> Self {
+        self.config.failures_per_period = limit.into();
+        self
+    }
+
+    /// Adds a rule of one's own for when a closed circuit opens; one given before is replaced. With it, no other rule has to be
+    /// set. It reads the [`window`](CircuitBreakerConfig::window), which is then kept also without a rate.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::circuit_breaker::{CircuitBreakerLayer, TripStatistics};
+    /// use mainstay::Outcome;
+    ///
+    /// let layer = CircuitBreakerLayer::builder("db")
+    ///     .failure_rate(None)
+    ///     .trip(|seen: &TripStatistics, _: Outcome| seen.failures >= 3 && seen.consecutive_failures >= 2)
+    ///     .build()?;
+    /// # let _ = layer;
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    pub fn trip(mut self, trip: impl Trip) -> Self {
+        self.own.trip = Some(OwnTrip::new(trip));
+        self
+    }
+
     /// Sets [`CircuitBreakerConfig::open_time`].
     ///
     /// # Examples
@@ -307,6 +352,31 @@ impl<C> CircuitBreakerBuilder<C> {
     /// ```
     pub fn open_time(mut self, open_time: OpenTime) -> Self {
         self.config.open_time = open_time;
+        self
+    }
+
+    /// Works out how long the circuit stays open from what opens it, in place of the wait of
+    /// [`CircuitBreakerConfig::open_time`], which it is shown. One given before is replaced.
+    ///
+    /// It is not asked where the time is said: by an operator, or by a verdict under
+    /// [`CircuitBreakerConfig::throttled_opens`]. It runs under the breaker's lock: be brief, and don't ask the breaker itself,
+    /// which would wait for itself for ever. Should it panic, the wait is that of `open_time`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::circuit_breaker::{CircuitBreakerLayer, Opening};
+    ///
+    /// // One second for every failure in the window.
+    /// let layer = CircuitBreakerLayer::builder("db")
+    ///     .open_time_with(|opening: &Opening| Duration::from_secs(opening.seen.failures))
+    ///     .build()?;
+    /// # let _ = layer;
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    pub fn open_time_with(mut self, wait: impl Fn(&Opening) -> Duration + Send + Sync + 'static) -> Self {
+        self.own.open_time = Some(OwnOpenTime::new(wait));
         self
     }
 
@@ -392,6 +462,23 @@ impl<C> CircuitBreakerBuilder<C> {
         self
     }
 
+    /// Sets [`CircuitBreakerConfig::throttled_opens`]; `None` switches it off.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::CircuitBreakerLayer;
+    ///
+    /// let layer = CircuitBreakerLayer::builder("db").throttled_opens(Duration::from_secs(60)).build()?;
+    /// assert_eq!(layer.handle().config().throttled_opens, Some(Duration::from_secs(60)));
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    pub fn throttled_opens(mut self, most: impl Into<Option<Duration>>) -> Self {
+        self.config.throttled_opens = most.into();
+        self
+    }
+
     /// Sets [`CircuitBreakerConfig::initial_state`].
     ///
     /// # Examples
@@ -427,8 +514,8 @@ impl<C> CircuitBreakerBuilder<C> {
     /// # Ok::<(), mainstay::InvalidConfig>(())
     /// ```
     pub fn classify<D>(self, classifier: D) -> CircuitBreakerBuilder<D> {
-        let Self { name, config, listener, observers, classifier: _ } = self;
-        CircuitBreakerBuilder { name, config, classifier, listener, observers }
+        let Self { name, config, own, listener, observers, classifier: _ } = self;
+        CircuitBreakerBuilder { name, config, own, classifier, listener, observers }
     }
 
     /// Tells `listener` of the breaker's events.
@@ -485,9 +572,10 @@ impl<C> CircuitBreakerBuilder<C> {
     /// assert_eq!(built.unwrap_err().field(), "minimum_calls");
     /// ```
     pub fn build(self) -> Result<CircuitBreakerLayer<C>, InvalidConfig> {
-        let Self { name, config, classifier, listener, observers } = self;
-        config.validate()?;
-        let handle = CircuitBreakerHandle::from_breaker(Breaker::new(name, config, listener, observers, true));
+        let Self { name, config, own, classifier, listener, observers } = self;
+        config.validate_with(own.trip.is_some())?;
+        let breaker = Breaker::new(name, config, own, listener, observers, true);
+        let handle = CircuitBreakerHandle::from_breaker(breaker);
         Ok(CircuitBreakerLayer { handle, classifier })
     }
 

@@ -59,11 +59,13 @@
 //! Any of these, looked at after every verdict in the closed state:
 //!
 //! * [`consecutive_failures`](CircuitBreakerConfig::consecutive_failures) in a row;
+//! * [`failures_per_period`](CircuitBreakerConfig::failures_per_period): so many within a time, whatever else succeeded;
 //! * `failures / calls >= failure_rate` over the [window](CircuitBreakerConfig::window), from
 //!   [`minimum_calls`](CircuitBreakerConfig::minimum_calls) on. A full count window slides: after 100 000 successes, 50
 //!   failures in a window of 100 calls open it at 50 %;
 //! * `slow / calls >= rate` over the same window, where slow means to take strictly longer than
-//!   [`longer_than`](SlowCalls::longer_than).
+//!   [`longer_than`](SlowCalls::longer_than);
+//! * a [`Trip`] of one's own, which sees all of these numbers and the verdict.
 //!
 //! What a verdict says is its [`Outcome`](crate::Outcome): `Transient` and `Permanent` are failures, `Success`, `Refused`
 //! and `DependencyFailed` are healthy (the callee answered), `Throttled` and `Ignored` are no evidence and are in no window.
@@ -73,6 +75,13 @@
 //! **Abandoned** calls, whose future is dropped before it finished, are no evidence of failure (a
 //! [setting](CircuitBreakerConfig::abandoned_is_failure) makes them failures), but a call that had run beyond the slow
 //! threshold by then was slow. So keep an attempt's timeout inside of the breaker, where it is seen as a failure.
+//!
+//! # How long it stays open
+//!
+//! As [`open_time`](CircuitBreakerConfig::open_time) says, or a function of what opened it
+//! ([`open_time_with`](CircuitBreakerBuilder::open_time_with)). With
+//! [`throttled_opens`](CircuitBreakerConfig::throttled_opens), one `Throttled` verdict that says how long to wait opens the
+//! circuit for just that time.
 //!
 //! # Probes
 //!
@@ -121,22 +130,29 @@
 
 mod breaker;
 mod config;
+mod failure_period;
 mod future;
 mod handle;
 mod layer;
+mod opening;
+mod own_rules;
 mod permit;
 mod probes;
 mod service;
 mod shared;
 mod state;
 mod statistics;
+mod trip;
 
 pub use config::{CircuitBreakerConfig, OpenTime, ProbeRule, SlowCalls, Window};
+pub use failure_period::FailuresPerPeriod;
 pub use future::ResponseFuture;
 pub use handle::CircuitBreakerHandle;
 pub use layer::{CircuitBreakerBuilder, CircuitBreakerLayer};
+pub use opening::Opening;
 pub use permit::Permit;
 pub use service::CircuitBreaker;
 pub use shared::Admits;
 pub use state::{IllegalTransition, Transition, TransitionReason};
 pub use statistics::CircuitBreakerStatistics;
+pub use trip::{Trip, TripStatistics};

@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::config::{CircuitBreakerConfig, Window};
+use super::own_rules::OwnRules;
 use super::state::{Admission, Evidence, IllegalTransition, Machine, Origin, Transition};
 use crate::circuit_state::CircuitState;
 use crate::cores::generation::Stamp;
@@ -127,9 +128,9 @@ pub enum Admits {
 // === impl Shared ===
 
 impl Shared {
-    pub(super) fn new(config: &CircuitBreakerConfig, origin: Instant) -> Self {
+    pub(super) fn new(config: &CircuitBreakerConfig, own: OwnRules, origin: Instant) -> Self {
         let bucket_nanos = match config.window {
-            Window::Time { length } if config.uses_window() => TimeWindow::bucket_nanos_of(length),
+            Window::Time { length } if config.uses_rates() || own.trip.is_some() => TimeWindow::bucket_nanos_of(length),
             _ => 0,
         };
         let shared = Self {
@@ -141,7 +142,7 @@ impl Shared {
             bucket_nanos,
             is_untimed: bucket_nanos == 0 && config.slow_calls.is_none(),
             slow_nanos: config.slow_calls.map_or(UNMEASURED, |slow| nanos(slow.longer_than).min(UNMEASURED - 1)),
-            locked: Mutex::new(Locked { machine: Machine::new(config.clone(), origin), pending_bucket: 0 }),
+            locked: Mutex::new(Locked { machine: Machine::new(config.clone(), own, origin), pending_bucket: 0 }),
         };
         shared.publish(&mut lock(&shared.locked));
         shared
@@ -505,7 +506,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::config::{OpenTime, ProbeRule, SlowCalls};
+    use super::super::failure_period::FailuresPerPeriod;
     use super::super::state::Healthy;
+    use super::super::trip::{OwnTrip, TripStatistics};
     use super::*;
 
     /// One step of a single thread.
@@ -536,14 +539,18 @@ mod tests {
             (10_u64..5_000).prop_map(|millis| Window::Time { length: Duration::from_millis(millis) }),
         ];
         let rule = prop_oneof![Just(ProbeRule::Rate), (1_u32..4).prop_map(ProbeRule::ConsecutiveSuccesses)];
-        (window, rule, 1_u32..4, prop::option::of(1_u32..5), any::<bool>()).prop_map(
-            |(window, probe_rule, probes, consecutive_failures, timed)| {
+        let per_period = prop::option::of((1_u32..5, 10_u64..5_000));
+        (window, rule, 1_u32..4, prop::option::of(1_u32..5), any::<bool>(), per_period).prop_map(
+            |(window, probe_rule, probes, consecutive_failures, timed, per_period)| {
+                let failures_per_period = per_period
+                    .map(|(failures, millis)| FailuresPerPeriod { failures, period: Duration::from_millis(millis) });
                 let slow = SlowCalls { longer_than: Duration::from_millis(500), rate: 0.5 };
                 CircuitBreakerConfig {
                     window,
                     probe_rule,
                     probes,
                     consecutive_failures,
+                    failures_per_period,
                     slow_calls: timed.then_some(slow),
                     minimum_calls: 1,
                     open_time: OpenTime::Constant(Duration::from_millis(700)),
@@ -563,7 +570,7 @@ mod tests {
             reads.set(reads.get() + 1);
             origin + Duration::from_secs(1)
         };
-        let shared = Shared::new(&CircuitBreakerConfig::default(), origin);
+        let shared = Shared::new(&CircuitBreakerConfig::default(), OwnRules::default(), origin);
         let asked = || {
             let refused = shared.refuses(now);
             assert!(refused.is_some());
@@ -578,13 +585,19 @@ mod tests {
     proptest! {
         /// Whatever the front answers without the lock, the machine alone would have answered too.
         #[test]
-        fn the_front_agrees_with_the_machine(config in config(), steps in prop::collection::vec(step(), 0..200)) {
+        fn the_front_agrees_with_the_machine(
+            config in config(),
+            own_trip in prop::option::of(0_u64..5),
+            steps in prop::collection::vec(step(), 0..200),
+        ) {
             #[allow(clippy::disallowed_methods, reason = "an origin to count from")]
             let origin = Instant::now();
             let clock = Cell::new(origin);
             let now = || clock.get();
-            let shared = Shared::new(&config, origin);
-            let mut machine = Machine::new(config.clone(), origin);
+            let trip = |limit| OwnTrip::new(move |seen: &TripStatistics, _: Outcome| seen.failures >= limit);
+            let own = || OwnRules { trip: own_trip.map(trip), open_time: None };
+            let shared = Shared::new(&config, own(), origin);
+            let mut machine = Machine::new(config.clone(), own(), origin);
             let mut running: Vec<(Ticket, Origin, Instant)> = Vec::new();
             for step in steps {
                 match step {

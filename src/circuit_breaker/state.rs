@@ -3,7 +3,11 @@
 use std::time::{Duration, Instant};
 
 use super::config::{CircuitBreakerConfig, SlowCalls, Window};
+use super::failure_period::FailurePeriod;
+use super::opening::Opening;
+use super::own_rules::OwnRules;
 use super::probes::{Finding, Probes};
+use super::trip::TripStatistics;
 use crate::circuit_state::CircuitState;
 use crate::cores::sliding_window::{CountWindow, Record, TimeWindow, WindowCounts};
 use crate::outcome::Outcome;
@@ -16,6 +20,9 @@ pub(super) struct Machine {
     generation: u64,
     window: Calls,
     consecutive_failures: u32,
+    /// Of a breaker that asks for failures per period; out of the way of those that do not.
+    period: Option<Box<FailurePeriod>>,
+    own: OwnRules,
     /// Openings since the circuit was last closed.
     opens: u32,
     /// When an open circuit is due to admit probes; `None` when it never is.
@@ -30,7 +37,7 @@ pub(super) struct Machine {
 /// The calls that are judged in the closed state.
 #[derive(Debug)]
 enum Calls {
-    /// Neither rate is looked at.
+    /// Neither rate is looked at, and there is no trip of one's own.
     Unused,
     Count(CountWindow),
     Time(TimeWindow),
@@ -108,6 +115,9 @@ pub struct Transition {
     pub slow_calls: u64,
     /// Failures in a row, when the state before ended.
     pub consecutive_failures: u32,
+    /// Failures within the period of [`failures_per_period`](super::CircuitBreakerConfig::failures_per_period)
+    /// when the state before ended; zero without that setting.
+    pub period_failures: u64,
     /// How long the circuit will stay open, when it is open now.
     pub open_for: Option<Duration>,
     /// The outcome of the call that caused the change, if one did.
@@ -132,6 +142,13 @@ pub enum TransitionReason {
     SlowCallRate,
     /// The failures in a row reached their limit.
     ConsecutiveFailures,
+    /// The failures within a period reached their limit.
+    FailuresPerPeriod,
+    /// A [`Trip`](super::Trip) of one's own asked for it.
+    CustomTrip,
+    /// The callee asked to be left alone for a time, and
+    /// [`throttled_opens`](super::CircuitBreakerConfig::throttled_opens) is set.
+    Throttled,
     /// The open time is over.
     OpenTimeOver,
     /// The probes showed that the callee is not well.
@@ -176,9 +193,9 @@ pub struct IllegalTransition {
 
 impl Machine {
     /// A machine in its initial state; `origin` is where time windows start to count from.
-    pub(super) fn new(config: CircuitBreakerConfig, origin: Instant) -> Self {
+    pub(super) fn new(config: CircuitBreakerConfig, own: OwnRules, origin: Instant) -> Self {
         let window = match config.window {
-            _ if !config.uses_window() => Calls::Unused,
+            _ if !config.uses_rates() && own.trip.is_none() => Calls::Unused,
             Window::Count { calls } => Calls::Count(CountWindow::new(calls)),
             Window::Time { length } => Calls::Time(TimeWindow::new(length, origin)),
         };
@@ -187,6 +204,8 @@ impl Machine {
             generation: 1,
             window,
             consecutive_failures: 0,
+            period: config.failures_per_period.map(|limit| Box::new(FailurePeriod::new(limit, origin))),
+            own,
             opens: 0,
             open_until: None,
             cause: None,
@@ -195,8 +214,9 @@ impl Machine {
             config,
         };
         if machine.state == CircuitState::Open {
+            let wait = machine.wait(TransitionReason::Operator, WindowCounts::default(), None, origin);
             machine.opens = 1;
-            machine.open_until = origin.checked_add(machine.config.open_time.wait(1));
+            machine.open_until = origin.checked_add(wait);
         }
         machine
     }
@@ -215,6 +235,11 @@ impl Machine {
 
     pub(super) fn consecutive_failures(&self) -> u32 {
         self.consecutive_failures
+    }
+
+    /// The failures within the period up to `now`.
+    pub(super) fn period_failures(&mut self, now: Instant) -> u64 {
+        self.period.as_mut().map_or(0, |period| period.failures(now))
     }
 
     pub(super) fn opens(&self) -> u32 {
@@ -298,26 +323,43 @@ impl Machine {
     }
 
     fn record_call(&mut self, evidence: Evidence, now: Instant) -> Option<Transition> {
-        let record = evidence.record()?;
+        let record = evidence.record();
         match evidence.health {
             Some(Healthy::Yes) => self.consecutive_failures = 0,
-            Some(Healthy::No) => self.consecutive_failures = self.consecutive_failures.saturating_add(1),
+            Some(Healthy::No) => {
+                self.consecutive_failures = self.consecutive_failures.saturating_add(1);
+                if let Some(period) = &mut self.period {
+                    period.record_failure(now);
+                }
+            }
             None => {}
         }
-        match &mut self.window {
-            Calls::Unused => {}
-            Calls::Count(window) => window.record(record),
-            Calls::Time(window) => window.record(record, now),
+        if let Some(record) = record {
+            match &mut self.window {
+                Calls::Unused => {}
+                Calls::Count(window) => window.record(record),
+                Calls::Time(window) => window.record(record, now),
+            }
         }
         if self.state != CircuitState::Closed {
             return None;
         }
         let counts = self.window.counts(now);
-        let reason = self.trips(counts)?;
-        Some(self.open(reason, counts, Some(evidence.outcome), now))
+        let cause = Some(evidence.outcome);
+        if let Some(wait) = self.throttled_for(evidence.outcome) {
+            return Some(self.go(CircuitState::Open, TransitionReason::Throttled, counts, Some(wait), cause, now));
+        }
+        record?;
+        let reason = self.trips(counts, now).or_else(|| self.trips_by_own(counts, evidence.outcome, now))?;
+        Some(self.open(reason, counts, cause, now))
     }
 
     fn record_probe(&mut self, slot: u32, evidence: Evidence, now: Instant) -> Option<Transition> {
+        if let Some(wait) = self.throttled_for(evidence.outcome) {
+            self.probes.release(slot);
+            let (counts, cause) = (self.probes.counts(), Some(evidence.outcome));
+            return Some(self.go(CircuitState::Open, TransitionReason::Throttled, counts, Some(wait), cause, now));
+        }
         let Some(record) = evidence.record() else {
             self.probes.release(slot);
             return None;
@@ -339,15 +381,41 @@ impl Machine {
     }
 
     /// What the closed state trips on, if it does.
-    fn trips(&self, counts: WindowCounts) -> Option<TransitionReason> {
+    fn trips(&mut self, counts: WindowCounts, now: Instant) -> Option<TransitionReason> {
         if self.config.consecutive_failures.is_some_and(|limit| self.consecutive_failures >= limit) {
             return Some(TransitionReason::ConsecutiveFailures);
+        }
+        if let Some(period) = &mut self.period {
+            let failures = period.failures(now);
+            if period.is_reached_by(failures) {
+                return Some(TransitionReason::FailuresPerPeriod);
+            }
         }
         if counts.calls < u64::from(self.config.minimum_calls) {
             return None;
         }
         // A rate above 1.0 is never reached.
         self.rate_tripped(counts, self.config.failure_rate.unwrap_or(f64::INFINITY))
+    }
+
+    /// The same by a trip of one's own. Where nothing is wrong it is not asked: the front absorbs such calls, or not, as it may.
+    fn trips_by_own(&mut self, counts: WindowCounts, verdict: Outcome, now: Instant) -> Option<TransitionReason> {
+        if self.own.trip.is_none() || (counts.is_clean() && self.consecutive_failures == 0) {
+            return None;
+        }
+        let seen = self.seen(counts, now);
+        let trips = self.own.trip.as_ref().is_some_and(|trip| trip.trips(&seen, verdict));
+        trips.then_some(TransitionReason::CustomTrip)
+    }
+
+    fn seen(&mut self, counts: WindowCounts, now: Instant) -> TripStatistics {
+        TripStatistics {
+            calls: counts.calls,
+            failures: counts.failures,
+            slow_calls: counts.slow,
+            consecutive_failures: self.consecutive_failures,
+            period_failures: self.period_failures(now),
+        }
     }
 
     fn rate_tripped(&self, counts: WindowCounts, failure_rate: f64) -> Option<TransitionReason> {
@@ -365,8 +433,32 @@ impl Machine {
         cause: Option<Outcome>,
         now: Instant,
     ) -> Transition {
-        let wait = self.config.open_time.wait(self.opens.saturating_add(1));
+        let wait = self.wait(reason, counts, cause, now);
         self.go(CircuitState::Open, reason, counts, Some(wait), cause, now)
+    }
+
+    /// How long the circuit will stay open, if it opens now.
+    fn wait(
+        &mut self,
+        reason: TransitionReason,
+        counts: WindowCounts,
+        cause: Option<Outcome>,
+        now: Instant,
+    ) -> Duration {
+        let consecutive_opens = self.opens.saturating_add(1);
+        let wait = self.config.open_time.wait(consecutive_opens);
+        if self.own.open_time.is_none() {
+            return wait;
+        }
+        let opening = Opening { consecutive_opens, reason, cause, seen: self.seen(counts, now), wait };
+        self.own.open_time.as_ref().map_or(wait, |own| own.wait(&opening))
+    }
+
+    /// How long a verdict asks the circuit to be open for, if such verdicts are heard.
+    fn throttled_for(&self, outcome: Outcome) -> Option<Duration> {
+        let Outcome::Throttled { retry_after: Some(after) } = outcome else { return None };
+        let most = self.config.throttled_opens?;
+        (!after.is_zero()).then(|| after.min(most))
     }
 
     /// What an operator asks for. `Ok(None)` when that is the state already (a new wait for an open circuit is taken).
@@ -423,6 +515,7 @@ impl Machine {
         now: Instant,
     ) -> Transition {
         let consecutive_failures = self.consecutive_failures;
+        let period_failures = self.period_failures(now);
         let from = std::mem::replace(&mut self.state, to);
         self.generation += 1;
         match to {
@@ -431,8 +524,7 @@ impl Machine {
                 self.open_until = open_for.and_then(|wait| now.checked_add(wait));
                 self.cause = cause;
                 self.judged = counts;
-                self.window.clear();
-                self.consecutive_failures = 0;
+                self.forget_calls();
             }
             // The cause outlives the probes: what they refuse, they refuse for the same reason.
             CircuitState::HalfOpen => self.probes.clear(),
@@ -441,13 +533,32 @@ impl Machine {
             }
         }
         let WindowCounts { calls, failures, slow } = counts;
-        Transition { from, to, reason, calls, failures, slow_calls: slow, consecutive_failures, open_for, cause }
+        Transition {
+            from,
+            to,
+            reason,
+            calls,
+            failures,
+            slow_calls: slow,
+            consecutive_failures,
+            period_failures,
+            open_for,
+            cause,
+        }
+    }
+
+    /// Forgets what the closed state judges by.
+    fn forget_calls(&mut self) {
+        self.window.clear();
+        self.consecutive_failures = 0;
+        if let Some(period) = &mut self.period {
+            period.clear();
+        }
     }
 
     fn forget(&mut self) {
-        self.window.clear();
+        self.forget_calls();
         self.probes.clear();
-        self.consecutive_failures = 0;
         self.opens = 0;
         self.open_until = None;
         self.cause = None;
@@ -530,8 +641,8 @@ impl Transition {
 // === impl TransitionReason ===
 
 impl TransitionReason {
-    /// The reason as a fixed word: `failure_rate`, `slow_call_rate`, `consecutive_failures`, `open_time_over`,
-    /// `probes_failed`, `probes_succeeded` or `operator`.
+    /// The reason as a fixed word: `failure_rate`, `slow_call_rate`, `consecutive_failures`, `failures_per_period`,
+    /// `custom_trip`, `throttled`, `open_time_over`, `probes_failed`, `probes_succeeded` or `operator`.
     ///
     /// # Examples
     ///
@@ -544,6 +655,9 @@ impl TransitionReason {
             Self::FailureRate => "failure_rate",
             Self::SlowCallRate => "slow_call_rate",
             Self::ConsecutiveFailures => "consecutive_failures",
+            Self::FailuresPerPeriod => "failures_per_period",
+            Self::CustomTrip => "custom_trip",
+            Self::Throttled => "throttled",
             Self::OpenTimeOver => "open_time_over",
             Self::ProbesFailed => "probes_failed",
             Self::ProbesSucceeded => "probes_succeeded",

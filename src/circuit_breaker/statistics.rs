@@ -58,6 +58,9 @@ pub struct CircuitBreakerStatistics {
     pub slow_call_rate: Option<f64>,
     /// Failures in a row.
     pub consecutive_failures: u32,
+    /// Failures within the period of [`failures_per_period`](super::CircuitBreakerConfig::failures_per_period); zero without
+    /// that setting.
+    pub period_failures: u64,
     /// Openings since the circuit was last closed.
     pub consecutive_opens: u32,
     /// Probes that are out.
@@ -98,6 +101,7 @@ impl CircuitBreakerStatistics {
                 failure_rate: enough.then(|| counts.failure_rate()),
                 slow_call_rate: enough.then(|| counts.slow_rate()),
                 consecutive_failures: machine.consecutive_failures(),
+                period_failures: machine.period_failures(now),
                 consecutive_opens: machine.opens(),
                 probes_in_flight: machine.probes_in_flight(),
                 retry_after,

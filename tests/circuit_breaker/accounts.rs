@@ -217,3 +217,19 @@ async fn one_gauge_is_up_at_a_time_and_counters_tell_what_the_statistics_tell() 
     ];
     assert_eq!(counts, BTreeMap::from(expected));
 }
+
+/// There a call that began in an interval that is over is ignored; here the window holds what ended within it, and only what a
+/// transition or a reset has come in between of is.
+#[tokio::test(start_paused = true)]
+async fn a_late_success_counts_when_it_ends_and_one_from_before_a_reset_does_not_scenario_34_differs() {
+    let breaker = builder().window(Window::Time { length: secs(10) }).build_handle().unwrap();
+    let late = permit(&breaker);
+    run(&breaker, "F");
+    advance(secs(11)).await;
+    late.record(Outcome::Success);
+    assert_eq!((breaker.statistics().window_calls, breaker.statistics().window_failures), (1, 0));
+    let straggler = permit(&breaker);
+    breaker.reset();
+    straggler.record(Outcome::Success);
+    assert_eq!((breaker.statistics().window_calls, breaker.statistics().successes), (0, 2));
+}

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
+#[cfg(feature = "serde")]
+use mainstay::circuit_breaker::FailuresPerPeriod;
 use mainstay::circuit_breaker::{CircuitBreakerConfig, CircuitBreakerLayer, OpenTime, TransitionReason};
 use mainstay::telemetry::Event;
 use mainstay::telemetry::event::{CircuitBreakerEvent, CircuitBreakerEventKind};
@@ -262,15 +264,19 @@ fn settings_are_read_from_a_file() {
     let text = r#"
         window = { time = { length = "30s" } }
         failure_rate = 0.3
+        failures_per_period = { failures = 9, period = "1m" }
         slow_calls = { longer_than = "800ms", rate = 0.5 }
         open_time = { exponential = { initial = "1s", factor = 2.0, max = "1m" } }
         probe_rule = { consecutive_successes = 2 }
         initial_state = "observing"
+        throttled_opens = "2m"
     "#;
     let config: CircuitBreakerConfig = toml::from_str(text).unwrap();
     config.validate().unwrap();
     assert_eq!(config.initial_state, CircuitState::Observing);
     assert_eq!(config.slow_calls.unwrap().longer_than, millis(800));
+    assert_eq!(config.throttled_opens, Some(secs(120)));
+    assert_eq!(config.failures_per_period, Some(FailuresPerPeriod { failures: 9, period: secs(60) }));
     assert_eq!(config.minimum_calls, 20);
     let again: CircuitBreakerConfig = toml::from_str(&toml::to_string(&config).unwrap()).unwrap();
     assert_eq!(again, config);

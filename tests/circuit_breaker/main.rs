@@ -7,5 +7,8 @@ mod closed;
 mod control;
 mod half_open;
 mod open;
+mod open_time;
+mod per_period;
 mod service;
 mod support;
+mod trip;

@@ -47,8 +47,8 @@ pub enum CircuitBreakerEventKind<'a> {
         from: CircuitState,
         /// The state now.
         to: CircuitState,
-        /// Why, as a fixed word: `failure_rate`, `slow_call_rate`, `consecutive_failures`, `open_time_over`,
-        /// `probes_failed`, `probes_succeeded` or `operator`.
+        /// Why, as a fixed word: `failure_rate`, `slow_call_rate`, `consecutive_failures`, `failures_per_period`,
+        /// `custom_trip`, `throttled`, `open_time_over`, `probes_failed`, `probes_succeeded` or `operator`.
         reason: &'a str,
         /// The calls that the change was decided on: those of the window, or the probes.
         calls: u64,
@@ -58,6 +58,8 @@ pub enum CircuitBreakerEventKind<'a> {
         slow_calls: u64,
         /// Failures in a row, when the state before ended.
         consecutive_failures: u32,
+        /// Failures within the period of `failures_per_period`, when the state before ended; zero without that setting.
+        period_failures: u64,
         /// How long the circuit will stay open, when it is open now.
         open_for: Option<Duration>,
         /// The outcome of the call that caused the change, if one did.
@@ -82,6 +84,7 @@ impl CircuitBreakerEventKind<'_> {
     ///     failures: 0,
     ///     slow_calls: 0,
     ///     consecutive_failures: 0,
+    ///     period_failures: 0,
     ///     open_for: None,
     ///     cause: None,
     /// };
@@ -110,6 +113,7 @@ impl CircuitBreakerEventKind<'_> {
     ///     failures: 0,
     ///     slow_calls: 0,
     ///     consecutive_failures: 0,
+    ///     period_failures: 0,
     ///     open_for: None,
     ///     cause: None,
     /// };
@@ -126,11 +130,14 @@ impl CircuitBreakerEventKind<'_> {
 impl fmt::Display for CircuitBreakerEventKind<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::StateChanged { from, to, reason, calls, failures, slow_calls, open_for, .. } => {
+            Self::StateChanged { from, to, reason, calls, failures, slow_calls, period_failures, open_for, .. } => {
                 write!(
                     f,
                     "went from {from} to {to}: {reason}, {failures} failed and {slow_calls} slow of {calls} calls"
                 )?;
+                if *period_failures > 0 {
+                    write!(f, ", {period_failures} failed within the period")?;
+                }
                 match open_for {
                     Some(wait) => write!(f, ", the next probe is due in {wait:?}"),
                     None => Ok(()),
