@@ -3,7 +3,7 @@
 //! # Why
 //!
 //! Three attempts a call are three times the load, at the very moment the callee fails under load; three layers of such
-//! retries are 64 times. A limit on attempts bounds what one call may do; a budget bounds what all of them do together. While
+//! retries are 27 times. A limit on attempts bounds what one call may do; a budget bounds what all of them do together. While
 //! few calls fail it never shows; when most of them do, retries stop being sent, and the callee sees 1.2 times the load
 //! instead of 3 (with a budget of 10 % in each of three layers, 1.1^3 = 1.33 times).
 //!
