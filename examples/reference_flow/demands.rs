@@ -192,8 +192,10 @@ impl<'a> Demands<'a> {
             return;
         };
         let phase = self.between(from, to);
+        // What was answered in that time, not what was asked in it and waited for until after it.
+        let in_time = |sample: &&Sample| sample.succeeded() && (from..to).contains(&sample.done);
         #[allow(clippy::cast_precision_loss, reason = "counts of one run")]
-        let goodput = phase.succeeded as f64 / to.since(from).as_secs_f64();
+        let goodput = self.ran.samples.iter().filter(in_time).count() as f64 / to.since(from).as_secs_f64();
         let share = goodput / capacity;
         let figure = format!("{goodput:.0}/s of {capacity:.0}/s: {:.0} %", share * 100.0);
         let refused: Vec<_> = latencies(self.during(from, to).filter(|sample| sample.refused()));

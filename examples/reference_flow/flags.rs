@@ -17,8 +17,8 @@ Usage: cargo run --release --features http --example reference_flow -- [flags]
   --without L     leave one family of layers out: retry, pool, breaker, cache or health; its disaster must turn red
   --no-baselines  only mainstay's layers; so it is with --without
   --report FILE   write the figures as JSON to FILE, and a page with plots beside it
-  --full          at least 10 000 requests in each phase, five seeds, the worst of them shown (about half an hour)
-  --rate N        requests per second that the load generator offers, 10 to 5000 (default 300, with --full 1000)
+  --full          at least 10 000 requests in each phase, five seeds, the worst of them shown (about an hour)
+  --rate N        requests per second that the load generator offers, 10 to 5000 (default 300, with --full 600)
   --seed N        seed of the load: the same seed offers the same requests (default 1)
   --careless      the database acknowledges writes before they are committed: the audit must find what that loses
   --serve         walk one request, then keep everything running on the printed addresses until Ctrl-C
@@ -54,7 +54,7 @@ pub(crate) enum Mode {
 
 impl Flags {
     pub(crate) fn rate(&self) -> u32 {
-        self.rate.unwrap_or(if self.full { 1000 } else { 300 })
+        self.rate.unwrap_or(if self.full { 600 } else { 300 })
     }
 }
 

@@ -84,7 +84,9 @@ struct Drive<'a> {
 fn work(rate: u32) -> Duration {
     #[allow(clippy::cast_precision_loss, reason = "a handful")]
     let workers = (WORKERS * SERVERS) as f64;
-    Duration::from_secs_f64(workers / (HEADROOM * f64::from(rate)))
+    let work = Duration::from_secs_f64(workers / (HEADROOM * f64::from(rate)));
+    // The timer goes by milliseconds, and rounds up.
+    work.saturating_sub(Duration::from_millis(1))
 }
 
 /// Starts all parts but the load, from the back to the front, so that each finds what it calls; the database's address.
@@ -99,7 +101,7 @@ pub(crate) async fn start(flow: &mut Flow, order: &Order<'_>) -> anyhow::Result<
         let address = flow.start(&name, Role::Application { variant, database, work: work(rate) }, None).await?;
         servers.push((name, address));
     }
-    flow.start("balancer", Role::Balancer { variant, servers }, None).await?;
+    flow.start("balancer", Role::Balancer { variant, servers, rate }, None).await?;
     Ok(database)
 }
 
@@ -107,7 +109,7 @@ pub(crate) async fn start(flow: &mut Flow, order: &Order<'_>) -> anyhow::Result<
 pub(crate) async fn run(flow: &mut Flow, order: &Order<'_>) -> anyhow::Result<Ran> {
     let database = start(flow, order).await?;
     let target = flow.address("balancer")?;
-    flow.start("load", Role::Load { target, seed: order.seed }, None).await?;
+    flow.start("load", Role::Load { target, rate: order.rate, seed: order.seed }, None).await?;
     if order.talks {
         print_parts(flow);
         // Without the cache there is not much to show.

@@ -19,8 +19,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tower::ServiceExt as _;
 
-use crate::IN_FLIGHT_LIMIT;
 use crate::clock::{Clock, Moment};
+use crate::in_flight_limit;
 use crate::knowledge::Knowledge;
 use crate::measured::Phase;
 use crate::net::{CACHE, DEPENDENCY_FAILED, HttpClient, SERVED_BY, header_text};
@@ -38,9 +38,6 @@ const MOST_UNDER_WAY: usize = 4096;
 /// Writes that prepare the data, at once.
 const PREPARING: usize = 8;
 
-/// Requests at once while the capacity is measured: enough to keep every worker busy, and too few to be refused.
-const CALIBRATING: usize = IN_FLIGHT_LIMIT / 2;
-
 /// Offers what the seed draws at the rate asked for, and keeps what came of it.
 struct Generator {
     client: HttpClient,
@@ -55,6 +52,8 @@ struct Generator {
     knowledge: Knowledge,
     journal: File,
     samples: Vec<Sample>,
+    /// Requests at once while the capacity is measured: enough to keep every worker busy, and too few to be refused.
+    calibrating: usize,
     /// Samples before this one have been reported as progress.
     reported: usize,
 }
@@ -71,10 +70,11 @@ pub(crate) async fn run(
     part: Part,
     commands: mpsc::Receiver<Command>,
     target: SocketAddr,
+    rate: u32,
     seed: u64,
 ) -> anyhow::Result<()> {
     let folder = part.assignment.folder.clone();
-    let generator = Generator::new(HttpClient::new(target), folder, seed)?;
+    let generator = Generator::new(HttpClient::new(target), folder, rate, seed)?;
     let driving = async {
         match generator.drive(commands).await {
             // It serves on until the parent wants no more.
@@ -91,7 +91,7 @@ pub(crate) async fn run(
 // === impl Generator ===
 
 impl Generator {
-    fn new(client: HttpClient, folder: PathBuf, seed: u64) -> anyhow::Result<Self> {
+    fn new(client: HttpClient, folder: PathBuf, rate: u32, seed: u64) -> anyhow::Result<Self> {
         let journal = folder.join(JOURNAL);
         Ok(Self {
             client,
@@ -104,6 +104,7 @@ impl Generator {
             knowledge: Knowledge::default(),
             journal: File::create(&journal).with_context(|| format!("cannot write {}", journal.display()))?,
             samples: Vec::new(),
+            calibrating: in_flight_limit(rate) / 2,
             reported: 0,
             folder,
         })
@@ -199,7 +200,7 @@ impl Generator {
         // The first fifth fills the queues.
         let warm = began + time / 5;
         let ends = began + time;
-        for _ in 0..CALIBRATING {
+        for _ in 0..self.calibrating {
             self.start(Instant::now());
         }
         while let Some(finished) = self.under_way.join_next().await {

@@ -76,9 +76,12 @@ pub(crate) const SERVER_ATTEMPT: Duration = Duration::from_secs(1);
 pub(crate) const DATABASE_DEADLINE: Duration = Duration::from_millis(700);
 pub(crate) const DATABASE_ATTEMPT: Duration = Duration::from_millis(300);
 
-/// Requests that the balancer has under way at once; what comes beyond that is refused. Enough for all that may hang while
-/// the database does, and little enough that the wait for a worker stays short: 100 are worked off in a fifth of a second.
-pub(crate) const IN_FLIGHT_LIMIT: usize = 100;
+/// Requests that the balancer has under way at once; what comes beyond that is refused. A third of a second's worth: enough
+/// for all that may hang while the database does, and little enough that the wait for a worker stays short, since the servers
+/// can do twice the planned rate.
+pub(crate) fn in_flight_limit(rate: u32) -> usize {
+    (rate as usize / 3).max(50)
+}
 
 /// How long a cached answer is fresh. A server hears of the writes that go through it, but not of its siblings'.
 pub(crate) const CACHE_TTL: Duration = Duration::from_secs(2);
@@ -87,7 +90,11 @@ pub(crate) const CACHE_TTL: Duration = Duration::from_secs(2);
 pub(crate) const CACHE_STALE: Duration = Duration::from_secs(60);
 
 /// 1. The load balancer: what it does with a user's request, whichever server gets it.
-fn in_front_of_servers(servers: &[(String, SocketAddr)], without: Option<Family>) -> anyhow::Result<Servers> {
+fn in_front_of_servers(
+    servers: &[(String, SocketAddr)],
+    rate: u32,
+    without: Option<Family>,
+) -> anyhow::Result<Servers> {
     let with = |family| without != Some(family);
     let (pool, members): (HttpStack, Arc<dyn Members>) = if with(Family::Pool) {
         let (pool, members) = pool_of_servers(servers, with(Family::Health))?;
@@ -105,7 +112,7 @@ fn in_front_of_servers(servers: &[(String, SocketAddr)], without: Option<Family>
     let stack = ServiceBuilder::new()
         .layer(TelemetryLayer::new("user-requests").classify(by_status()))
         .load_shed()
-        .concurrency_limit(IN_FLIGHT_LIMIT)
+        .concurrency_limit(in_flight_limit(rate))
         .layer(TimeoutLayer::total("user-deadline", USER_DEADLINE)?)
         .map_request(count(&counts::FORWARDED))
         .option_layer(with(Family::Retry).then_some(retry))
@@ -262,11 +269,11 @@ async fn be(assignment: &str) -> anyhow::Result<ExitCode> {
         supervisor::die_with_parent()?;
         let (part, commands) = Part::start(assignment)?;
         match role {
-            Role::Balancer { variant, servers } => {
+            Role::Balancer { variant, servers, rate } => {
                 let servers = match variant {
-                    Variant::Mainstay { without } => in_front_of_servers(&servers, without)?,
+                    Variant::Mainstay { without } => in_front_of_servers(&servers, rate, without)?,
                     Variant::Naive => baselines::naive::servers(&servers)?,
-                    Variant::Tower => baselines::tower::servers(&servers)?,
+                    Variant::Tower => baselines::tower::servers(&servers, rate)?,
                 };
                 balancer::run(part, commands, servers).await
             }
@@ -280,7 +287,7 @@ async fn be(assignment: &str) -> anyhow::Result<ExitCode> {
                 application::run(part, commands, database, faults, work).await
             }
             Role::Database { careless, backups } => database::run(part, careless, backups).await,
-            Role::Load { target, seed } => load::run(part, commands, target, seed).await,
+            Role::Load { target, rate, seed } => load::run(part, commands, target, rate, seed).await,
             Role::Janitor => unreachable!("handled above"),
         }
     };

@@ -70,9 +70,13 @@ pub(crate) enum Role {
     Balancer {
         variant: Variant,
         servers: Vec<(String, SocketAddr)>,
+        /// Requests per second that it is planned for.
+        rate: u32,
     },
     Load {
         target: SocketAddr,
+        /// Requests per second that the flow is planned for.
+        rate: u32,
         seed: u64,
     },
 }

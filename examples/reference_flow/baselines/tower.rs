@@ -38,7 +38,7 @@ use crate::application::{self, Database};
 use crate::balancer::{Members, Server, Servers};
 use crate::faults::Faults;
 use crate::net::{Body, HttpClient, HttpStack};
-use crate::{DATABASE_ATTEMPT, DATABASE_DEADLINE, IN_FLIGHT_LIMIT, USER_DEADLINE, counts};
+use crate::{DATABASE_ATTEMPT, DATABASE_DEADLINE, USER_DEADLINE, counts, in_flight_limit};
 
 /// Attempts for a user's request, the first included.
 const SERVER_ATTEMPTS: u32 = 3;
@@ -52,13 +52,13 @@ const DATABASE_LIMIT: usize = 64;
 type Loaded = PendingRequests<Server>;
 
 /// The load balancer. Must be called within a runtime: the buffer's worker is a task.
-pub(crate) fn servers(servers: &[(String, SocketAddr)]) -> anyhow::Result<Servers> {
+pub(crate) fn servers(servers: &[(String, SocketAddr)], rate: u32) -> anyhow::Result<Servers> {
     let (members, changes) = Discovered::new();
     servers.iter().try_for_each(|(name, address)| members.add(name, *address))?;
     let balance = Balance::new(changes.map(Ok::<_, Infallible>));
     let stack = ServiceBuilder::new()
         .load_shed()
-        .concurrency_limit(IN_FLIGHT_LIMIT)
+        .concurrency_limit(in_flight_limit(rate))
         .map_request(|request: Request<Body>| {
             counts::FORWARDED.add();
             request
@@ -66,7 +66,7 @@ pub(crate) fn servers(servers: &[(String, SocketAddr)]) -> anyhow::Result<Server
         .timeout(USER_DEADLINE)
         .retry(RetryPolicy::new(SERVER_ATTEMPTS))
         // `Balance` cannot be cloned. There is a place for all that may be in flight: the limit above is what turns away.
-        .service(Buffer::new(balance, IN_FLIGHT_LIMIT));
+        .service(Buffer::new(balance, in_flight_limit(rate)));
     Ok(Servers::new(HttpStack::new(stack), Arc::new(members)))
 }
 
