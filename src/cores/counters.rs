@@ -54,7 +54,7 @@ impl<const N: usize> StripedCounters<N> {
     #[cold]
     #[inline(never)]
     fn count_slow(&self, which: usize) -> u64 {
-        match self.owned.get(thread_slot()) {
+        match self.owned.get(slot_of_thread()) {
             Some(stripe) => stripe.count(which),
             None => self.shared.0[which].fetch_add(1, Ordering::Relaxed).wrapping_add(1),
         }
@@ -86,7 +86,7 @@ impl<const N: usize> Stripe<N> {
 }
 
 /// How many threads get a stripe of their own: twice the processors, from 4 to 64.
-fn owned_stripes() -> usize {
+pub(crate) fn owned_stripes() -> usize {
     static COUNT: OnceLock<usize> = OnceLock::new();
     *COUNT.get_or_init(|| thread::available_parallelism().map_or(4, |count| (count.get() * 2).clamp(4, 64)))
 }
@@ -105,13 +105,15 @@ thread_local! {
 static FREE: Mutex<Vec<usize>> = Mutex::new(Vec::new());
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 
-/// This thread's slot: exclusive among live threads.
-fn thread_slot() -> usize {
+/// This thread's slot: exclusive among live threads, but for those that are being torn down, which share one.
+#[inline]
+pub(crate) fn slot_of_thread() -> usize {
     let slot = SLOT.get();
     if slot == UNASSIGNED { assign_slot() } else { slot }
 }
 
 #[cold]
+#[inline(never)]
 fn assign_slot() -> usize {
     // A thread that is being torn down cannot promise to give the slot back, so it shares.
     let slot = if RELEASE.try_with(|_| ()).is_ok() {
@@ -155,7 +157,7 @@ mod tests {
 
     #[test]
     fn live_threads_never_share_an_owned_slot() {
-        let (mine, theirs) = (thread_slot(), thread::spawn(thread_slot).join().unwrap());
+        let (mine, theirs) = (slot_of_thread(), thread::spawn(slot_of_thread).join().unwrap());
         assert_ne!(mine, theirs);
     }
 

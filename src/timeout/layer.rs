@@ -7,6 +7,7 @@ use tower_layer::Layer;
 
 use super::handle::Shared;
 use super::{Computed, Fixed, Timeout, TimeoutConfig, TimeoutHandle};
+use crate::cores::striped_arc::StripedArc;
 use crate::error::InvalidConfig;
 use crate::name::Name;
 use crate::telemetry::{Emitter, Listener};
@@ -171,7 +172,7 @@ impl<S, T: Clone> Layer<S> for TimeoutLayer<T> {
     type Service = Timeout<S, T>;
 
     fn layer(&self, inner: S) -> Timeout<S, T> {
-        Timeout::new(inner, self.shared.clone(), self.source.clone())
+        Timeout::new(inner, StripedArc::of(self.shared.clone()), self.source.clone())
     }
 }
 
