@@ -79,13 +79,12 @@ impl Breaker {
     /// Admits a call, or counts and tells why not.
     #[inline]
     pub(super) fn admit(&self) -> Result<Ticket, CircuitOpen> {
-        match self.shared.admit_closed(now) {
+        match self.shared.admit_at_once() {
             Some(ticket) => Ok(ticket),
             None => self.admit_otherwise(),
         }
     }
 
-    #[cold]
     #[inline(never)]
     fn admit_otherwise(&self) -> Result<Ticket, CircuitOpen> {
         let (result, change) = self.shared.admit(now);
@@ -100,10 +99,12 @@ impl Breaker {
     }
 
     /// Refuses a call without asking for admission, as it was `refused` before; without that, as of now.
+    #[inline]
     pub(super) fn refuse(&self, refused: Option<Refused>) -> CircuitOpen {
         self.rejected(self.shared.refuse(refused, now))
     }
 
+    #[inline]
     fn rejected(&self, refusal: Refusal) -> CircuitOpen {
         self.calls.add(End::Rejected as usize);
         CircuitOpen::from_parts(self.name().clone(), refusal.state, refusal.retry_after, refusal.cause)

@@ -1,6 +1,5 @@
 //! [`CircuitBreakerHandle`]: reads a breaker, controls it, and admits calls without a service.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::breaker::{Breaker, now};
@@ -12,6 +11,7 @@ use super::shared::Admits;
 use super::state::IllegalTransition;
 use super::statistics::CircuitBreakerStatistics;
 use crate::circuit_state::CircuitState;
+use crate::cores::striped_arc::StripedArc;
 use crate::error::{CircuitOpen, InvalidConfig};
 use crate::name::Name;
 use crate::outcome::DefaultClassifier;
@@ -47,7 +47,7 @@ use crate::outcome::DefaultClassifier;
 /// ```
 #[derive(Clone, Debug)]
 pub struct CircuitBreakerHandle {
-    breaker: Arc<Breaker>,
+    breaker: StripedArc<Breaker>,
 }
 
 // === impl CircuitBreakerHandle ===
@@ -95,7 +95,7 @@ impl CircuitBreakerHandle {
     }
 
     pub(super) fn from_breaker(breaker: Breaker) -> Self {
-        Self { breaker: Arc::new(breaker) }
+        Self { breaker: StripedArc::new(breaker) }
     }
 
     pub(super) fn breaker(&self) -> &Breaker {
@@ -218,6 +218,20 @@ impl CircuitBreakerHandle {
     pub fn try_acquire(&self) -> Result<Permit, CircuitOpen> {
         let ticket = self.breaker.admit()?;
         Ok(Permit::new(self.breaker.clone(), ticket))
+    }
+
+    /// The same for a handle that is used for one call after another. `None` when it takes more than a look at the state.
+    #[inline]
+    pub(super) fn acquire_at_once(&mut self) -> Option<Permit> {
+        let ticket = self.breaker.shared.admit_at_once()?;
+        Some(Permit::new(self.breaker.lend(), ticket))
+    }
+
+    /// The same when it also takes a look at the clock.
+    #[inline]
+    pub(super) fn acquire_measured(&mut self) -> Option<Permit> {
+        let ticket = self.breaker.shared.admit_measured(now)?;
+        Some(Permit::new(self.breaker.lend(), ticket))
     }
 
     /// Runs `future` if the breaker admits it: an `Err` is a failure, an `Ok` a success. The slot is taken now, not when the

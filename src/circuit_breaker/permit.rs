@@ -1,10 +1,10 @@
 //! [`Permit`]: what a breaker admits a call with.
 
 use std::fmt;
-use std::sync::Arc;
 
 use super::breaker::Breaker;
 use super::shared::Ticket;
+use crate::cores::striped_arc::StripedArc;
 use crate::outcome::Outcome;
 
 /// The admission of one call, from [`CircuitBreakerHandle::try_acquire`](super::CircuitBreakerHandle::try_acquire).
@@ -33,7 +33,7 @@ use crate::outcome::Outcome;
 #[must_use = "a permit that is dropped counts as an abandoned call"]
 pub struct Permit {
     /// Taken by the verdict.
-    breaker: Option<Arc<Breaker>>,
+    breaker: Option<StripedArc<Breaker>>,
     ticket: Ticket,
 }
 
@@ -41,7 +41,7 @@ pub struct Permit {
 
 impl Permit {
     #[inline]
-    pub(super) fn new(breaker: Arc<Breaker>, ticket: Ticket) -> Self {
+    pub(super) fn new(breaker: StripedArc<Breaker>, ticket: Ticket) -> Self {
         Self { breaker: Some(breaker), ticket }
     }
 
@@ -117,7 +117,7 @@ impl Drop for Permit {
 /// Out of the way of permits that have had their verdict.
 #[cold]
 #[inline(never)]
-fn abandon(breaker: Arc<Breaker>, ticket: Ticket) {
+fn abandon(breaker: StripedArc<Breaker>, ticket: Ticket) {
     breaker.abandoned(ticket);
 }
 

@@ -6,6 +6,7 @@ use tower_service::Service;
 
 use super::future::ResponseFuture;
 use super::handle::CircuitBreakerHandle;
+use super::permit::Permit;
 use super::shared::Refused;
 use crate::cores::unwind::on_unwind;
 use crate::error::Rejectable;
@@ -64,6 +65,36 @@ impl<S, C> CircuitBreaker<S, C> {
     }
 }
 
+impl<S, C> CircuitBreaker<S, C> {
+    #[inline]
+    fn call_inner<Req>(&mut self, request: Req, mut permit: Permit) -> ResponseFuture<S::Future, C>
+    where
+        S: Service<Req>,
+        C: Clone,
+    {
+        self.inner_ready = false;
+        let inner = &mut self.inner;
+        let future = on_unwind(|| permit.panicked(), || inner.call(request));
+        ResponseFuture::admitted(future, permit, self.classifier.clone())
+    }
+
+    /// The circuit is not closed, or the call is measured.
+    #[inline(never)]
+    fn call_otherwise<Req>(&mut self, request: Req) -> ResponseFuture<S::Future, C>
+    where
+        S: Service<Req>,
+        C: Clone,
+    {
+        if let Some(permit) = self.handle.acquire_measured() {
+            return self.call_inner(request, permit);
+        }
+        match self.handle.try_acquire() {
+            Ok(permit) => self.call_inner(request, permit),
+            Err(open) => ResponseFuture::refused(open),
+        }
+    }
+}
+
 crate::macros::wrapper_methods!(CircuitBreaker<S, C>, "mainstay::CircuitBreakerLayer::builder(\"db\").build()?");
 crate::macros::ready_methods!(CircuitBreaker<S, C>, "mainstay::CircuitBreakerLayer::builder(\"db\").build()?");
 
@@ -108,14 +139,9 @@ where
             // Whatever the breaker would say now, an unready service is never called.
             return ResponseFuture::refused(self.handle.breaker().refuse(self.refused.take()));
         }
-        match self.handle.try_acquire() {
-            Ok(mut permit) => {
-                self.inner_ready = false;
-                let inner = &mut self.inner;
-                let future = on_unwind(|| permit.panicked(), || inner.call(request));
-                ResponseFuture::admitted(future, permit, self.classifier.clone())
-            }
-            Err(open) => ResponseFuture::refused(open),
+        match self.handle.acquire_at_once() {
+            Some(permit) => self.call_inner(request, permit),
+            None => self.call_otherwise(request),
         }
     }
 }

@@ -6,14 +6,16 @@
 //!   open and half-open circuits have the time until which they refuse in an atomic beside it.
 //! * **A success that changes nothing.** While the stamp has the bit [`CLEAN`], no failure and no slow call is in the window
 //!   and none precedes. On a full count window one more success is then the same window, so that one load is all there is
-//!   to do. On a time window it adds one to the current bucket: that is done in the atomic `pending`, which carries the
-//!   generation and the bucket it belongs to, and which the next holder of the lock adds to the window.
+//!   to do. On a time window it adds one to the current bucket: until that ends, each thread counts such successes in a
+//!   stripe of its own, and the next holder of the lock adds to the window what came since the last one.
 //!
 //! Everything else takes the lock, changes the machine and publishes it again. The stamp is published last: whoever sees a
 //! generation sees a `refuse_until` at least as new, and one that is newer still was true when it was read.
 //!
 //! Counting is exact in the order in which verdicts are recorded. A success that read [`CLEAN`] at the very moment in which
-//! another thread recorded a failure counts as the earlier of the two.
+//! another thread changes the machine counts as the earlier of the two on a count window; on a time window it may be counted
+//! by the holder of the lock after that one, in the bucket and generation of then. So a window can be off by one success for
+//! each thread that is between these two instructions, and by no failure.
 
 use std::sync::Mutex;
 use std::sync::MutexGuard;
@@ -24,62 +26,61 @@ use super::config::{CircuitBreakerConfig, Window};
 use super::own_rules::OwnRules;
 use super::state::{Admission, Evidence, IllegalTransition, Machine, Origin, Transition};
 use crate::circuit_state::CircuitState;
+use crate::cores::counters::StripedCounters;
 use crate::cores::generation::Stamp;
 use crate::cores::lock::lock;
-use crate::cores::sliding_window::TimeWindow;
+use crate::cores::packed_duration::{AtomicDuration, pack, unpack};
 use crate::outcome::Outcome;
 
 /// The bit of the stamp which says that a fast success changes nothing but a count.
-const CLEAN: u64 = 0b1000;
-const STATE: u64 = 0b0111;
+const CLEAN: u64 = 0b00_1000;
+const STATE: u64 = 0b00_0111;
+/// The bit which says that it matters how long a call takes.
+const MEASURED: u64 = 0b01_0000;
+/// The bit which says that it matters when a call ends.
+const DATED: u64 = 0b10_0000;
 /// The code of the closed state.
 const CLOSED: u64 = 0;
 /// `refuse_until` when no end of the refusal is known.
 const NEVER: u64 = u64::MAX;
-/// `slow_nanos` when nobody asks how long a call takes.
-const UNMEASURED: u64 = u64::MAX;
-/// `pending` while the holder of the lock has it; its number admits no more.
-const BUSY: u64 = u64::MAX;
-/// The highest number in `pending`.
-const MOST_PENDING: u64 = 0xffff_fffe;
 /// The slot of a ticket that is no probe's.
 const NO_SLOT: u32 = u32::MAX;
 
 /// A breaker's state, shared by everyone who asks it.
 #[derive(Debug)]
 pub(super) struct Shared {
-    /// State, [`CLEAN`] and generation.
+    /// State, [`CLEAN`], [`MEASURED`], [`DATED`] and generation.
     stamp: AtomicU64,
-    /// Until when the states open and half-open refuse, in nanoseconds since `origin`; zero when they do not.
+    /// Until when the states open and half-open refuse, since `origin` and packed; zero when they do not.
     refuse_until: AtomicU64,
     /// What opened the circuit, packed by [`pack_cause`].
     cause: AtomicU64,
-    /// Successes not yet in the time window: a tag in the upper half, the number in the lower.
-    pending: AtomicU64,
-    /// Where the nanoseconds start.
+    /// When the current bucket of the time window ends, since `origin`.
+    bucket_end: AtomicDuration,
+    /// Successes of a time window that took no lock, ever. `None` without one.
+    absorbed: Option<StripedCounters<1>>,
+    /// Where the packed times start.
     origin: Instant,
-    /// The length of a bucket of the time window; zero without one.
-    bucket_nanos: u64,
-    /// Neither a time window nor a slow threshold: a finished call needs no clock.
-    is_untimed: bool,
-    /// The slow threshold; [`UNMEASURED`] without one.
-    slow_nanos: u64,
+    /// Of the stamp: [`MEASURED`] with a slow threshold, [`DATED`] with a time window. Without both, a call needs no clock.
+    timing: u64,
+    /// The slow threshold.
+    slow: Option<Duration>,
     locked: Mutex<Locked>,
 }
 
 #[derive(Debug)]
 struct Locked {
     machine: Machine,
-    /// The bucket that `pending` counts for.
-    pending_bucket: u64,
+    /// How many of the absorbed successes are in the window, or were.
+    folded: u64,
 }
 
 /// What a call was admitted with. A permit owns it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ticket {
     stamp: Stamp,
-    /// When it was admitted, in nanoseconds since the origin; zero if nobody needs to know.
-    started: u64,
+    /// When it was admitted; `None` if nobody needs to know.
+    started: Option<Instant>,
     /// The slot of a probe, or [`NO_SLOT`].
     slot: u32,
 }
@@ -92,9 +93,9 @@ pub(super) struct Refusal {
     pub(super) cause: Option<Outcome>,
 }
 
-/// That a breaker refused, and when (in nanoseconds since its origin, where that matters).
+/// That a breaker refused, and how long calls had to wait then; `None` when no end was known.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Refused(u64);
+pub(super) struct Refused(Option<Duration>);
 
 /// What a breaker would say to the next call.
 ///
@@ -129,20 +130,18 @@ pub enum Admits {
 
 impl Shared {
     pub(super) fn new(config: &CircuitBreakerConfig, own: OwnRules, origin: Instant) -> Self {
-        let bucket_nanos = match config.window {
-            Window::Time { length } if config.uses_rates() || own.trip.is_some() => TimeWindow::bucket_nanos_of(length),
-            _ => 0,
-        };
+        let has_time_window =
+            matches!(config.window, Window::Time { .. }) && (config.uses_rates() || own.trip.is_some());
         let shared = Self {
             stamp: AtomicU64::new(0),
             refuse_until: AtomicU64::new(0),
             cause: AtomicU64::new(0),
-            pending: AtomicU64::new(BUSY),
+            bucket_end: AtomicDuration::new(Duration::ZERO),
+            absorbed: has_time_window.then(StripedCounters::new),
             origin,
-            bucket_nanos,
-            is_untimed: bucket_nanos == 0 && config.slow_calls.is_none(),
-            slow_nanos: config.slow_calls.map_or(UNMEASURED, |slow| nanos(slow.longer_than).min(UNMEASURED - 1)),
-            locked: Mutex::new(Locked { machine: Machine::new(config.clone(), own, origin), pending_bucket: 0 }),
+            timing: (if has_time_window { DATED } else { 0 }) | config.slow_calls.map_or(0, |_| MEASURED),
+            slow: config.slow_calls.map(|slow| slow.longer_than),
+            locked: Mutex::new(Locked { machine: Machine::new(config.clone(), own, origin), folded: 0 }),
         };
         shared.publish(&mut lock(&shared.locked));
         shared
@@ -160,33 +159,41 @@ impl Shared {
         self.load().payload() & STATE == CLOSED
     }
 
-    /// Admits a call to a closed circuit. `None` when it is not closed; ask [`admit`](Self::admit) then.
+    /// Admits a call to a closed circuit, for which it does not matter how long it takes. `None` when it is not so; ask
+    /// [`admit`](Self::admit) then.
     #[inline]
-    pub(super) fn admit_closed(&self, now: impl Fn() -> Instant) -> Option<Ticket> {
+    pub(super) fn admit_at_once(&self) -> Option<Ticket> {
         let stamp = self.load();
-        if stamp.payload() & STATE != CLOSED {
+        if stamp.payload() & (STATE | MEASURED) != CLOSED {
             return None;
         }
-        let started = if self.slow_nanos == UNMEASURED { 0 } else { self.nanos_at(now()) };
-        Some(Ticket { stamp, started, slot: NO_SLOT })
+        Some(Ticket { stamp, started: None, slot: NO_SLOT })
+    }
+
+    /// Admits a call to a closed circuit, if it matters how long it takes. `None` when it is not so.
+    #[inline]
+    pub(super) fn admit_measured(&self, now: impl Fn() -> Instant) -> Option<Ticket> {
+        let stamp = self.load();
+        (stamp.payload() & (STATE | MEASURED) == MEASURED).then(|| Ticket {
+            stamp,
+            started: Some(now()),
+            slot: NO_SLOT,
+        })
     }
 
     /// Admits a call, or refuses it.
-    #[cold]
-    #[inline(never)]
     pub(super) fn admit(&self, now: impl Fn() -> Instant) -> (Result<Ticket, Refusal>, Option<Transition>) {
         let stamp = self.load();
         match state_of(stamp) {
             CircuitState::Closed | CircuitState::Observing => {
-                let started = if self.slow_nanos == UNMEASURED { 0 } else { self.nanos_at(now()) };
-                (Ok(Ticket { stamp, started, slot: NO_SLOT }), None)
+                (Ok(Ticket { stamp, started: self.started(now), slot: NO_SLOT }), None)
             }
-            CircuitState::Disabled => (Ok(Ticket { stamp, started: 0, slot: NO_SLOT }), None),
+            CircuitState::Disabled => (Ok(Ticket { stamp, started: None, slot: NO_SLOT }), None),
             CircuitState::ForcedOpen => {
                 let refusal = Refusal { state: CircuitState::ForcedOpen, retry_after: None, cause: None };
                 (Err(refusal), None)
             }
-            state => match self.refuses_for(|| self.nanos_at(now())) {
+            state => match self.refuses_for(&now) {
                 Some(retry_after) => (Err(self.refusal(state, retry_after)), None),
                 None => self.admit_locked(now()),
             },
@@ -195,14 +202,13 @@ impl Shared {
 
     #[cold]
     fn admit_locked(&self, now: Instant) -> (Result<Ticket, Refusal>, Option<Transition>) {
-        // A probe is known by when it began, which its ticket tells from the origin on.
-        let now = now.max(self.origin);
         self.with_machine(now, |machine| {
             let (admission, change) = machine.admit(now);
-            let stamp = stamp_of(machine);
+            let stamp = self.stamp_of(machine);
             let result = match admission {
-                Admission::Call => Ok(Ticket { stamp, started: self.nanos_at(now), slot: NO_SLOT }),
-                Admission::Probe(slot) => Ok(Ticket { stamp, started: self.nanos_at(now), slot }),
+                Admission::Call => Ok(Ticket { stamp, started: Some(now), slot: NO_SLOT }),
+                // A probe is known by its slot and by when it began.
+                Admission::Probe(slot) => Ok(Ticket { stamp, started: Some(now), slot }),
                 Admission::Refused => {
                     let retry_after =
                         machine.refuses_until().flatten().map(|until| until.saturating_duration_since(now));
@@ -218,7 +224,7 @@ impl Shared {
         match self.state() {
             CircuitState::Closed | CircuitState::Disabled | CircuitState::Observing => Admits::Call,
             CircuitState::ForcedOpen => Admits::Nothing { retry_after: None },
-            _ => match self.refuses_for(|| self.nanos_at(now())) {
+            _ => match self.refuses_for(&now) {
                 Some(retry_after) => Admits::Nothing { retry_after },
                 None => Admits::Probe,
             },
@@ -230,30 +236,31 @@ impl Shared {
     pub(super) fn refuses(&self, now: impl Fn() -> Instant) -> Option<Refused> {
         match self.state() {
             CircuitState::Closed | CircuitState::Disabled | CircuitState::Observing => None,
-            CircuitState::ForcedOpen => Some(Refused(0)),
-            _ => {
-                let mut at = 0;
-                let asked = || {
-                    at = self.nanos_at(now());
-                    at
-                };
-                self.refuses_for(asked).map(|_| Refused(at))
-            }
+            CircuitState::ForcedOpen => Some(Refused(None)),
+            _ => self.refuses_for(now).map(Refused),
         }
     }
 
     /// The refusal of a call that cannot be made although it may have been admitted by now. How long it is to wait is told as
     /// of the moment in which it was `refused`, if it was.
+    #[inline]
     pub(super) fn refuse(&self, refused: Option<Refused>, now: impl Fn() -> Instant) -> Refusal {
-        match self.state() {
-            CircuitState::ForcedOpen => Refusal { state: CircuitState::ForcedOpen, retry_after: None, cause: None },
-            state @ (CircuitState::Open | CircuitState::HalfOpen) => {
-                let at = || match refused {
-                    Some(Refused(at)) => at,
-                    None => self.nanos_at(now()),
-                };
-                let retry_after = self.refuses_for(at).unwrap_or(Some(Duration::ZERO));
+        match (self.state(), refused) {
+            (state @ (CircuitState::Open | CircuitState::HalfOpen), Some(Refused(retry_after))) => {
                 self.refusal(state, retry_after)
+            }
+            (CircuitState::ForcedOpen, _) => {
+                Refusal { state: CircuitState::ForcedOpen, retry_after: None, cause: None }
+            }
+            (state, _) => self.refuse_as_of(state, now()),
+        }
+    }
+
+    #[cold]
+    fn refuse_as_of(&self, state: CircuitState, now: Instant) -> Refusal {
+        match state {
+            CircuitState::Open | CircuitState::HalfOpen => {
+                self.refusal(state, self.refuses_for(|| now).unwrap_or(Some(Duration::ZERO)))
             }
             // It was open when the caller asked whether it was ready.
             _ => Refusal { state: CircuitState::Open, retry_after: Some(Duration::ZERO), cause: None },
@@ -265,17 +272,17 @@ impl Shared {
         Refusal { state, retry_after, cause: unpack_cause(self.cause.load(Ordering::Relaxed)) }
     }
 
-    /// How much longer an open or half-open circuit refuses everything, from `at` in nanoseconds since the origin; `Some(None)`
-    /// when no end is known.
+    /// How much longer an open or half-open circuit refuses everything; `Some(None)` when no end is known.
     #[inline]
-    fn refuses_for(&self, at: impl FnOnce() -> u64) -> Option<Option<Duration>> {
+    fn refuses_for(&self, now: impl FnOnce() -> Instant) -> Option<Option<Duration>> {
         match self.refuse_until.load(Ordering::Acquire) {
             NEVER => Some(None),
             // Not refusing at all, whatever the time.
             0 => None,
             until => {
-                let left = until.saturating_sub(at());
-                (left > 0).then(|| Some(Duration::from_nanos(left)))
+                let Some(end) = self.origin.checked_add(unpack(until)) else { return Some(None) };
+                let left = end.saturating_duration_since(now());
+                (!left.is_zero()).then_some(Some(left))
             }
         }
     }
@@ -289,13 +296,14 @@ impl Shared {
     /// Whether the call was running for longer than the slow threshold by `now`.
     #[inline]
     pub(super) fn is_slow(&self, ticket: Ticket, now: impl Fn() -> Instant) -> bool {
-        self.slow_nanos != UNMEASURED && self.nanos_at(now()).saturating_sub(ticket.started) > self.slow_nanos
+        self.slow.is_some() && self.is_slow_at(ticket, now())
     }
 
     /// [`absorbs`](Self::absorbs), of breakers for which no clock has to be read.
     #[inline]
     pub(super) fn absorbs_untimed(&self, ticket: Ticket) -> bool {
-        self.is_untimed && self.stamp.load(Ordering::Acquire) == ticket.stamp.word() | CLEAN
+        ticket.stamp.payload() & (MEASURED | DATED) == 0
+            && self.stamp.load(Ordering::Acquire) == ticket.stamp.word() | CLEAN
     }
 
     /// Takes a healthy call that changes nothing but a number, if it is one: nothing is wrong so far, and it was not slow.
@@ -306,14 +314,39 @@ impl Shared {
         if self.stamp.load(Ordering::Acquire) != ticket.stamp.word() | CLEAN {
             return false;
         }
-        self.is_untimed || self.absorbs_timed(ticket, self.nanos_at(now()))
+        ticket.stamp.payload() & (MEASURED | DATED) == 0 || self.absorbs_timed(ticket, now())
     }
 
     #[inline]
-    fn absorbs_timed(&self, ticket: Ticket, ended: u64) -> bool {
-        // Nothing is longer than `UNMEASURED`.
-        ended.saturating_sub(ticket.started) <= self.slow_nanos
-            && (self.bucket_nanos == 0 || self.count_pending(ticket.stamp.generation(), ended / self.bucket_nanos))
+    fn absorbs_timed(&self, ticket: Ticket, ended: Instant) -> bool {
+        if self.is_slow_at(ticket, ended) {
+            return false;
+        }
+        let Some(absorbed) = &self.absorbed else { return true };
+        // Added rather than subtracted: that costs half of it.
+        let is_current = match self.origin.checked_add(self.bucket_end.load(Ordering::Relaxed)) {
+            Some(end) => ended < end,
+            None => true,
+        };
+        if is_current {
+            absorbed.add(0);
+        }
+        is_current
+    }
+
+    /// Whether the call ran for longer than the slow threshold until `ended`.
+    #[inline]
+    fn is_slow_at(&self, ticket: Ticket, ended: Instant) -> bool {
+        match (self.slow, ticket.started) {
+            (Some(slow), Some(started)) => started.checked_add(slow).is_some_and(|limit| ended > limit),
+            _ => false,
+        }
+    }
+
+    /// When a call that is admitted starts, if anyone will ask.
+    #[inline]
+    fn started(&self, now: impl Fn() -> Instant) -> Option<Instant> {
+        self.slow.is_some().then(now)
     }
 
     /// A verdict.
@@ -324,10 +357,9 @@ impl Shared {
             return None;
         }
         let now = now();
-        let since = self.origin + Duration::from_nanos(ticket.started);
         let origin = Origin {
             generation: ticket.stamp.generation(),
-            probe: (ticket.slot != NO_SLOT).then_some((ticket.slot, since)),
+            probe: ticket.started.filter(|_| ticket.slot != NO_SLOT).map(|since| (ticket.slot, since)),
         };
         self.with_machine(now, |machine| machine.record(origin, evidence, now))
     }
@@ -354,69 +386,47 @@ impl Shared {
     /// Runs `f` with the machine, up to date, and publishes what it has become.
     pub(super) fn with_machine<R>(&self, now: Instant, f: impl FnOnce(&mut Machine) -> R) -> R {
         let mut locked = lock(&self.locked);
-        self.fold_pending(&mut locked, now);
+        self.fold(&mut locked, now);
         let result = f(&mut locked.machine);
         self.publish(&mut locked);
         result
     }
 
-    /// Adds a success to `pending`, if that counts for this generation and bucket.
-    #[inline]
-    fn count_pending(&self, generation: u64, bucket: u64) -> bool {
-        let tag = tag(generation, bucket);
-        let mut pending = self.pending.load(Ordering::Relaxed);
-        loop {
-            // A number about to reach the tag goes to the window first.
-            if pending >> 32 != tag || pending & 0xffff_ffff >= MOST_PENDING {
-                return false;
-            }
-            match self.pending.compare_exchange_weak(pending, pending + 1, Ordering::AcqRel, Ordering::Relaxed) {
-                Ok(_) => return true,
-                Err(seen) => pending = seen,
-            }
-        }
-    }
-
-    #[allow(clippy::cast_possible_truncation, reason = "the lower half is the number")]
-    fn fold_pending(&self, locked: &mut MutexGuard<'_, Locked>, now: Instant) {
-        if self.bucket_nanos == 0 {
-            return;
-        }
-        let pending = self.pending.swap(BUSY, Ordering::AcqRel);
-        let successes = if pending == BUSY { 0 } else { pending as u32 };
-        let bucket = locked.pending_bucket;
+    /// Adds to the time window what was absorbed since the lock was last held.
+    fn fold(&self, locked: &mut MutexGuard<'_, Locked>, now: Instant) {
+        let Some(absorbed) = &self.absorbed else { return };
+        let all = absorbed.get(0);
+        let new = all.wrapping_sub(std::mem::replace(&mut locked.folded, all));
         if let Some(window) = locked.machine.time_window() {
-            window.add_successes(bucket, successes);
+            window.add_successes(new);
             window.advance(now);
         }
     }
 
     /// Makes what the machine has become visible to those who do not take the lock.
     fn publish(&self, locked: &mut Locked) {
-        let Locked { machine, pending_bucket } = locked;
+        let machine = &mut locked.machine;
         let refuse_until = match machine.refuses_until() {
             None => 0,
             Some(None) => NEVER,
-            Some(Some(until)) => self.nanos_at(until).min(NEVER - 1),
+            Some(Some(until)) => pack(until.saturating_duration_since(self.origin)),
         };
         store(&self.refuse_until, refuse_until, Ordering::Release);
         store(&self.cause, pack_cause(machine.cause()), Ordering::Relaxed);
-        let stamp = stamp_of(machine);
         if let Some(window) = machine.time_window() {
-            *pending_bucket = window.current_bucket();
-            self.pending.store(tag(stamp.generation(), *pending_bucket) << 32, Ordering::Release);
+            self.bucket_end.store(window.end_of_bucket(), Ordering::Release);
         }
-        store(&self.stamp, stamp.word(), Ordering::Release);
+        store(&self.stamp, self.stamp_of(machine).word(), Ordering::Release);
+    }
+
+    fn stamp_of(&self, machine: &Machine) -> Stamp {
+        let clean = if machine.is_clean() { CLEAN } else { 0 };
+        Stamp::new(machine.generation(), code(machine.state()) | clean | self.timing)
     }
 
     #[inline]
     fn load(&self) -> Stamp {
         Stamp::from_word(self.stamp.load(Ordering::Acquire))
-    }
-
-    #[inline]
-    fn nanos_at(&self, now: Instant) -> u64 {
-        nanos(now.saturating_duration_since(self.origin))
     }
 }
 
@@ -425,24 +435,6 @@ fn store(atomic: &AtomicU64, value: u64, order: Ordering) {
     if atomic.load(Ordering::Relaxed) != value {
         atomic.store(value, order);
     }
-}
-
-/// Nanoseconds, up to 584 years.
-#[inline]
-fn nanos(duration: Duration) -> u64 {
-    duration.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(duration.subsec_nanos()))
-}
-
-/// Which generation and bucket `pending` counts for: eight bits of the one, 24 of the other. A thread would have to sleep
-/// through 256 generations, or 2^24 buckets of the same one, between two instructions to be mistaken.
-#[inline]
-fn tag(generation: u64, bucket: u64) -> u64 {
-    (generation & 0xff) << 24 | (bucket & 0xff_ffff)
-}
-
-fn stamp_of(machine: &Machine) -> Stamp {
-    let clean = if machine.is_clean() { CLEAN } else { 0 };
-    Stamp::new(machine.generation(), code(machine.state()) | clean)
 }
 
 fn code(state: CircuitState) -> u64 {
@@ -478,6 +470,7 @@ fn pack_cause(cause: Option<Outcome>) -> u64 {
         Some(Outcome::Permanent) => 4,
         Some(Outcome::Throttled { retry_after }) => {
             // One more than the nanoseconds, so that zero is "none"; 73 years are the longest.
+            let nanos = |after: Duration| u64::try_from(after.as_nanos()).unwrap_or(u64::MAX);
             let after = retry_after.map_or(0, |after| nanos(after).saturating_add(1).min(u64::MAX >> 3));
             5 | after << 3
         }
@@ -486,7 +479,12 @@ fn pack_cause(cause: Option<Outcome>) -> u64 {
     }
 }
 
+#[inline]
 fn unpack_cause(packed: u64) -> Option<Outcome> {
+    if packed == 0 { None } else { unpack_some_cause(packed) }
+}
+
+fn unpack_some_cause(packed: u64) -> Option<Outcome> {
     Some(match packed & 0b111 {
         0 => return None,
         1 => Outcome::Success,
@@ -602,7 +600,7 @@ mod tests {
             for step in steps {
                 match step {
                     Step::Admit => {
-                        let front = shared.admit_closed(now).map_or_else(|| shared.admit(now), |it| (Ok(it), None));
+                        let front = shared.admit_at_once().map_or_else(|| shared.admit(now), |it| (Ok(it), None));
                         let (admission, change) = machine.admit(now());
                         prop_assert_eq!(front.1, change);
                         let probe = match admission {
@@ -670,7 +668,7 @@ mod tests {
 
     #[test]
     fn a_breaker_is_small_whatever_it_has_seen() {
-        assert!(size_of::<Shared>() <= 640, "{}", size_of::<Shared>());
-        assert!(size_of::<Ticket>() <= 24);
+        assert!(size_of::<Shared>() <= 672, "{}", size_of::<Shared>());
+        assert!(size_of::<Ticket>() <= 32);
     }
 }

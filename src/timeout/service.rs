@@ -6,8 +6,8 @@ use std::task::{Context, Poll};
 use tokio::time::Instant;
 use tower_service::Service;
 
-use super::handle::Shared;
 use super::future::Limit;
+use super::handle::Shared;
 use super::{Fixed, ResponseFuture, TimeoutSource};
 use crate::context;
 use crate::cores::striped_arc::StripedArc;
