@@ -1,7 +1,7 @@
 //! [`Ledger`]: a [`Window`] and the calls that were not yet entered into it. Pure: takes `now`.
 //!
 //! A call that succeeds should cost a budget nothing worth mentioning. So calls are counted in a stripe of the thread's own, and
-//! entered into the window in batches: by each [`BATCH`]th call of a thread, and before each withdrawal.
+//! entered into the window in batches: by each [`BATCH`]th call of a thread, and by a withdrawal that finds no credit.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -51,6 +51,10 @@ impl Ledger {
 
     pub(super) fn try_withdraw(&self, now: Instant) -> bool {
         let now = self.since_start(now);
+        // What was entered already often is enough, and is spent first in any case.
+        if self.window.try_spend(now) {
+            return true;
+        }
         self.enter(now);
         self.window.try_withdraw(now)
     }

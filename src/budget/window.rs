@@ -48,10 +48,14 @@ impl Window {
 
     /// Spends what one extra attempt costs: of the credit, else of the reserve.
     pub(super) fn try_withdraw(&self, now: Duration) -> bool {
+        self.try_spend(now) || self.drawn.try_add(1, self.reserve, now)
+    }
+
+    /// Spends what one extra attempt costs of the credit alone.
+    pub(super) fn try_spend(&self, now: Duration) -> bool {
         self.lapse(now);
         let spend = |credit: i64| Some(credit - TOKEN).filter(|&left| left >= 0);
         self.credit.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend).is_ok()
-            || self.drawn.try_add(1, self.reserve, now)
     }
 
     /// Takes one withdrawal back. To the reserve first, which is drawn on last.

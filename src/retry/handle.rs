@@ -336,6 +336,10 @@ impl Core {
 
     /// The next delay of a call that has come this far.
     pub(super) fn next_delay(&self, attempt: u32, outcome: Outcome, progress: &mut Progress) -> Duration {
+        if self.hooks.delay.is_none() && self.backoff.never_waits() {
+            progress.note(Duration::ZERO);
+            return Duration::ZERO;
+        }
         let draw = match &self.random {
             Some(random) => lock(random).draw(),
             None => random::thread_draw(),
