@@ -9,6 +9,7 @@ use super::config::CircuitBreakerConfig;
 use super::own_rules::OwnRules;
 use super::shared::{Refusal, Refused, Shared, Ticket};
 use super::state::{Evidence, Healthy, IllegalTransition, Transition};
+use super::watchers::{LazyWatchers, Watchers};
 use crate::circuit_state::CircuitState;
 use crate::cores::lock::lock;
 use crate::error::CircuitOpen;
@@ -32,6 +33,8 @@ pub(super) struct Breaker {
     gauges: Option<StateGauges<6>>,
     /// Held while the gauges are set, so that the last one to set them has read the latest state.
     publishing: Mutex<()>,
+    /// Whoever waits for a change: subscriptions, gates, followers. Made for the first of them.
+    watchers: LazyWatchers,
 }
 
 /// What became of a call; the order is that of [`ENDS`].
@@ -67,6 +70,7 @@ impl Breaker {
             transitions: Tally::new(&name, names::CIRCUIT_BREAKER_TRANSITIONS, "to", states),
             gauges: has_gauges.then(|| StateGauges::new(&name, names::CIRCUIT_BREAKER_STATE, "state", states, initial)),
             publishing: Mutex::new(()),
+            watchers: LazyWatchers::new(),
             emitter: Emitter::new(name, listener),
             config,
         }
@@ -191,6 +195,16 @@ impl Breaker {
         self.tell(self.shared.reset(now()));
     }
 
+    /// Where to wait for changes.
+    pub(super) fn watchers(&self) -> &Arc<Watchers> {
+        let watchers = self.watchers.get_or_init();
+        // Who changes the state does so under the lock, and looks for watchers after it. Either that lock comes before this
+        // one, and the change is seen here; or it comes after, and the watchers are seen there.
+        let (generation, state) = self.shared.with_machine(now(), |machine| (machine.generation(), machine.state()));
+        watchers.begin(generation, state);
+        watchers
+    }
+
     /// How many calls ended in each [`End`].
     pub(super) fn ends(&self) -> [u64; 6] {
         self.calls.all()
@@ -205,6 +219,7 @@ impl Breaker {
 
     #[cold]
     fn tell_of(&self, change: &Transition) {
+        self.watchers.tell(change);
         self.transitions.add(index(change.to));
         if let Some(gauges) = &self.gauges {
             let _publishing = lock(&self.publishing);

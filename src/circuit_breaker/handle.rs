@@ -11,6 +11,7 @@ use super::permit::Permit;
 use super::shared::Admits;
 use super::state::IllegalTransition;
 use super::statistics::CircuitBreakerStatistics;
+use super::subscription::Subscription;
 use crate::circuit_state::CircuitState;
 use crate::error::{CircuitOpen, InvalidConfig};
 use crate::name::Name;
@@ -299,6 +300,26 @@ impl CircuitBreakerHandle {
     #[must_use]
     pub fn statistics(&self) -> CircuitBreakerStatistics {
         CircuitBreakerStatistics::of(&self.breaker)
+    }
+
+    /// The state as it is, and from then on each change of it: a [`Subscription`], which is a `Stream` too.
+    ///
+    /// A breaker that nobody subscribes to pays nothing for it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::CircuitState;
+    ///
+    /// let breaker = mainstay::CircuitBreakerHandle::builder("db").build_handle()?;
+    /// let mut states = breaker.subscribe();
+    /// breaker.force_open();
+    /// assert_eq!(states.try_changed().map(|change| change.state), Some(CircuitState::ForcedOpen));
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    #[must_use]
+    pub fn subscribe(&self) -> Subscription {
+        Subscription::new(self.breaker.watchers())
     }
 
     /// Refuses every call until told otherwise.

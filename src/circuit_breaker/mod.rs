@@ -142,7 +142,9 @@ mod service;
 mod shared;
 mod state;
 mod statistics;
+mod subscription;
 mod trip;
+mod watchers;
 
 pub use config::{CircuitBreakerConfig, OpenTime, ProbeRule, SlowCalls, Window};
 pub use failure_period::FailuresPerPeriod;
@@ -155,4 +157,5 @@ pub use service::CircuitBreaker;
 pub use shared::Admits;
 pub use state::{IllegalTransition, Transition, TransitionReason};
 pub use statistics::CircuitBreakerStatistics;
+pub use subscription::{StateChange, Subscription};
 pub use trip::{Trip, TripStatistics};

@@ -122,6 +122,8 @@ pub struct Transition {
     pub open_for: Option<Duration>,
     /// The outcome of the call that caused the change, if one did.
     pub cause: Option<Outcome>,
+    /// The generation of the new state: of two transitions the later one has the higher.
+    pub(super) generation: u64,
 }
 
 /// Why a breaker changed its state.
@@ -544,6 +546,7 @@ impl Machine {
             period_failures,
             open_for,
             cause,
+            generation: self.generation,
         }
     }
 

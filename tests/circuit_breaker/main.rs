@@ -10,5 +10,6 @@ mod open;
 mod open_time;
 mod per_period;
 mod service;
+mod subscription;
 mod support;
 mod trip;
