@@ -153,6 +153,7 @@ impl Breaker {
             None if !self.shared.is_probe(ticket) && !self.may_open(outcome) => None,
             _ => self.shared.record(ticket, Evidence { health, slow, outcome }, now),
         });
+        self.slot_freed(ticket);
     }
 
     /// Whether this outcome, which is no evidence, may open the circuit all the same.
@@ -171,6 +172,7 @@ impl Breaker {
         let health = self.config.abandoned_is_failure.then_some(Healthy::No);
         if health.is_some() || slow || self.shared.is_probe(ticket) {
             self.tell(self.shared.record(ticket, Evidence { health, slow, outcome: Outcome::Ignored }, now));
+            self.slot_freed(ticket);
         }
     }
 
@@ -184,10 +186,24 @@ impl Breaker {
         let slow = self.shared.is_slow(ticket, now);
         let evidence = Evidence { health: Some(Healthy::No), slow, outcome: Outcome::Permanent };
         self.tell(self.shared.record(ticket, evidence, now));
+        self.slot_freed(ticket);
+    }
+
+    /// A probe has its verdict or is gone: those who wait for a slot may look again.
+    #[inline]
+    fn slot_freed(&self, ticket: Ticket) {
+        if self.shared.is_probe(ticket) {
+            self.watchers.wake();
+        }
     }
 
     pub(super) fn transition_to(&self, to: CircuitState, open_for: Option<Duration>) -> Result<(), IllegalTransition> {
-        self.tell(self.shared.transition_to(to, open_for, now())?);
+        let change = self.shared.transition_to(to, open_for, now())?;
+        self.tell(change);
+        if change.is_none() && open_for.is_some() {
+            // A circuit that was open already has another wait now.
+            self.watchers.wake();
+        }
         Ok(())
     }
 

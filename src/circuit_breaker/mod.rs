@@ -104,6 +104,15 @@
 //!
 //! A refusal arms no timer and allocates nothing, unless the error type is boxed.
 //!
+//! That is [`AdmissionMode::Reject`], the default. In [`AdmissionMode::Gate`] `poll_ready` is pending while the breaker
+//! refuses, for a load balancer or a queue that passes over what is not ready. All who wait are woken when the open time is
+//! over, when the slot of a probe is given back or has a verdict, when a probe's deadline passes, and when the state is
+//! changed by hand. The slots are still taken in `call`: of those who were woken for one slot and found the inner service
+//! ready, one gets it and the others are refused, as in reject mode; a handle that is polled after the slot was taken goes on
+//! waiting. What was ready once stays so until its `call`, though the circuit may open in between: such a call is refused.
+//! Put something above a gate that fails fast (a timeout, a load shedder): a forced-open breaker is not ready until it is
+//! told otherwise. A gate that waits for a time to pass holds a timer, which needs a tokio runtime.
+//!
 //! # Sharing
 //!
 //! A breaker is shared by all clones of a service, by **all services made by one layer** and its clones, and by whatever is
@@ -128,10 +137,12 @@
 //! Each transition is a [`CircuitBreakerEvent`](crate::telemetry::event::CircuitBreakerEvent) with the counts that it was
 //! decided on; going to the state that holds already is none.
 
+mod admission;
 mod breaker;
 mod config;
 mod failure_period;
 mod future;
+mod gate;
 mod handle;
 mod layer;
 mod opening;
@@ -146,6 +157,7 @@ mod subscription;
 mod trip;
 mod watchers;
 
+pub use admission::AdmissionMode;
 pub use config::{CircuitBreakerConfig, OpenTime, ProbeRule, SlowCalls, Window};
 pub use failure_period::FailuresPerPeriod;
 pub use future::ResponseFuture;

@@ -74,6 +74,14 @@ impl LazyWatchers {
             watchers.tell(change);
         }
     }
+
+    /// Wakes those who wait, if anybody does.
+    #[cold]
+    pub(super) fn wake(&self) {
+        if let Some(watchers) = self.0.get() {
+            watchers.wake();
+        }
+    }
 }
 
 impl Drop for LazyWatchers {

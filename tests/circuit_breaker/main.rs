@@ -5,6 +5,7 @@
 mod accounts;
 mod closed;
 mod control;
+mod gate;
 mod half_open;
 mod open;
 mod open_time;
