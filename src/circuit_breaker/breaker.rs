@@ -207,6 +207,18 @@ impl Breaker {
         Ok(())
     }
 
+    /// Makes an open circuit half-open if its time is over.
+    pub(super) fn open_time_over(&self) {
+        self.tell(self.shared.open_time_over(now()));
+    }
+
+    /// Makes an open circuit half-open, and says whether it was one.
+    pub(super) fn health_check_passed(&self) -> bool {
+        let change = self.shared.health_check_passed(now());
+        self.tell(change);
+        change.is_some()
+    }
+
     pub(super) fn reset(&self) {
         self.tell(self.shared.reset(now()));
     }

@@ -48,7 +48,7 @@
 //! | state | calls | leaves it |
 //! |---|---|---|
 //! | closed | flow and are judged | to open, when something trips |
-//! | open | are refused | to half-open, when a call asks and `now - opened >= wait` |
+//! | open | are refused | to half-open, when a call asks and `now - opened >= wait`, or as below |
 //! | half-open | [`probes`](CircuitBreakerConfig::probes) are admitted, the rest refused | to closed or open, as the probes show |
 //! | forced open | are refused | by hand |
 //! | disabled | flow, nothing is recorded | by hand |
@@ -82,6 +82,11 @@
 //! ([`open_time_with`](CircuitBreakerBuilder::open_time_with)). With
 //! [`throttled_opens`](CircuitBreakerConfig::throttled_opens), one `Throttled` verdict that says how long to wait opens the
 //! circuit for just that time.
+//!
+//! An open circuit turns half-open at the next call after its time. Two futures do so without a call, for whoever spawns them:
+//! [`follow_open_time`](CircuitBreakerHandle::follow_open_time) as soon as the time is over, and `follow_health` (with the
+//! feature `health`) before that, when active checks of the callee pass again. A probe of one's own says so by
+//! [`health_check_passed`](CircuitBreakerHandle::health_check_passed). None of them closes a circuit: probes decide that.
 //!
 //! # Probes
 //!
@@ -141,6 +146,9 @@ mod admission;
 mod breaker;
 mod config;
 mod failure_period;
+#[cfg(feature = "health")]
+mod follow_health;
+mod follow_open_time;
 mod future;
 mod gate;
 mod handle;
@@ -160,6 +168,9 @@ mod watchers;
 pub use admission::AdmissionMode;
 pub use config::{CircuitBreakerConfig, OpenTime, ProbeRule, SlowCalls, Window};
 pub use failure_period::FailuresPerPeriod;
+#[cfg(feature = "health")]
+pub use follow_health::FollowHealth;
+pub use follow_open_time::FollowOpenTime;
 pub use future::ResponseFuture;
 pub use handle::CircuitBreakerHandle;
 pub use layer::{CircuitBreakerBuilder, CircuitBreakerLayer};

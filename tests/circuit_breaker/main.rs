@@ -5,6 +5,7 @@
 mod accounts;
 mod closed;
 mod control;
+mod follow;
 mod gate;
 mod half_open;
 mod open;
