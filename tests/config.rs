@@ -169,6 +169,11 @@ fn balance() {
             breaker.probes = 0;
             it.circuit_breaker = Some(breaker);
         };
+        "circuit_breaker.admission" = "Gate", |it| {
+            let mut breaker = CircuitBreakerConfig::default();
+            breaker.admission = mainstay::circuit_breaker::AdmissionMode::Gate;
+            it.circuit_breaker = Some(breaker);
+        };
     }
     refused! { EjectionConfig:
         "consecutive_failures" = "0", |it| it.consecutive_failures = 0;

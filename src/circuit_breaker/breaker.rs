@@ -9,6 +9,7 @@ use super::config::CircuitBreakerConfig;
 use super::own_rules::OwnRules;
 use super::shared::{Refusal, Refused, Shared, Ticket};
 use super::state::{Evidence, Healthy, IllegalTransition, Transition};
+use super::watchers::{LazyWatchers, Watchers};
 use crate::circuit_state::CircuitState;
 use crate::cores::lock::lock;
 use crate::error::CircuitOpen;
@@ -32,6 +33,8 @@ pub(super) struct Breaker {
     gauges: Option<StateGauges<6>>,
     /// Held while the gauges are set, so that the last one to set them has read the latest state.
     publishing: Mutex<()>,
+    /// Whoever waits for a change: subscriptions, gates, followers. Made for the first of them.
+    watchers: LazyWatchers,
 }
 
 /// What became of a call; the order is that of [`ENDS`].
@@ -67,6 +70,7 @@ impl Breaker {
             transitions: Tally::new(&name, names::CIRCUIT_BREAKER_TRANSITIONS, "to", states),
             gauges: has_gauges.then(|| StateGauges::new(&name, names::CIRCUIT_BREAKER_STATE, "state", states, initial)),
             publishing: Mutex::new(()),
+            watchers: LazyWatchers::new(),
             emitter: Emitter::new(name, listener),
             config,
         }
@@ -150,6 +154,7 @@ impl Breaker {
             None if !self.shared.is_probe(ticket) && !self.may_open(outcome) => None,
             _ => self.shared.record(ticket, Evidence { health, slow, outcome }, now),
         });
+        self.slot_freed(ticket);
     }
 
     /// Whether this outcome, which is no evidence, may open the circuit all the same.
@@ -168,6 +173,7 @@ impl Breaker {
         let health = self.config.abandoned_is_failure.then_some(Healthy::No);
         if health.is_some() || slow || self.shared.is_probe(ticket) {
             self.tell(self.shared.record(ticket, Evidence { health, slow, outcome: Outcome::Ignored }, now));
+            self.slot_freed(ticket);
         }
     }
 
@@ -181,15 +187,51 @@ impl Breaker {
         let slow = self.shared.is_slow(ticket, now);
         let evidence = Evidence { health: Some(Healthy::No), slow, outcome: Outcome::Permanent };
         self.tell(self.shared.record(ticket, evidence, now));
+        self.slot_freed(ticket);
+    }
+
+    /// A probe has its verdict or is gone: those who wait for a slot may look again.
+    #[inline]
+    fn slot_freed(&self, ticket: Ticket) {
+        if self.shared.is_probe(ticket) {
+            self.watchers.wake();
+        }
     }
 
     pub(super) fn transition_to(&self, to: CircuitState, open_for: Option<Duration>) -> Result<(), IllegalTransition> {
-        self.tell(self.shared.transition_to(to, open_for, now())?);
+        let change = self.shared.transition_to(to, open_for, now())?;
+        self.tell(change);
+        if change.is_none() && open_for.is_some() {
+            // A circuit that was open already has another wait now.
+            self.watchers.wake();
+        }
         Ok(())
+    }
+
+    /// Makes an open circuit half-open if its time is over.
+    pub(super) fn open_time_over(&self) {
+        self.tell(self.shared.open_time_over(now()));
+    }
+
+    /// Makes an open circuit half-open, and says whether it was one.
+    pub(super) fn health_check_passed(&self) -> bool {
+        let change = self.shared.health_check_passed(now());
+        self.tell(change);
+        change.is_some()
     }
 
     pub(super) fn reset(&self) {
         self.tell(self.shared.reset(now()));
+    }
+
+    /// Where to wait for changes.
+    pub(super) fn watchers(&self) -> &Arc<Watchers> {
+        let watchers = self.watchers.get_or_init();
+        // Who changes the state does so under the lock, and looks for watchers after it. Either that lock comes before this
+        // one, and the change is seen here; or it comes after, and the watchers are seen there.
+        let (generation, state) = self.shared.with_machine(now(), |machine| (machine.generation(), machine.state()));
+        watchers.begin(generation, state);
+        watchers
     }
 
     /// How many calls ended in each [`End`].
@@ -206,6 +248,7 @@ impl Breaker {
 
     #[cold]
     fn tell_of(&self, change: &Transition) {
+        self.watchers.tell(change);
         self.transitions.add(index(change.to));
         if let Some(gauges) = &self.gauges {
             let _publishing = lock(&self.publishing);

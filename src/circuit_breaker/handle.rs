@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use super::breaker::{Breaker, now};
 use super::config::CircuitBreakerConfig;
+use super::follow_open_time::FollowOpenTime;
 use super::future::ResponseFuture;
 use super::layer::{CircuitBreakerBuilder, CircuitBreakerLayer};
 use super::permit::Permit;
 use super::shared::Admits;
 use super::state::IllegalTransition;
 use super::statistics::CircuitBreakerStatistics;
+use super::subscription::Subscription;
 use crate::circuit_state::CircuitState;
 use crate::cores::striped_arc::StripedArc;
 use crate::error::{CircuitOpen, InvalidConfig};
@@ -315,6 +317,26 @@ impl CircuitBreakerHandle {
         CircuitBreakerStatistics::of(&self.breaker)
     }
 
+    /// The state as it is, and from then on each change of it: a [`Subscription`], which is a `Stream` too.
+    ///
+    /// A breaker that nobody subscribes to pays nothing for it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::CircuitState;
+    ///
+    /// let breaker = mainstay::CircuitBreakerHandle::builder("db").build_handle()?;
+    /// let mut states = breaker.subscribe();
+    /// breaker.force_open();
+    /// assert_eq!(states.try_changed().map(|change| change.state), Some(CircuitState::ForcedOpen));
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    #[must_use]
+    pub fn subscribe(&self) -> Subscription {
+        Subscription::new(self.breaker.watchers())
+    }
+
     /// Refuses every call until told otherwise.
     ///
     /// # Examples
@@ -414,6 +436,55 @@ impl CircuitBreakerHandle {
     /// ```
     pub fn open_for(&self, wait: Duration) -> Result<(), IllegalTransition> {
         self.breaker.transition_to(CircuitState::Open, Some(wait))
+    }
+
+    /// Tells that a check of one's own found the callee well: an open circuit becomes half-open, though its time is not over.
+    /// `true` if it was open; any other state stays as it is. Calls decide whether it closes.
+    ///
+    /// For a monitor of the family `health` there is `follow_health`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::CircuitState;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let breaker = mainstay::CircuitBreakerHandle::builder("db").build_handle()?;
+    /// assert!(!breaker.health_check_passed(), "it is closed");
+    /// breaker.open_for(Duration::from_secs(3600))?;
+    /// assert!(breaker.health_check_passed());
+    /// assert_eq!(breaker.state(), CircuitState::HalfOpen);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn health_check_passed(&self) -> bool {
+        self.breaker.health_check_passed()
+    }
+
+    /// Makes an open circuit half-open as soon as its time is over, without a call that asks, for as long as the answer is
+    /// polled; see [`FollowOpenTime`].
+    ///
+    /// # Examples
+    ///
+    /// See [`FollowOpenTime`].
+    pub fn follow_open_time(&self) -> FollowOpenTime {
+        FollowOpenTime::new(self.breaker.value())
+    }
+
+    /// Makes an open circuit half-open when the checks of the target `key` pass again, for as long as the answer is polled;
+    /// see [`FollowHealth`](super::FollowHealth).
+    ///
+    /// # Examples
+    ///
+    /// See [`FollowHealth`](super::FollowHealth).
+    #[cfg(feature = "health")]
+    pub fn follow_health<K: crate::health::Key>(
+        &self,
+        changes: crate::health::Subscription<K>,
+        key: K,
+    ) -> super::FollowHealth<K> {
+        super::FollowHealth::new(self.breaker.value(), changes, key)
     }
 
     /// Goes to `state`, as an operator wants it. Going to the state it is in changes nothing and is no event.

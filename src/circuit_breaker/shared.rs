@@ -383,6 +383,14 @@ impl Shared {
         self.with_machine(now, |machine| machine.reset(now))
     }
 
+    pub(super) fn open_time_over(&self, now: Instant) -> Option<Transition> {
+        self.with_machine(now, |machine| machine.open_time_over(now))
+    }
+
+    pub(super) fn health_check_passed(&self, now: Instant) -> Option<Transition> {
+        self.with_machine(now, |machine| machine.health_check_passed(now))
+    }
+
     /// Runs `f` with the machine, up to date, and publishes what it has become.
     pub(super) fn with_machine<R>(&self, now: Instant, f: impl FnOnce(&mut Machine) -> R) -> R {
         let mut locked = lock(&self.locked);

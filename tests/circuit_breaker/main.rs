@@ -5,10 +5,13 @@
 mod accounts;
 mod closed;
 mod control;
+mod follow;
+mod gate;
 mod half_open;
 mod open;
 mod open_time;
 mod per_period;
 mod service;
+mod subscription;
 mod support;
 mod trip;

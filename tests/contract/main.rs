@@ -115,6 +115,11 @@ contracts! {
     telemetry: |inner| TelemetryLayer::new("contract").layer(inner);
     #[cfg(feature = "circuit-breaker")]
     circuit_breaker: |inner| mainstay::CircuitBreakerLayer::builder("contract").build().unwrap().layer(inner);
+    #[cfg(feature = "circuit-breaker")]
+    circuit_breaker_as_a_gate: |inner| {
+        let gate = mainstay::circuit_breaker::AdmissionMode::Gate;
+        mainstay::CircuitBreakerLayer::builder("contract").admission(gate).build().unwrap().layer(inner)
+    };
     #[cfg(feature = "retry")]
     retry: |inner| {
         let config = mainstay::retry::RetryConfig::default();
