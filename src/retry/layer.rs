@@ -14,6 +14,7 @@ use super::{
 };
 use crate::backoff::{Backoff, BackoffConfig};
 use crate::budget::Budget;
+use crate::cores::striped_arc::StripedArc;
 use crate::error::InvalidConfig;
 use crate::name::Name;
 use crate::outcome::{DefaultClassifier, Outcome};
@@ -34,7 +35,7 @@ use crate::telemetry::{Emitter, Listener};
 /// # Ok::<(), mainstay::InvalidConfig>(())
 /// ```
 pub struct RetryLayer<C = DefaultClassifier, R = CloneRequests> {
-    shared: Arc<Shared<C, R>>,
+    shared: StripedArc<Shared<C, R>>,
 }
 
 /// Builds a [`RetryLayer`].
@@ -133,7 +134,7 @@ impl<C, R> RetryLayer<C, R> {
 }
 
 impl<C, R> RetryLayer<C, R> {
-    pub(super) const fn shared(&self) -> &Arc<Shared<C, R>> {
+    pub(super) const fn shared(&self) -> &StripedArc<Shared<C, R>> {
         &self.shared
     }
 }
@@ -557,7 +558,7 @@ impl<C, R> RetryBuilder<C, R> {
             None => Budget::new(config.budget)?,
         };
         let core = Arc::new(Core::new(Emitter::new(name, listener), config, backoff, budget, hooks));
-        Ok(RetryLayer { shared: Arc::new(Shared { core, classifier, requests }) })
+        Ok(RetryLayer { shared: StripedArc::new(Shared { core, classifier, requests }) })
     }
 }
 

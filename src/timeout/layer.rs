@@ -27,7 +27,7 @@ use crate::telemetry::{Emitter, Listener};
 /// ```
 #[derive(Clone, Debug)]
 pub struct TimeoutLayer<T = Fixed> {
-    shared: Arc<Shared>,
+    shared: StripedArc<Shared>,
     source: T,
 }
 
@@ -164,7 +164,7 @@ impl<T> TimeoutLayer<T> {
     /// ```
     #[must_use]
     pub fn handle(&self) -> TimeoutHandle {
-        TimeoutHandle::new(self.shared.clone())
+        TimeoutHandle::new(self.shared.value().clone())
     }
 }
 
@@ -172,7 +172,7 @@ impl<S, T: Clone> Layer<S> for TimeoutLayer<T> {
     type Service = Timeout<S, T>;
 
     fn layer(&self, inner: S) -> Timeout<S, T> {
-        Timeout::new(inner, StripedArc::of(self.shared.clone()), self.source.clone())
+        Timeout::new(inner, self.shared.clone(), self.source.clone())
     }
 }
 
@@ -303,7 +303,7 @@ impl<T> TimeoutBuilder<T> {
     pub fn build(self) -> Result<TimeoutLayer<T>, InvalidConfig> {
         self.config.validate()?;
         let emitter = Emitter::new(self.name, self.listener);
-        Ok(TimeoutLayer { shared: Arc::new(Shared::new(emitter, self.config)), source: self.source })
+        Ok(TimeoutLayer { shared: StripedArc::new(Shared::new(emitter, self.config)), source: self.source })
     }
 }
 
