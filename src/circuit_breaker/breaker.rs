@@ -114,29 +114,27 @@ impl Breaker {
         CircuitOpen::from_parts(self.name().clone(), refusal.state, refusal.retry_after, refusal.cause)
     }
 
-    /// Takes the verdict of a finished call if it takes no clock, and changes nothing but a count. `false` when it was not
-    /// taken, and the call has to be [finished](Self::finished).
+    /// Takes the verdict of a call that succeeded, if it changes nothing but a count. `false` when it was not taken, and the call
+    /// has to be [judged](Self::judged).
     #[inline]
-    pub(super) fn absorbs_untimed(&self, ticket: Ticket, outcome: Outcome) -> bool {
-        let absorbed = outcome.is_success() && self.shared.absorbs_untimed(ticket);
+    pub(super) fn absorbs(&self, ticket: &Ticket) -> bool {
+        let absorbed =
+            if ticket.is_untimed() { self.shared.absorbs_untimed(ticket) } else { self.absorbs_timed(ticket) };
         if absorbed {
             self.calls.add(End::Success as usize);
         }
         absorbed
     }
 
-    /// The verdict of a finished call.
-    #[inline]
-    pub(super) fn finished(&self, ticket: Ticket, outcome: Outcome) {
-        if outcome.is_success() && self.shared.absorbs(ticket, now) {
-            self.calls.add(End::Success as usize);
-        } else {
-            self.judged(ticket, outcome);
-        }
+    /// Out of the way of calls that no clock is read for.
+    #[inline(never)]
+    fn absorbs_timed(&self, ticket: &Ticket) -> bool {
+        self.shared.absorbs(ticket, now)
     }
 
+    /// The verdict of a finished call.
     #[inline(never)]
-    fn judged(&self, ticket: Ticket, outcome: Outcome) {
+    pub(super) fn judged(&self, ticket: Ticket, outcome: Outcome) {
         if self.shared.is_unrecorded(ticket) {
             return;
         }
@@ -150,7 +148,7 @@ impl Breaker {
         self.calls.add(end as usize);
         let slow = health.is_some() && self.shared.is_slow(ticket, now);
         self.tell(match health {
-            Some(Healthy::Yes) if !outcome.is_success() && self.shared.absorbs(ticket, now) => None,
+            Some(Healthy::Yes) if !outcome.is_success() && self.shared.absorbs(&ticket, now) => None,
             None if !self.shared.is_probe(ticket) && !self.may_open(outcome) => None,
             _ => self.shared.record(ticket, Evidence { health, slow, outcome }, now),
         });
@@ -179,6 +177,7 @@ impl Breaker {
 
     /// The verdict of a call out of which a panic came.
     #[cold]
+    #[inline(never)]
     pub(super) fn panicked(&self, ticket: Ticket) {
         if self.shared.is_unrecorded(ticket) {
             return;

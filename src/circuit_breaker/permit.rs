@@ -82,22 +82,25 @@ impl Permit {
 
     #[inline(always)]
     pub(super) fn finish(&mut self, outcome: Outcome) {
-        match &self.breaker {
-            Some(breaker) if breaker.absorbs_untimed(self.ticket, outcome) => self.breaker = None,
-            _ => self.finish_otherwise(outcome),
+        if outcome.is_success()
+            && let Some(breaker) = &self.breaker
+            && breaker.absorbs(&self.ticket)
+        {
+            self.breaker = None;
+            return;
         }
+        self.finish_otherwise(outcome);
     }
 
     #[inline(never)]
     fn finish_otherwise(&mut self, outcome: Outcome) {
         if let Some(breaker) = self.breaker.take() {
-            breaker.finished(self.ticket, outcome);
+            breaker.judged(self.ticket, outcome);
         }
     }
 
-    /// A panic came out of the call.
-    #[cold]
-    #[inline(never)]
+    /// A panic came out of the call. In line, so that the permit need not be in memory for it.
+    #[inline(always)]
     pub(super) fn panicked(&mut self) {
         if let Some(breaker) = self.breaker.take() {
             breaker.panicked(self.ticket);

@@ -296,29 +296,28 @@ impl Shared {
     /// Whether the call was running for longer than the slow threshold by `now`.
     #[inline]
     pub(super) fn is_slow(&self, ticket: Ticket, now: impl Fn() -> Instant) -> bool {
-        self.slow.is_some() && self.is_slow_at(ticket, now())
+        self.slow.is_some() && self.is_slow_at(&ticket, now())
     }
 
-    /// [`absorbs`](Self::absorbs), of breakers for which no clock has to be read.
+    /// [`absorbs`](Self::absorbs), for a ticket that [is untimed](Ticket::is_untimed).
     #[inline]
-    pub(super) fn absorbs_untimed(&self, ticket: Ticket) -> bool {
-        ticket.stamp.payload() & (MEASURED | DATED) == 0
-            && self.stamp.load(Ordering::Acquire) == ticket.stamp.word() | CLEAN
+    pub(super) fn absorbs_untimed(&self, ticket: &Ticket) -> bool {
+        self.stamp.load(Ordering::Acquire) == ticket.stamp.word() | CLEAN
     }
 
     /// Takes a healthy call that changes nothing but a number, if it is one: nothing is wrong so far, and it was not slow.
     /// `false` when it has to be [recorded](Self::record).
     #[inline]
-    pub(super) fn absorbs(&self, ticket: Ticket, now: impl Fn() -> Instant) -> bool {
+    pub(super) fn absorbs(&self, ticket: &Ticket, now: impl Fn() -> Instant) -> bool {
         // The generation and the state as they were. A half-open circuit is never clean.
         if self.stamp.load(Ordering::Acquire) != ticket.stamp.word() | CLEAN {
             return false;
         }
-        ticket.stamp.payload() & (MEASURED | DATED) == 0 || self.absorbs_timed(ticket, now())
+        ticket.is_untimed() || self.absorbs_timed(ticket, now())
     }
 
     #[inline]
-    fn absorbs_timed(&self, ticket: Ticket, ended: Instant) -> bool {
+    fn absorbs_timed(&self, ticket: &Ticket, ended: Instant) -> bool {
         if self.is_slow_at(ticket, ended) {
             return false;
         }
@@ -336,7 +335,7 @@ impl Shared {
 
     /// Whether the call ran for longer than the slow threshold until `ended`.
     #[inline]
-    fn is_slow_at(&self, ticket: Ticket, ended: Instant) -> bool {
+    fn is_slow_at(&self, ticket: &Ticket, ended: Instant) -> bool {
         match (self.slow, ticket.started) {
             (Some(slow), Some(started)) => started.checked_add(slow).is_some_and(|limit| ended > limit),
             _ => false,
@@ -505,6 +504,16 @@ fn unpack_some_cause(packed: u64) -> Option<Outcome> {
     })
 }
 
+// === impl Ticket ===
+
+impl Ticket {
+    /// Whether no clock was read for the call, and none will have to be if it succeeds.
+    #[inline]
+    pub(super) fn is_untimed(&self) -> bool {
+        self.stamp.payload() & (MEASURED | DATED) == 0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
@@ -637,7 +646,7 @@ mod tests {
                         prop_assert_eq!(health.is_some() && shared.is_slow(ticket, now), slow);
                         let outcome = if health == Some(Healthy::No) { Outcome::Transient } else { Outcome::Success };
                         let evidence = Evidence { health, slow, outcome };
-                        let absorbed = health == Some(Healthy::Yes) && shared.absorbs(ticket, now);
+                        let absorbed = health == Some(Healthy::Yes) && shared.absorbs(&ticket, now);
                         let change = if absorbed { None } else { shared.record(ticket, evidence, now) };
                         prop_assert_eq!(change, machine.record(origin, evidence, now()));
                     }

@@ -105,6 +105,12 @@ thread_local! {
 static FREE: Mutex<Vec<usize>> = Mutex::new(Vec::new());
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 
+/// Whether `slot` is this thread's. One that has none yet has no other's.
+#[inline]
+pub(crate) fn is_slot_of_thread(slot: usize) -> bool {
+    slot == SLOT.get()
+}
+
 /// This thread's slot: exclusive among live threads, but for those that are being torn down, which share one.
 #[inline]
 pub(crate) fn slot_of_thread() -> usize {

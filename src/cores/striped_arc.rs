@@ -16,7 +16,7 @@ use std::ops::Deref;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use super::counters::{owned_stripes, slot_of_thread};
+use super::counters::{is_slot_of_thread, owned_stripes, slot_of_thread};
 
 /// How often a lease is used from other threads before they get their own.
 const PATIENCE: u32 = 32;
@@ -106,7 +106,7 @@ impl<T> Lease<T> {
 
     #[inline]
     fn is_of_this_thread(&self) -> bool {
-        self.slot == slot_of_thread()
+        is_slot_of_thread(self.slot)
     }
 
     #[cold]
