@@ -48,8 +48,8 @@ pub struct CircuitBreakerConfig {
     pub failures_per_period: Option<FailuresPerPeriod>,
     /// How long the circuit stays open. Default: constantly 5 s, as Hystrix and Polly have it.
     pub open_time: OpenTime,
-    /// How many probes a half-open circuit admits: in all under [`ProbeRule::Rate`], at a time under
-    /// [`ProbeRule::ConsecutiveSuccesses`]. From 1 to 1024. Default: 3.
+    /// How many probes a half-open circuit admits: in all under [`ProbeRule::Rate`] and [`ProbeRule::FirstFailure`], at a
+    /// time under [`ProbeRule::ConsecutiveSuccesses`]. From 1 to 1024. Default: 3.
     pub probes: u32,
     /// What the probes must show. Default: [`ProbeRule::Rate`].
     pub probe_rule: ProbeRule,
@@ -175,6 +175,10 @@ pub enum ProbeRule {
     Rate,
     /// This many healthy probes in a row close the circuit; the first one that fails, or is slow, re-opens it. At least 1.
     ConsecutiveSuccesses(u32),
+    /// All [`probes`](CircuitBreakerConfig::probes) must be healthy: the first one that fails, or is slow, re-opens the
+    /// circuit at once, and when each has had a healthy verdict it closes. No more calls are sent than
+    /// [`probes`](CircuitBreakerConfig::probes), whatever the rates say.
+    FirstFailure,
 }
 
 /// The longest count window.

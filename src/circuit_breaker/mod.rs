@@ -88,7 +88,8 @@
 //! A half-open circuit hands out a fixed number of slots. Under [`ProbeRule::Rate`] each slot is for one verdict, and once
 //! all are in, the rates that trip a closed circuit decide. Under [`ProbeRule::ConsecutiveSuccesses`] a slot is free again
 //! after its verdict; the given number of healthy probes in a row closes the circuit, and the first one that fails or is
-//! slow re-opens it. A probe without evidence gives its slot back, and so does one that is dropped. One that never comes
+//! slow re-opens it. Under [`ProbeRule::FirstFailure`] each slot is for one verdict, the first bad one re-opens the circuit
+//! at once, and it closes when all are healthy. A probe without evidence gives its slot back, and so does one that is dropped. One that never comes
 //! back loses its slot to the next caller after the [deadline](CircuitBreakerConfig::probe_deadline), so that a circuit cannot
 //! stay half-open for ever.
 //!

@@ -20,7 +20,7 @@ enum Slot {
     Free,
     /// Given to a probe at this time.
     Taken(Instant),
-    /// Its probe has a verdict, and under [`ProbeRule::Rate`] that is all the slot is for.
+    /// Its probe has a verdict, and under [`ProbeRule::Rate`] and [`ProbeRule::FirstFailure`] that is all the slot is for.
     Spent,
 }
 
@@ -88,6 +88,14 @@ impl Probes {
                 }
                 self.healthy_in_a_row += 1;
                 if self.healthy_in_a_row >= wanted { Finding::Recovered } else { Finding::Undecided }
+            }
+            ProbeRule::FirstFailure => {
+                self.slots[slot as usize] = Slot::Spent;
+                if record.failed || record.slow {
+                    return Finding::Sick;
+                }
+                let complete = self.counts.calls == self.slots.len() as u64;
+                if complete { Finding::Recovered } else { Finding::Undecided }
             }
         }
     }

@@ -538,7 +538,11 @@ mod tests {
             (1_u32..20).prop_map(|calls| Window::Count { calls }),
             (10_u64..5_000).prop_map(|millis| Window::Time { length: Duration::from_millis(millis) }),
         ];
-        let rule = prop_oneof![Just(ProbeRule::Rate), (1_u32..4).prop_map(ProbeRule::ConsecutiveSuccesses)];
+        let rule = prop_oneof![
+            Just(ProbeRule::Rate),
+            Just(ProbeRule::FirstFailure),
+            (1_u32..4).prop_map(ProbeRule::ConsecutiveSuccesses),
+        ];
         let per_period = prop::option::of((1_u32..5, 10_u64..5_000));
         (window, rule, 1_u32..4, prop::option::of(1_u32..5), any::<bool>(), per_period).prop_map(
             |(window, probe_rule, probes, consecutive_failures, timed, per_period)| {

@@ -113,6 +113,38 @@ async fn a_row_of_healthy_probes_closes_it_and_the_first_sick_one_reopens_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn under_first_failure_one_bad_probe_reopens_it_at_once_and_all_must_be_healthy() {
+    let rule = || counting(100, 100, 1.0).probes(3).probe_rule(ProbeRule::FirstFailure);
+    let breaker = half_open(rule());
+    run(&breaker, "F");
+    assert_eq!(breaker.state(), CircuitState::Open, "whatever rate would be needed");
+
+    let breaker = half_open(rule());
+    run(&breaker, "SIRA");
+    assert_eq!(breaker.state(), CircuitState::HalfOpen, "what is no evidence is no verdict");
+    run(&breaker, "D");
+    assert_eq!(breaker.state(), CircuitState::Closed);
+
+    let breaker = half_open(rule());
+    let probes = permits(&breaker, 9);
+    assert_eq!(probes.len(), 3);
+    let mut probes = probes.into_iter();
+    probes.by_ref().take(2).for_each(|probe| probe.record(Outcome::Success));
+    assert!(breaker.try_acquire().is_err(), "a slot is for one verdict");
+    probes.for_each(|probe| probe.record(Outcome::Permanent));
+    assert_eq!(breaker.state(), CircuitState::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn under_first_failure_a_slow_probe_is_a_bad_one() {
+    let breaker = half_open(setup_r().probe_rule(ProbeRule::FirstFailure));
+    slowly(&breaker, secs(4), Outcome::Success).await;
+    assert_eq!(breaker.state(), CircuitState::HalfOpen);
+    slowly(&breaker, secs(5), Outcome::Success).await;
+    assert_eq!(breaker.state(), CircuitState::Open);
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_failed_probe_is_enough_where_no_rate_is_set() {
     let breaker = half_open(consecutive(5).probes(3));
     run(&breaker, "SSF");
