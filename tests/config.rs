@@ -103,6 +103,7 @@ fn circuit_breaker() {
         "probes" = "4294967295", |it| it.probes = u32::MAX;
         "probe_rule" = "ConsecutiveSuccesses(0)", |it| it.probe_rule = ProbeRule::ConsecutiveSuccesses(0);
         "probe_deadline" = "0ns", |it| it.probe_deadline = ZERO;
+        "half_open_max" = "0ns", |it| it.half_open_max = Some(ZERO);
         "throttled_opens" = "0ns", |it| it.throttled_opens = Some(ZERO);
         "initial_state" = "HalfOpen", |it| it.initial_state = CircuitState::HalfOpen;
     }
@@ -267,6 +268,7 @@ mod extremes {
             config.consecutive_failures = Some(2);
             config.open_time = open_time;
             config.probe_deadline = MAX;
+            config.half_open_max = Some(MAX);
             let breaker = CircuitBreakerHandle::new("test", config).unwrap();
             for _ in 0..5 {
                 for outcome in [Outcome::Success, Outcome::Transient, Outcome::throttled(MAX), Outcome::Transient] {

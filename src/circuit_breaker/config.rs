@@ -58,6 +58,12 @@ pub struct CircuitBreakerConfig {
     /// Default: 30 s.
     #[cfg_attr(feature = "serde", serde(with = "crate::cores::serde_duration"))]
     pub probe_deadline: Duration,
+    /// The longest time that a circuit is half-open without a decision. Once `now - half_opened >= half_open_max`, the next
+    /// call that asks, or the next verdict of a probe whatever it says, re-opens the circuit. Above zero. Default: none, as
+    /// lost probes are replaced by [`probe_deadline`](Self::probe_deadline) and it decides in the end. Resilience4j has it as
+    /// `maxWaitDurationInHalfOpenState`.
+    #[cfg_attr(feature = "serde", serde(with = "crate::cores::serde_duration::option"))]
+    pub half_open_max: Option<Duration>,
     /// Whether a call dropped before its end (its caller left, an outer timeout fired, a hedge won) is a failure.
     /// Default: `false`, it is no evidence. Either way it is slow if it ran beyond [`SlowCalls::longer_than`].
     pub abandoned_is_failure: bool,
@@ -203,6 +209,7 @@ impl Default for CircuitBreakerConfig {
             probes: 3,
             probe_rule: ProbeRule::default(),
             probe_deadline: Duration::from_secs(30),
+            half_open_max: None,
             abandoned_is_failure: false,
             throttled_is_failure: false,
             throttled_opens: None,
@@ -273,6 +280,9 @@ impl CircuitBreakerConfig {
         }
         if self.probe_deadline.is_zero() {
             return Err(InvalidConfig::new("probe_deadline", self.probe_deadline, "must be above zero"));
+        }
+        if self.half_open_max.is_some_and(|most| most.is_zero()) {
+            return Err(InvalidConfig::new("half_open_max", Duration::ZERO, "must be above zero"));
         }
         if self.throttled_opens.is_some_and(|most| most.is_zero()) {
             return Err(InvalidConfig::new("throttled_opens", Duration::ZERO, "must be above zero"));
@@ -420,6 +430,7 @@ mod tests {
         assert_eq!(field_of(|c| c.probes = 1025), "probes");
         assert_eq!(field_of(|c| c.probe_rule = ProbeRule::ConsecutiveSuccesses(0)), "probe_rule");
         assert_eq!(field_of(|c| c.probe_deadline = Duration::ZERO), "probe_deadline");
+        assert_eq!(field_of(|c| c.half_open_max = Some(Duration::ZERO)), "half_open_max");
         assert_eq!(field_of(|c| c.throttled_opens = Some(Duration::ZERO)), "throttled_opens");
         assert_eq!(field_of(|c| c.initial_state = CircuitState::HalfOpen), "initial_state");
     }

@@ -430,6 +430,23 @@ impl<C> CircuitBreakerBuilder<C> {
         self
     }
 
+    /// Sets [`CircuitBreakerConfig::half_open_max`]; `None` switches it off.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::CircuitBreakerLayer;
+    ///
+    /// let layer = CircuitBreakerLayer::builder("db").half_open_max(Duration::from_secs(60)).build()?;
+    /// assert_eq!(layer.handle().config().half_open_max, Some(Duration::from_secs(60)));
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    pub fn half_open_max(mut self, most: impl Into<Option<Duration>>) -> Self {
+        self.config.half_open_max = most.into();
+        self
+    }
+
     /// Sets [`CircuitBreakerConfig::abandoned_is_failure`].
     ///
     /// # Examples

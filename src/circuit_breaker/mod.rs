@@ -49,7 +49,7 @@
 //! |---|---|---|
 //! | closed | flow and are judged | to open, when something trips |
 //! | open | are refused | to half-open, when a call asks and `now - opened >= wait` |
-//! | half-open | [`probes`](CircuitBreakerConfig::probes) are admitted, the rest refused | to closed or open, as the probes show |
+//! | half-open | [`probes`](CircuitBreakerConfig::probes) are admitted, the rest refused | to closed or open, as the probes show; to open, after a [longest stay](CircuitBreakerConfig::half_open_max) |
 //! | forced open | are refused | by hand |
 //! | disabled | flow, nothing is recorded | by hand |
 //! | observing | flow and are recorded, it never opens | by hand |
@@ -91,7 +91,8 @@
 //! slow re-opens it. Under [`ProbeRule::FirstFailure`] each slot is for one verdict, the first bad one re-opens the circuit
 //! at once, and it closes when all are healthy. A probe without evidence gives its slot back, and so does one that is dropped. One that never comes
 //! back loses its slot to the next caller after the [deadline](CircuitBreakerConfig::probe_deadline), so that a circuit cannot
-//! stay half-open for ever.
+//! stay half-open for ever. With a [longest stay](CircuitBreakerConfig::half_open_max), a circuit about which the probes have not
+//! decided by then is open again.
 //!
 //! Every permit carries the generation of the state that admitted it. A verdict from before a transition is in the
 //! statistics and changes nothing else: a straggler admitted before the trip neither closes the circuit nor decides a probe.

@@ -116,7 +116,8 @@ pub(super) struct Refused(u64);
 pub enum Admits {
     /// Calls flow.
     Call,
-    /// A probe is due: the next call takes its slot.
+    /// A probe is due: the next call takes its slot. (Should the circuit have been half-open for
+    /// [too long](super::CircuitBreakerConfig::half_open_max), that call finds it out, and is refused.)
     Probe,
     /// Calls are refused.
     Nothing {
@@ -544,8 +545,9 @@ mod tests {
             (1_u32..4).prop_map(ProbeRule::ConsecutiveSuccesses),
         ];
         let per_period = prop::option::of((1_u32..5, 10_u64..5_000));
-        (window, rule, 1_u32..4, prop::option::of(1_u32..5), any::<bool>(), per_period).prop_map(
-            |(window, probe_rule, probes, consecutive_failures, timed, per_period)| {
+        let most = prop::option::of((1_u64..5_000).prop_map(Duration::from_millis));
+        (window, rule, 1_u32..4, prop::option::of(1_u32..5), any::<bool>(), per_period, most).prop_map(
+            |(window, probe_rule, probes, consecutive_failures, timed, per_period, half_open_max)| {
                 let failures_per_period = per_period
                     .map(|(failures, millis)| FailuresPerPeriod { failures, period: Duration::from_millis(millis) });
                 let slow = SlowCalls { longer_than: Duration::from_millis(500), rate: 0.5 };
@@ -559,6 +561,7 @@ mod tests {
                     minimum_calls: 1,
                     open_time: OpenTime::Constant(Duration::from_millis(700)),
                     probe_deadline: Duration::from_millis(900),
+                    half_open_max,
                     ..CircuitBreakerConfig::default()
                 }
             },

@@ -27,6 +27,8 @@ pub(super) struct Machine {
     opens: u32,
     /// When an open circuit is due to admit probes; `None` when it never is.
     open_until: Option<Instant>,
+    /// When the circuit became half-open last.
+    half_open_since: Instant,
     /// What opened it.
     cause: Option<Outcome>,
     /// The counts that the last verdict of the state before was made on.
@@ -151,6 +153,8 @@ pub enum TransitionReason {
     Throttled,
     /// The open time is over.
     OpenTimeOver,
+    /// The probes had not decided anything within [`half_open_max`](super::CircuitBreakerConfig::half_open_max).
+    HalfOpenTimeOver,
     /// The probes showed that the callee is not well.
     ProbesFailed,
     /// The probes showed that the callee is well.
@@ -208,6 +212,7 @@ impl Machine {
             own,
             opens: 0,
             open_until: None,
+            half_open_since: origin,
             cause: None,
             judged: WindowCounts::default(),
             probes: Probes::new(config.probes, config.probe_rule, config.probe_deadline),
@@ -282,7 +287,7 @@ impl Machine {
     pub(super) fn refuses_until(&self) -> Option<Option<Instant>> {
         match self.state {
             CircuitState::Open => Some(self.open_until),
-            CircuitState::HalfOpen => self.probes.full_until(),
+            CircuitState::HalfOpen => self.probes.full_until().map(|free| earlier(free, self.half_open_until())),
             CircuitState::ForcedOpen => Some(None),
             _ => None,
         }
@@ -293,7 +298,10 @@ impl Machine {
         match self.state {
             CircuitState::Closed | CircuitState::Disabled | CircuitState::Observing => (Admission::Call, None),
             CircuitState::ForcedOpen => (Admission::Refused, None),
-            CircuitState::HalfOpen => (self.probe(now), None),
+            CircuitState::HalfOpen => match self.half_open_too_long(now) {
+                Some(change) => (Admission::Refused, Some(change)),
+                None => (self.probe(now), None),
+            },
             CircuitState::Open => {
                 if self.open_until.is_none_or(|until| now < until) {
                     return (Admission::Refused, None);
@@ -303,6 +311,17 @@ impl Machine {
                 (self.probe(now), Some(change))
             }
         }
+    }
+
+    /// When a half-open circuit has to have come to a decision, if it has to.
+    fn half_open_until(&self) -> Option<Instant> {
+        self.config.half_open_max.and_then(|most| self.half_open_since.checked_add(most))
+    }
+
+    /// Re-opens a circuit that has been half-open for too long.
+    fn half_open_too_long(&mut self, now: Instant) -> Option<Transition> {
+        let too_long = self.half_open_until().is_some_and(|until| now >= until);
+        too_long.then(|| self.open(TransitionReason::HalfOpenTimeOver, self.probes.counts(), None, now))
     }
 
     fn probe(&mut self, now: Instant) -> Admission {
@@ -316,7 +335,9 @@ impl Machine {
             return None;
         }
         match origin.probe {
-            Some((slot, since)) if self.probes.holds(slot, since) => self.record_probe(slot, evidence, now),
+            Some((slot, since)) if self.probes.holds(slot, since) => {
+                self.half_open_too_long(now).or_else(|| self.record_probe(slot, evidence, now))
+            }
             Some(_) => None,
             None => self.record_call(evidence, now),
         }
@@ -522,12 +543,18 @@ impl Machine {
             CircuitState::Open => {
                 self.opens = self.opens.saturating_add(1);
                 self.open_until = open_for.and_then(|wait| now.checked_add(wait));
-                self.cause = cause;
+                // That nothing was decided says nothing new about the callee.
+                if reason != TransitionReason::HalfOpenTimeOver {
+                    self.cause = cause;
+                }
                 self.judged = counts;
                 self.forget_calls();
             }
             // The cause outlives the probes: what they refuse, they refuse for the same reason.
-            CircuitState::HalfOpen => self.probes.clear(),
+            CircuitState::HalfOpen => {
+                self.probes.clear();
+                self.half_open_since = now;
+            }
             CircuitState::Closed | CircuitState::ForcedOpen | CircuitState::Disabled | CircuitState::Observing => {
                 self.forget();
             }
@@ -564,6 +591,11 @@ impl Machine {
         self.cause = None;
         self.judged = WindowCounts::default();
     }
+}
+
+/// The earlier of two times, of which `None` is never.
+fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    one.into_iter().chain(other).min()
 }
 
 // === impl Calls ===
@@ -642,7 +674,8 @@ impl Transition {
 
 impl TransitionReason {
     /// The reason as a fixed word: `failure_rate`, `slow_call_rate`, `consecutive_failures`, `failures_per_period`,
-    /// `custom_trip`, `throttled`, `open_time_over`, `probes_failed`, `probes_succeeded` or `operator`.
+    /// `custom_trip`, `throttled`, `open_time_over`, `half_open_time_over`, `probes_failed`, `probes_succeeded` or
+    /// `operator`.
     ///
     /// # Examples
     ///
@@ -659,6 +692,7 @@ impl TransitionReason {
             Self::CustomTrip => "custom_trip",
             Self::Throttled => "throttled",
             Self::OpenTimeOver => "open_time_over",
+            Self::HalfOpenTimeOver => "half_open_time_over",
             Self::ProbesFailed => "probes_failed",
             Self::ProbesSucceeded => "probes_succeeded",
             Self::Operator => "operator",
