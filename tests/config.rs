@@ -68,12 +68,15 @@ fn budget() {
 #[test]
 fn circuit_breaker() {
     use mainstay::CircuitState;
+    use mainstay::backoff::Jitter;
     use mainstay::circuit_breaker::{
         CircuitBreakerConfig, CircuitBreakerHandle, FailuresPerPeriod, OpenTime, ProbeRule, SlowCalls, Window,
     };
     let slow = |longer_than, rate| Some(SlowCalls { longer_than, rate });
     let per_period = |failures, period| Some(FailuresPerPeriod { failures, period });
-    let open = |initial, factor, max| OpenTime::Exponential { initial, factor, max };
+    let open = |initial, factor, max| OpenTime::Exponential { initial, factor, max, jitter: Jitter::None };
+    let spread =
+        |jitter| OpenTime::Exponential { initial: NANO, factor: 2.0, max: MAX, jitter: Jitter::Proportional(jitter) };
     refused! { CircuitBreakerConfig:
         "window.calls" = "0", |it| it.window = Window::Count { calls: 0 };
         "window.calls" = "4294967295", |it| it.window = Window::Count { calls: u32::MAX };
@@ -99,6 +102,9 @@ fn circuit_breaker() {
         "open_time.factor" = "0.5", |it| it.open_time = open(NANO, 0.5, MAX);
         "open_time.factor" = "inf", |it| it.open_time = open(NANO, f64::INFINITY, MAX);
         "open_time.max" = "0ns", |it| it.open_time = open(NANO, 2.0, ZERO);
+        "open_time.jitter" = "0.0", |it| it.open_time = spread(0.0);
+        "open_time.jitter" = "NaN", |it| it.open_time = spread(f64::NAN);
+        "open_time.jitter" = "1.1", |it| it.open_time = spread(1.1);
         "probes" = "0", |it| it.probes = 0;
         "probes" = "4294967295", |it| it.probes = u32::MAX;
         "probe_rule" = "ConsecutiveSuccesses(0)", |it| it.probe_rule = ProbeRule::ConsecutiveSuccesses(0);
@@ -258,8 +264,10 @@ mod extremes {
     #[tokio::test(start_paused = true)]
     async fn of_a_breaker() {
         use mainstay::Outcome;
+        use mainstay::backoff::Jitter;
         use mainstay::circuit_breaker::{CircuitBreakerConfig, CircuitBreakerHandle, OpenTime, SlowCalls, Window};
-        let openings = [OpenTime::Constant(MAX), OpenTime::Exponential { initial: NANO, factor: f64::MAX, max: MAX }];
+        let spread = |jitter| OpenTime::Exponential { initial: NANO, factor: f64::MAX, max: MAX, jitter };
+        let openings = [OpenTime::Constant(MAX), spread(Jitter::None), spread(Jitter::Proportional(1.0))];
         for open_time in openings {
             let mut config = CircuitBreakerConfig::default();
             config.window = Window::Time { length: MAX };

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::failure_period::FailuresPerPeriod;
+use crate::backoff::Jitter;
 use crate::circuit_state::CircuitState;
 use crate::error::InvalidConfig;
 
@@ -134,9 +135,11 @@ pub struct SlowCalls {
 ///
 /// ```
 /// use std::time::Duration;
+/// use mainstay::backoff::Jitter;
 /// use mainstay::circuit_breaker::OpenTime;
 ///
-/// let wait = OpenTime::Exponential { initial: Duration::from_secs(1), factor: 2.0, max: Duration::from_secs(60) };
+/// let (initial, max) = (Duration::from_secs(1), Duration::from_secs(60));
+/// let wait = OpenTime::Exponential { initial, factor: 2.0, max, jitter: Jitter::None };
 /// let waits: Vec<u64> = (1..=8).map(|opens| wait.wait(opens).as_secs()).collect();
 /// assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
 /// ```
@@ -147,16 +150,23 @@ pub struct SlowCalls {
 pub enum OpenTime {
     /// Always this long. Zero is allowed: the next call is then a probe.
     Constant(#[cfg_attr(feature = "serde", serde(with = "crate::cores::serde_duration"))] Duration),
-    /// `initial * factor ^ (n - 1)`, at most `max`, where n counts the openings since the circuit was last closed.
+    /// `initial * factor ^ (n - 1)`, at most `max`, where n counts the openings since the circuit was last closed; then
+    /// jitter.
     Exponential {
         /// The first wait. Above zero.
         #[cfg_attr(feature = "serde", serde(with = "crate::cores::serde_duration"))]
         initial: Duration,
         /// What each further opening multiplies the wait by. At least 1.0.
         factor: f64,
-        /// The longest wait. At least `initial`.
+        /// The longest wait, after jitter. At least `initial`.
         #[cfg_attr(feature = "serde", serde(with = "crate::cores::serde_duration"))]
         max: Duration,
+        /// How waits are spread, so that the clients that lost a callee in the same moment do not all probe it in the same
+        /// moment. [`Jitter::Equal`] is what Finagle revives its endpoints by (from 5 s to 300 s); [`Jitter::Full`] can make
+        /// a wait nearly zero. In a file [`Jitter::None`] by default, as Polly and failsafe-go have it: the probes of one
+        /// breaker are few.
+        #[cfg_attr(feature = "serde", serde(default = "no_jitter"))]
+        jitter: Jitter,
     },
 }
 
@@ -349,7 +359,7 @@ impl Default for OpenTime {
 }
 
 impl OpenTime {
-    /// The wait of the `opens`-th opening since the circuit was last closed, counted from 1.
+    /// The wait of the `opens`-th opening since the circuit was last closed, counted from 1, before jitter.
     ///
     /// # Examples
     ///
@@ -363,7 +373,7 @@ impl OpenTime {
     pub fn wait(&self, opens: u32) -> Duration {
         match *self {
             Self::Constant(wait) => wait,
-            Self::Exponential { initial, factor, max } => {
+            Self::Exponential { initial, factor, max, .. } => {
                 let exponent = i32::try_from(opens.saturating_sub(1)).unwrap_or(i32::MAX);
                 // An infinite or too long wait is the maximum.
                 let seconds = initial.as_secs_f64() * factor.powi(exponent);
@@ -372,8 +382,20 @@ impl OpenTime {
         }
     }
 
+    /// The wait after jitter; `draw` gives a draw that is uniform over all 64-bit values, and is asked for where there is
+    /// jitter only.
+    pub(super) fn jittered(&self, opens: u32, draw: impl FnOnce() -> u64) -> Duration {
+        match *self {
+            Self::Exponential { max, jitter, .. } if jitter != Jitter::None => {
+                jitter.spread(self.wait(opens), max, draw())
+            }
+            _ => self.wait(opens),
+        }
+    }
+
     fn validate(&self) -> Result<(), InvalidConfig> {
-        let Self::Exponential { initial, factor, max } = *self else { return Ok(()) };
+        let Self::Exponential { initial, factor, max, jitter } = *self else { return Ok(()) };
+        jitter.validate()?;
         if initial.is_zero() {
             return Err(InvalidConfig::new("initial", initial, "must be above zero"));
         }
@@ -385,6 +407,11 @@ impl OpenTime {
         }
         Ok(())
     }
+}
+
+#[cfg(feature = "serde")]
+fn no_jitter() -> Jitter {
+    Jitter::None
 }
 
 #[cfg(test)]
@@ -406,7 +433,11 @@ mod tests {
     fn every_bad_value_is_named_by_its_field() {
         let slow = |longer_than, rate| Some(SlowCalls { longer_than, rate });
         let second = Duration::from_secs(1);
-        let exponential = |initial, factor, max| OpenTime::Exponential { initial, factor, max };
+        let exponential =
+            |initial, factor, max| OpenTime::Exponential { initial, factor, max, jitter: Jitter::Proportional(1.0) };
+        let jittered = |jitter| OpenTime::Exponential { initial: second, factor: 1.0, max: second, jitter };
+        assert_eq!(field_of(|c| c.open_time = jittered(Jitter::Proportional(0.0))), "open_time.jitter");
+        assert_eq!(field_of(|c| c.open_time = jittered(Jitter::Proportional(f64::NAN))), "open_time.jitter");
         assert_eq!(field_of(|c| c.window = Window::Count { calls: 0 }), "window.calls");
         assert_eq!(field_of(|c| c.window = Window::Count { calls: 65_537 }), "window.calls");
         assert_eq!(field_of(|c| c.window = Window::Time { length: Duration::from_millis(9) }), "window.length");
@@ -457,8 +488,21 @@ mod tests {
     #[test]
     fn an_exponential_wait_saturates_at_its_maximum() {
         let max = Duration::from_secs(60);
-        let wait = OpenTime::Exponential { initial: Duration::from_secs(1), factor: 1e300, max };
+        let jitter = Jitter::Proportional(1.0);
+        let wait = OpenTime::Exponential { initial: Duration::from_secs(1), factor: 1e300, max, jitter };
         assert_eq!(wait.wait(u32::MAX), max);
         assert_eq!(wait.wait(0), Duration::from_secs(1));
+        assert_eq!(wait.jittered(u32::MAX, || u64::MAX), max, "the maximum holds after jitter");
+        assert_eq!(wait.jittered(u32::MAX, || 0), Duration::ZERO);
+    }
+
+    #[test]
+    fn jitter_spreads_a_wait_from_the_lower_end_to_the_upper() {
+        let (initial, max) = (Duration::from_secs(8), Duration::from_secs(60));
+        let wait = |jitter, draw| OpenTime::Exponential { initial, factor: 2.0, max, jitter }.jittered(2, || draw).as_secs();
+        assert_eq!((wait(Jitter::Equal, 0), wait(Jitter::Equal, 1 << 63)), (8, 12));
+        assert_eq!((wait(Jitter::Full, 0), wait(Jitter::Full, 1 << 63)), (0, 8));
+        assert_eq!((wait(Jitter::Proportional(0.5), 0), wait(Jitter::Proportional(0.5), 1 << 63)), (8, 16));
+        assert_eq!(wait(Jitter::None, 1 << 62), 16);
     }
 }

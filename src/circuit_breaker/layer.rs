@@ -380,6 +380,38 @@ impl<C> CircuitBreakerBuilder<C> {
         self
     }
 
+    /// Fixes the draws of the jitter of [`CircuitBreakerConfig::open_time`]: the same seed gives the same waits, for tests and
+    /// simulations. Without it each breaker draws differently.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::CircuitState;
+    /// use mainstay::backoff::Jitter;
+    /// use mainstay::circuit_breaker::{CircuitBreakerHandle, OpenTime};
+    ///
+    /// let (initial, max) = (Duration::from_secs(1), Duration::from_secs(60));
+    /// let open_time = OpenTime::Exponential { initial, factor: 2.0, max, jitter: Jitter::Equal };
+    /// let wait = |seed| {
+    ///     let (send, waits) = std::sync::mpsc::channel();
+    ///     let breaker = CircuitBreakerHandle::builder("db")
+    ///         .open_time(open_time)
+    ///         .seed(seed)
+    ///         .on_transition(move |change| send.send(change.open_for).expect("somebody listens"))
+    ///         .build_handle()?;
+    ///     breaker.transition_to(CircuitState::Open).expect("a closed circuit can be opened");
+    ///     Ok::<_, mainstay::InvalidConfig>(waits.recv().expect("it opened"))
+    /// };
+    /// assert_eq!(wait(7)?, wait(7)?);
+    /// assert_ne!(wait(7)?, wait(8)?);
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.own.seed = Some(seed);
+        self
+    }
+
     /// Sets [`CircuitBreakerConfig::probes`].
     ///
     /// # Examples

@@ -9,6 +9,7 @@ use super::own_rules::OwnRules;
 use super::probes::{Finding, Probes};
 use super::trip::TripStatistics;
 use crate::circuit_state::CircuitState;
+use crate::cores::random::Random;
 use crate::cores::sliding_window::{CountWindow, Record, TimeWindow, WindowCounts};
 use crate::outcome::Outcome;
 
@@ -23,6 +24,8 @@ pub(super) struct Machine {
     /// Of a breaker that asks for failures per period; out of the way of those that do not.
     period: Option<Box<FailurePeriod>>,
     own: OwnRules,
+    /// What the jitter of open times is drawn from.
+    random: Random,
     /// Openings since the circuit was last closed.
     opens: u32,
     /// When an open circuit is due to admit probes; `None` when it never is.
@@ -209,6 +212,7 @@ impl Machine {
             window,
             consecutive_failures: 0,
             period: config.failures_per_period.map(|limit| Box::new(FailurePeriod::new(limit, origin))),
+            random: own.seed.map_or_else(Random::unseeded, Random::seeded),
             own,
             opens: 0,
             open_until: None,
@@ -467,7 +471,7 @@ impl Machine {
         now: Instant,
     ) -> Duration {
         let consecutive_opens = self.opens.saturating_add(1);
-        let wait = self.config.open_time.wait(consecutive_opens);
+        let wait = self.config.open_time.jittered(consecutive_opens, || self.random.draw());
         if self.own.open_time.is_none() {
             return wait;
         }

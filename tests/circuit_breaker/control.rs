@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 #[cfg(feature = "serde")]
+use mainstay::backoff::Jitter;
+#[cfg(feature = "serde")]
 use mainstay::circuit_breaker::FailuresPerPeriod;
 use mainstay::circuit_breaker::{CircuitBreakerConfig, CircuitBreakerLayer, OpenTime, TransitionReason};
 use mainstay::telemetry::Event;
@@ -280,6 +282,11 @@ fn settings_are_read_from_a_file() {
     assert_eq!(config.minimum_calls, 20);
     let again: CircuitBreakerConfig = toml::from_str(&toml::to_string(&config).unwrap()).unwrap();
     assert_eq!(again, config);
+
+    assert!(matches!(config.open_time, OpenTime::Exponential { jitter: Jitter::None, .. }), "none, if the file says none");
+    let spread = r#"open_time = { exponential = { initial = "1s", factor = 2.0, max = "1m", jitter = "equal" } }"#;
+    let spread: CircuitBreakerConfig = toml::from_str(spread).unwrap();
+    assert!(matches!(spread.open_time, OpenTime::Exponential { jitter: Jitter::Equal, .. }));
 
     let constant: CircuitBreakerConfig = toml::from_str(r#"open_time = { constant = "2s" }"#).unwrap();
     assert_eq!(constant.open_time, OpenTime::Constant(secs(2)));
