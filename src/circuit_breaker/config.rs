@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::failure_period::FailuresPerPeriod;
+use super::ramp::Ramp;
 use crate::backoff::Jitter;
 use crate::circuit_state::CircuitState;
 use crate::error::InvalidConfig;
@@ -65,6 +66,9 @@ pub struct CircuitBreakerConfig {
     /// `maxWaitDurationInHalfOpenState`.
     #[cfg_attr(feature = "serde", serde(with = "crate::cores::serde_duration::option"))]
     pub half_open_max: Option<Duration>,
+    /// Lets the admitted share grow in steps once the probes have shown that the callee is well, instead of jumping to
+    /// everything. The ramp has its own times: [`half_open_max`](Self::half_open_max) is over when it begins. Default: none.
+    pub ramp: Option<Ramp>,
     /// Whether a call dropped before its end (its caller left, an outer timeout fired, a hedge won) is a failure.
     /// Default: `false`, it is no evidence. Either way it is slow if it ran beyond [`SlowCalls::longer_than`].
     pub abandoned_is_failure: bool,
@@ -220,6 +224,7 @@ impl Default for CircuitBreakerConfig {
             probe_rule: ProbeRule::default(),
             probe_deadline: Duration::from_secs(30),
             half_open_max: None,
+            ramp: None,
             abandoned_is_failure: false,
             throttled_is_failure: false,
             throttled_opens: None,
@@ -293,6 +298,9 @@ impl CircuitBreakerConfig {
         }
         if self.half_open_max.is_some_and(|most| most.is_zero()) {
             return Err(InvalidConfig::new("half_open_max", Duration::ZERO, "must be above zero"));
+        }
+        if let Some(ramp) = &self.ramp {
+            ramp.validate().map_err(|error| error.within("ramp"))?;
         }
         if self.throttled_opens.is_some_and(|most| most.is_zero()) {
             return Err(InvalidConfig::new("throttled_opens", Duration::ZERO, "must be above zero"));
@@ -499,7 +507,8 @@ mod tests {
     #[test]
     fn jitter_spreads_a_wait_from_the_lower_end_to_the_upper() {
         let (initial, max) = (Duration::from_secs(8), Duration::from_secs(60));
-        let wait = |jitter, draw| OpenTime::Exponential { initial, factor: 2.0, max, jitter }.jittered(2, || draw).as_secs();
+        let wait =
+            |jitter, draw| OpenTime::Exponential { initial, factor: 2.0, max, jitter }.jittered(2, || draw).as_secs();
         assert_eq!((wait(Jitter::Equal, 0), wait(Jitter::Equal, 1 << 63)), (8, 12));
         assert_eq!((wait(Jitter::Full, 0), wait(Jitter::Full, 1 << 63)), (0, 8));
         assert_eq!((wait(Jitter::Proportional(0.5), 0), wait(Jitter::Proportional(0.5), 1 << 63)), (8, 16));

@@ -12,6 +12,7 @@ use super::failure_period::FailuresPerPeriod;
 use super::handle::CircuitBreakerHandle;
 use super::opening::{Opening, OwnOpenTime};
 use super::own_rules::OwnRules;
+use super::ramp::Ramp;
 use super::service::CircuitBreaker;
 use super::state::Transition;
 use super::trip::{OwnTrip, Trip};
@@ -476,6 +477,22 @@ impl<C> CircuitBreakerBuilder<C> {
     /// ```
     pub fn half_open_max(mut self, most: impl Into<Option<Duration>>) -> Self {
         self.config.half_open_max = most.into();
+        self
+    }
+
+    /// Sets [`CircuitBreakerConfig::ramp`]; `None` switches it off.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::circuit_breaker::{CircuitBreakerLayer, Ramp};
+    ///
+    /// let layer = CircuitBreakerLayer::builder("db").ramp(Ramp::default()).build()?;
+    /// assert_eq!(layer.handle().config().ramp.unwrap().shares, [0.1, 0.25, 0.5]);
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    pub fn ramp(mut self, ramp: impl Into<Option<Ramp>>) -> Self {
+        self.config.ramp = ramp.into();
         self
     }
 

@@ -94,6 +94,11 @@
 //! stay half-open for ever. With a [longest stay](CircuitBreakerConfig::half_open_max), a circuit about which the probes have not
 //! decided by then is open again.
 //!
+//! With a [`Ramp`], a circuit that the probes have found well stays half-open while the admitted share grows in steps, and
+//! closes after the last. The share is exact and needs no draw; the calls that are admitted are ordinary ones, judged by the
+//! rules that trip a closed circuit, and no probes. Other calls are refused, in `call` and not before: `poll_ready` asks the
+//! inner service during a ramp.
+//!
 //! Every permit carries the generation of the state that admitted it. A verdict from before a transition is in the
 //! statistics and changes nothing else: a straggler admitted before the trip neither closes the circuit nor decides a probe.
 //!
@@ -140,6 +145,7 @@ mod opening;
 mod own_rules;
 mod permit;
 mod probes;
+mod ramp;
 mod service;
 mod shared;
 mod state;
@@ -153,6 +159,7 @@ pub use handle::CircuitBreakerHandle;
 pub use layer::{CircuitBreakerBuilder, CircuitBreakerLayer};
 pub use opening::Opening;
 pub use permit::Permit;
+pub use ramp::Ramp;
 pub use service::CircuitBreaker;
 pub use shared::Admits;
 pub use state::{IllegalTransition, Transition, TransitionReason};

@@ -117,7 +117,8 @@ pub enum Admits {
     /// Calls flow.
     Call,
     /// A probe is due: the next call takes its slot. (Should the circuit have been half-open for
-    /// [too long](super::CircuitBreakerConfig::half_open_max), that call finds it out, and is refused.)
+    /// [too long](super::CircuitBreakerConfig::half_open_max), that call finds it out, and is refused; on a [ramp](super::CircuitBreakerConfig::ramp) it
+    /// is admitted, or refused, as the share of the step has it.)
     Probe,
     /// Calls are refused.
     Nothing {
@@ -205,8 +206,7 @@ impl Shared {
                 Admission::Call => Ok(Ticket { stamp, started: self.nanos_at(now), slot: NO_SLOT }),
                 Admission::Probe(slot) => Ok(Ticket { stamp, started: self.nanos_at(now), slot }),
                 Admission::Refused => {
-                    let retry_after =
-                        machine.refuses_until().flatten().map(|until| until.saturating_duration_since(now));
+                    let retry_after = machine.refused_until(now).map(|until| until.saturating_duration_since(now));
                     Err(Refusal { state: machine.state(), retry_after, cause: machine.cause() })
                 }
             };
@@ -508,6 +508,7 @@ mod tests {
 
     use super::super::config::{OpenTime, ProbeRule, SlowCalls};
     use super::super::failure_period::FailuresPerPeriod;
+    use super::super::ramp::Ramp;
     use super::super::state::Healthy;
     use super::super::trip::{OwnTrip, TripStatistics};
     use super::*;
@@ -546,8 +547,11 @@ mod tests {
         ];
         let per_period = prop::option::of((1_u32..5, 10_u64..5_000));
         let most = prop::option::of((1_u64..5_000).prop_map(Duration::from_millis));
-        (window, rule, 1_u32..4, prop::option::of(1_u32..5), any::<bool>(), per_period, most).prop_map(
-            |(window, probe_rule, probes, consecutive_failures, timed, per_period, half_open_max)| {
+        let ramp = prop::option::of(
+            (1_u64..2_000).prop_map(|step| Ramp { shares: vec![0.25, 0.6], step: Duration::from_millis(step) }),
+        );
+        (window, rule, 1_u32..4, prop::option::of(1_u32..5), any::<bool>(), per_period, most, ramp).prop_map(
+            |(window, probe_rule, probes, consecutive_failures, timed, per_period, half_open_max, ramp)| {
                 let failures_per_period = per_period
                     .map(|(failures, millis)| FailuresPerPeriod { failures, period: Duration::from_millis(millis) });
                 let slow = SlowCalls { longer_than: Duration::from_millis(500), rate: 0.5 };
@@ -562,6 +566,7 @@ mod tests {
                     open_time: OpenTime::Constant(Duration::from_millis(700)),
                     probe_deadline: Duration::from_millis(900),
                     half_open_max,
+                    ramp,
                     ..CircuitBreakerConfig::default()
                 }
             },
@@ -617,7 +622,7 @@ mod tests {
                             Admission::Probe(slot) => Some((slot, now())),
                             Admission::Refused => {
                                 let refusal = front.0.err();
-                                let until = machine.refuses_until().flatten();
+                                let until = machine.refused_until(now());
                                 let left = until.map(|until| until.saturating_duration_since(now()));
                                 prop_assert_eq!(refusal.map(|it| (it.state, it.retry_after)), Some((machine.state(), left)));
                                 continue;
@@ -677,7 +682,7 @@ mod tests {
 
     #[test]
     fn a_breaker_is_small_whatever_it_has_seen() {
-        assert!(size_of::<Shared>() <= 768, "{}", size_of::<Shared>());
+        assert!(size_of::<Shared>() <= 640, "{}", size_of::<Shared>());
         assert!(size_of::<Ticket>() <= 24);
     }
 }

@@ -7,6 +7,7 @@ use super::failure_period::FailurePeriod;
 use super::opening::Opening;
 use super::own_rules::OwnRules;
 use super::probes::{Finding, Probes};
+use super::ramp::Climb;
 use super::trip::TripStatistics;
 use crate::circuit_state::CircuitState;
 use crate::cores::random::Random;
@@ -16,7 +17,8 @@ use crate::outcome::Outcome;
 /// The state machine. `Shared` puts it behind a lock, and a lock-free front before it.
 #[derive(Debug)]
 pub(super) struct Machine {
-    config: CircuitBreakerConfig,
+    /// Boxed, so that what a call looks at is close together.
+    config: Box<CircuitBreakerConfig>,
     state: CircuitState,
     generation: u64,
     window: Calls,
@@ -37,6 +39,8 @@ pub(super) struct Machine {
     /// The counts that the last verdict of the state before was made on.
     judged: WindowCounts,
     probes: Probes,
+    /// How far a half-open circuit that the probes have found well is back to full traffic.
+    climb: Option<Climb>,
 }
 
 /// The calls that are judged in the closed state.
@@ -162,6 +166,8 @@ pub enum TransitionReason {
     ProbesFailed,
     /// The probes showed that the callee is well.
     ProbesSucceeded,
+    /// The last step of the [`ramp`](super::CircuitBreakerConfig::ramp) is over.
+    RampOver,
     /// Somebody asked for it through the handle.
     Operator,
 }
@@ -220,7 +226,8 @@ impl Machine {
             cause: None,
             judged: WindowCounts::default(),
             probes: Probes::new(config.probes, config.probe_rule, config.probe_deadline),
-            config,
+            climb: None,
+            config: Box::new(config),
         };
         if machine.state == CircuitState::Open {
             let wait = machine.wait(TransitionReason::Operator, WindowCounts::default(), None, origin);
@@ -262,7 +269,7 @@ impl Machine {
     /// The calls that the present state is judged by: the probes, the window, or, once open, what opened it.
     pub(super) fn counts(&mut self, now: Instant) -> WindowCounts {
         match self.state {
-            CircuitState::HalfOpen => self.probes.counts(),
+            CircuitState::HalfOpen if self.climb.is_none() => self.probes.counts(),
             CircuitState::Open => self.judged,
             _ => self.window.counts(now),
         }
@@ -291,9 +298,36 @@ impl Machine {
     pub(super) fn refuses_until(&self) -> Option<Option<Instant>> {
         match self.state {
             CircuitState::Open => Some(self.open_until),
+            // Each call of a ramp has to ask: which of them are admitted is counted.
+            CircuitState::HalfOpen if self.climb.is_some() => None,
             CircuitState::HalfOpen => self.probes.full_until().map(|free| earlier(free, self.half_open_until())),
             CircuitState::ForcedOpen => Some(None),
             _ => None,
+        }
+    }
+
+    /// Until when a call that was refused `now` would be, as far as that is known.
+    pub(super) fn refused_until(&self, now: Instant) -> Option<Instant> {
+        match (&self.climb, &self.config.ramp) {
+            (Some(climb), Some(ramp)) => climb.step_ends(ramp, now),
+            _ => self.refuses_until().flatten(),
+        }
+    }
+
+    /// The share of calls that a ramp admits `now`, on a ramp.
+    pub(super) fn ramp_share(&self, now: Instant) -> Option<f64> {
+        let climb = self.climb.as_ref()?;
+        Some(self.config.ramp.as_ref().map_or(1.0, |ramp| climb.share(ramp, now)))
+    }
+
+    /// How many calls the rates of the present state need.
+    pub(super) fn minimum_calls(&self) -> u32 {
+        let Machine { config, .. } = self;
+        match self.state {
+            CircuitState::HalfOpen if self.climb.is_some() => config.probes.min(config.minimum_calls),
+            CircuitState::HalfOpen => config.probes,
+            CircuitState::Open => 1,
+            _ => config.minimum_calls,
         }
     }
 
@@ -302,6 +336,7 @@ impl Machine {
         match self.state {
             CircuitState::Closed | CircuitState::Disabled | CircuitState::Observing => (Admission::Call, None),
             CircuitState::ForcedOpen => (Admission::Refused, None),
+            CircuitState::HalfOpen if self.climb.is_some() => self.admit_on_ramp(now),
             CircuitState::HalfOpen => match self.half_open_too_long(now) {
                 Some(change) => (Admission::Refused, Some(change)),
                 None => (self.probe(now), None),
@@ -313,6 +348,22 @@ impl Machine {
                 let counts = self.judged;
                 let change = self.go(CircuitState::HalfOpen, TransitionReason::OpenTimeOver, counts, None, None, now);
                 (self.probe(now), Some(change))
+            }
+        }
+    }
+
+    fn admit_on_ramp(&mut self, now: Instant) -> (Admission, Option<Transition>) {
+        let admitted = match (&mut self.climb, &self.config.ramp) {
+            (Some(climb), Some(ramp)) => climb.admits(ramp, now),
+            _ => None,
+        };
+        match admitted {
+            Some(true) => (Admission::Call, None),
+            Some(false) => (Admission::Refused, None),
+            None => {
+                let counts = self.counts(now);
+                let change = self.go(CircuitState::Closed, TransitionReason::RampOver, counts, None, None, now);
+                (Admission::Call, Some(change))
             }
         }
     }
@@ -366,7 +417,7 @@ impl Machine {
                 Calls::Time(window) => window.record(record, now),
             }
         }
-        if self.state != CircuitState::Closed {
+        if self.state != CircuitState::Closed && self.climb.is_none() {
             return None;
         }
         let counts = self.window.counts(now);
@@ -398,11 +449,17 @@ impl Machine {
             Finding::Sick => true,
         };
         let cause = Some(evidence.outcome);
-        Some(if sick {
-            self.open(TransitionReason::ProbesFailed, counts, cause, now)
-        } else {
-            self.go(CircuitState::Closed, TransitionReason::ProbesSucceeded, counts, None, cause, now)
-        })
+        if sick {
+            return Some(self.open(TransitionReason::ProbesFailed, counts, cause, now));
+        }
+        if self.config.ramp.is_some() {
+            // What other probes still have to say is no verdict on the ramp.
+            self.generation += 1;
+            self.probes.clear();
+            self.climb = Some(Climb::new(now));
+            return None;
+        }
+        Some(self.go(CircuitState::Closed, TransitionReason::ProbesSucceeded, counts, None, cause, now))
     }
 
     /// What the closed state trips on, if it does.
@@ -416,7 +473,7 @@ impl Machine {
                 return Some(TransitionReason::FailuresPerPeriod);
             }
         }
-        if counts.calls < u64::from(self.config.minimum_calls) {
+        if counts.calls < u64::from(self.minimum_calls()) {
             return None;
         }
         // A rate above 1.0 is never reached.
@@ -543,6 +600,7 @@ impl Machine {
         let period_failures = self.period_failures(now);
         let from = std::mem::replace(&mut self.state, to);
         self.generation += 1;
+        self.climb = None;
         match to {
             CircuitState::Open => {
                 self.opens = self.opens.saturating_add(1);
@@ -678,8 +736,8 @@ impl Transition {
 
 impl TransitionReason {
     /// The reason as a fixed word: `failure_rate`, `slow_call_rate`, `consecutive_failures`, `failures_per_period`,
-    /// `custom_trip`, `throttled`, `open_time_over`, `half_open_time_over`, `probes_failed`, `probes_succeeded` or
-    /// `operator`.
+    /// `custom_trip`, `throttled`, `open_time_over`, `half_open_time_over`, `probes_failed`, `probes_succeeded`,
+    /// `ramp_over` or `operator`.
     ///
     /// # Examples
     ///
@@ -699,6 +757,7 @@ impl TransitionReason {
             Self::HalfOpenTimeOver => "half_open_time_over",
             Self::ProbesFailed => "probes_failed",
             Self::ProbesSucceeded => "probes_succeeded",
+            Self::RampOver => "ramp_over",
             Self::Operator => "operator",
         }
     }

@@ -9,6 +9,7 @@ mod half_open;
 mod open;
 mod open_time;
 mod per_period;
+mod ramp;
 mod service;
 mod support;
 mod trip;
