@@ -94,6 +94,7 @@ fn circuit_breaker() {
         "slow_calls.rate" = "NaN", |it| it.slow_calls = slow(NANO, f64::NAN);
         "slow_calls.rate" = "0.0", |it| it.slow_calls = slow(NANO, 0.0);
         "slow_calls.rate" = "1.1", |it| it.slow_calls = slow(NANO, 1.1);
+        "watch_in_flight" = "true", |it| it.watch_in_flight = true;
         "consecutive_failures" = "0", |it| it.consecutive_failures = Some(0);
         "failures_per_period.failures" = "0", |it| it.failures_per_period = per_period(0, MAX);
         "failures_per_period.period" = "0ns", |it| it.failures_per_period = per_period(1, ZERO);
@@ -286,6 +287,7 @@ mod extremes {
             config.open_time = open_time;
             config.probe_deadline = MAX;
             config.half_open_max = Some(MAX);
+            config.watch_in_flight = true;
             config.ramp = Some(Ramp { shares: vec![f64::MIN_POSITIVE], step: MAX });
             let breaker = CircuitBreakerHandle::new("test", config).unwrap();
             for _ in 0..5 {

@@ -146,7 +146,7 @@ impl Breaker {
         let slow = health.is_some() && self.shared.is_slow(ticket, now);
         self.tell(match health {
             Some(Healthy::Yes) if !outcome.is_success() && self.shared.absorbs(ticket, now) => None,
-            None if !self.shared.is_probe(ticket) && !self.may_open(outcome) => None,
+            None if !self.shared.has_to_tell(ticket) && !self.may_open(outcome) => None,
             _ => self.shared.record(ticket, Evidence { health, slow, outcome }, now),
         });
     }
@@ -165,7 +165,7 @@ impl Breaker {
         self.calls.add(End::Abandoned as usize);
         let slow = self.shared.is_slow(ticket, now);
         let health = self.config.abandoned_is_failure.then_some(Healthy::No);
-        if health.is_some() || slow || self.shared.is_probe(ticket) {
+        if health.is_some() || slow || self.shared.has_to_tell(ticket) {
             self.tell(self.shared.record(ticket, Evidence { health, slow, outcome: Outcome::Ignored }, now));
         }
     }

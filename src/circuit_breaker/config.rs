@@ -43,6 +43,15 @@ pub struct CircuitBreakerConfig {
     pub failure_rate: Option<f64>,
     /// Trips when calls are slow, failed or not. It costs two clock reads a call. Default: none.
     pub slow_calls: Option<SlowCalls>,
+    /// Whether a call that is still running beyond [`SlowCalls::longer_than`] is in the window as a slow one before it ends, so
+    /// that a dependency that hangs opens the circuit even when no call ever returns. Needs
+    /// [`slow_calls`](Self::slow_calls). Default: `false`.
+    ///
+    /// It is seen when more than the threshold and at most nine eighths of it have passed, by the next call that asks or the
+    /// next verdict. From then on the call is in the window once, as a slow call that did not fail, whatever it ends as; its
+    /// end is in the statistics, and in the failures in a row and per period, as any other's. With the watch, an admission adds
+    /// one to a shared atomic, and every verdict takes the lock.
+    pub watch_in_flight: bool,
     /// Trips after this many failures in a row. At least 1. A healthy call starts the row anew; one without evidence does
     /// not. Default: none.
     pub consecutive_failures: Option<u32>,
@@ -217,6 +226,7 @@ impl Default for CircuitBreakerConfig {
             minimum_calls: 20,
             failure_rate: Some(0.5),
             slow_calls: None,
+            watch_in_flight: false,
             consecutive_failures: None,
             failures_per_period: None,
             open_time: OpenTime::default(),
@@ -273,6 +283,9 @@ impl CircuitBreakerConfig {
         if let Some(slow) = &self.slow_calls {
             slow.validate().map_err(|error| error.within("slow_calls"))?;
         }
+        if self.watch_in_flight && self.slow_calls.is_none() {
+            return Err(InvalidConfig::new("watch_in_flight", true, "needs `slow_calls`, which says what is slow"));
+        }
         if self.consecutive_failures == Some(0) {
             return Err(InvalidConfig::new("consecutive_failures", 0, "must be at least 1"));
         }
@@ -309,6 +322,11 @@ impl CircuitBreakerConfig {
             return Err(InvalidConfig::new("initial_state", self.initial_state, "must not be half-open"));
         }
         Ok(())
+    }
+
+    /// The slow threshold, if running calls are held against it.
+    pub(super) fn watched_threshold(&self) -> Option<Duration> {
+        self.slow_calls.filter(|_| self.watch_in_flight).map(|slow| slow.longer_than)
     }
 
     /// Whether one of the two rates is looked at.
@@ -457,6 +475,7 @@ mod tests {
         assert_eq!(field_of(|c| c.failure_rate = None), "failure_rate");
         assert_eq!(field_of(|c| c.slow_calls = slow(Duration::ZERO, 0.5)), "slow_calls.longer_than");
         assert_eq!(field_of(|c| c.slow_calls = slow(second, f64::INFINITY)), "slow_calls.rate");
+        assert_eq!(field_of(|c| c.watch_in_flight = true), "watch_in_flight");
         assert_eq!(field_of(|c| c.consecutive_failures = Some(0)), "consecutive_failures");
         let per_period = |failures, period| Some(FailuresPerPeriod { failures, period });
         assert_eq!(field_of(|c| c.failures_per_period = per_period(0, second)), "failures_per_period.failures");

@@ -283,6 +283,26 @@ impl<C> CircuitBreakerBuilder<C> {
         self
     }
 
+    /// Sets [`CircuitBreakerConfig::watch_in_flight`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::circuit_breaker::{CircuitBreakerLayer, SlowCalls};
+    ///
+    /// let layer = CircuitBreakerLayer::builder("db")
+    ///     .slow_calls(SlowCalls { longer_than: Duration::from_millis(800), rate: 0.5 })
+    ///     .watch_in_flight(true)
+    ///     .build()?;
+    /// assert!(layer.handle().config().watch_in_flight);
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    pub fn watch_in_flight(mut self, yes: bool) -> Self {
+        self.config.watch_in_flight = yes;
+        self
+    }
+
     /// Sets [`CircuitBreakerConfig::consecutive_failures`]; `None` switches it off.
     ///
     /// # Examples

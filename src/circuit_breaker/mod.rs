@@ -76,6 +76,22 @@
 //! [setting](CircuitBreakerConfig::abandoned_is_failure) makes them failures), but a call that had run beyond the slow
 //! threshold by then was slow. So keep an attempt's timeout inside of the breaker, where it is seen as a failure.
 //!
+//! # Calls that hang
+//!
+//! A call is judged when it ends, so that a dependency that takes calls and never answers is seen when their timeouts fire, or
+//! never. With [`watch_in_flight`](CircuitBreakerConfig::watch_in_flight), a call counts as slow as soon as it is known to be:
+//! when it has been running for longer than the slow threshold, and at most an eighth of the threshold later, at the next
+//! call that asks for admission or the next verdict. Whatever the number of calls, nine numbers are kept. A call is never in
+//! the window twice:
+//!
+//! * One that ends before it was counted is in the window as what it ends as, slow or not.
+//! * One that was counted before its end stays in the window as one slow call that did not fail. However it ends, failed,
+//!   dropped or without evidence, nothing is added and nothing changed there; a failure counts among those in a row and
+//!   those per period, and a success begins the row anew.
+//! * One whose generation is over is in no window, neither while it runs nor when it ends.
+//!
+//! A probe that runs beyond the threshold has had its verdict, that it is slow; what it ends as comes too late to decide.
+//!
 //! # How long it stays open
 //!
 //! As [`open_time`](CircuitBreakerConfig::open_time) says, or a function of what opened it
@@ -122,7 +138,8 @@
 //! time window of any length. In the closed state a success on a full count window without a failure takes no lock and
 //! writes nothing but its count; on a time window without a failure it adds one to an atomic. What changes the state, fails,
 //! or follows a failure takes a mutex for a few instructions. The clock is read once a call for a time window, twice for
-//! slow calls, and not at all for a count window without them.
+//! slow calls, and not at all for a count window without them. The watch of calls that hang makes a verdict take the mutex,
+//! and an admission add one to a shared atomic; while it is off it costs nothing.
 //!
 //! # Telemetry
 //!
@@ -140,6 +157,7 @@ mod config;
 mod failure_period;
 mod future;
 mod handle;
+mod in_flight;
 mod layer;
 mod opening;
 mod own_rules;

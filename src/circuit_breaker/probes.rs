@@ -11,6 +11,8 @@ pub(super) struct Probes {
     slots: Box<[Slot]>,
     rule: ProbeRule,
     deadline: Duration,
+    /// A probe that is out for longer than this is slow; only if that is watched.
+    slow_after: Option<Duration>,
     counts: WindowCounts,
     healthy_in_a_row: u32,
 }
@@ -40,9 +42,9 @@ pub(super) enum Finding {
 // === impl Probes ===
 
 impl Probes {
-    pub(super) fn new(slots: u32, rule: ProbeRule, deadline: Duration) -> Self {
+    pub(super) fn new(slots: u32, rule: ProbeRule, deadline: Duration, slow_after: Option<Duration>) -> Self {
         let slots = vec![Slot::Free; slots.max(1) as usize].into_boxed_slice();
-        Self { slots, rule, deadline, counts: WindowCounts::default(), healthy_in_a_row: 0 }
+        Self { slots, rule, deadline, slow_after, counts: WindowCounts::default(), healthy_in_a_row: 0 }
     }
 
     /// Begins a half-open time: every slot free, nothing shown.
@@ -120,7 +122,20 @@ impl Probes {
             Slot::Taken(since) => Some(*since),
             Slot::Free | Slot::Spent => None,
         });
-        Some(taken.min().and_then(|since| since.checked_add(self.deadline)))
+        Some(taken.min().and_then(|since| since.checked_add(self.patience())))
+    }
+
+    /// The slot of a probe that is known to be slow although it is still out.
+    pub(super) fn overdue(&self, now: Instant) -> Option<u32> {
+        let limit = self.slow_after?;
+        let overdue = |slot: &Slot| matches!(slot, Slot::Taken(since) if now.saturating_duration_since(*since) > limit);
+        u32::try_from(self.slots.iter().position(overdue)?).ok()
+    }
+
+    /// After how long something is known of a probe that is out.
+    fn patience(&self) -> Duration {
+        let slow = self.slow_after.map_or(Duration::MAX, |limit| limit.saturating_add(Duration::from_nanos(1)));
+        self.deadline.min(slow)
     }
 
     fn is_lost(&self, slot: Slot, now: Instant) -> bool {

@@ -9,6 +9,9 @@
 //!   to do. On a time window it adds one to the current bucket: that is done in the atomic `pending`, which carries the
 //!   generation and the bucket it belongs to, and which the next holder of the lock adds to the window.
 //!
+//! Where calls that hang are watched, none of this holds but for one thing: an admission adds one to the atomic `begun`, which
+//! is to the bucket in which a call began what `pending` is to that in which it ended.
+//!
 //! Everything else takes the lock, changes the machine and publishes it again. The stamp is published last: whoever sees a
 //! generation sees a `refuse_until` at least as new, and one that is newer still was true when it was read.
 //!
@@ -34,6 +37,11 @@ const CLEAN: u64 = 0b1000;
 const STATE: u64 = 0b0111;
 /// The code of the closed state.
 const CLOSED: u64 = 0;
+/// The codes of the closed and the observing state while calls that hang are watched: other codes, so that without the
+/// watch nobody has to ask whether it is on.
+const CLOSED_WATCHED: u64 = 6;
+const OBSERVING: u64 = 5;
+const OBSERVING_WATCHED: u64 = 7;
 /// `refuse_until` when no end of the refusal is known.
 const NEVER: u64 = u64::MAX;
 /// `slow_nanos` when nobody asks how long a call takes.
@@ -56,6 +64,10 @@ pub(super) struct Shared {
     cause: AtomicU64,
     /// Successes not yet in the time window: a tag in the upper half, the number in the lower.
     pending: AtomicU64,
+    /// Calls that began and are not yet among those that are watched: a tag in the upper half, the number in the lower.
+    begun: AtomicU64,
+    /// The length of a bucket in which watched calls begin; zero without the watch.
+    begun_nanos: u64,
     /// Where the nanoseconds start.
     origin: Instant,
     /// The length of a bucket of the time window; zero without one.
@@ -72,13 +84,15 @@ struct Locked {
     machine: Machine,
     /// The bucket that `pending` counts for.
     pending_bucket: u64,
+    /// The generation and the bucket that `begun` counts for; `None` while it takes nothing.
+    begun_for: Option<(u64, u64)>,
 }
 
 /// What a call was admitted with. A permit owns it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ticket {
     stamp: Stamp,
-    /// When it was admitted, in nanoseconds since the origin; zero if nobody needs to know.
+    /// When it was admitted, in nanoseconds since the origin; [`UNMEASURED`] if nobody needs to know.
     started: u64,
     /// The slot of a probe, or [`NO_SLOT`].
     slot: u32,
@@ -135,16 +149,19 @@ impl Shared {
             Window::Time { length } if config.uses_rates() || own.trip.is_some() => TimeWindow::bucket_nanos_of(length),
             _ => 0,
         };
+        let machine = Machine::new(config.clone(), own, origin);
         let shared = Self {
             stamp: AtomicU64::new(0),
             refuse_until: AtomicU64::new(0),
             cause: AtomicU64::new(0),
             pending: AtomicU64::new(BUSY),
+            begun: AtomicU64::new(BUSY),
+            begun_nanos: machine.begun_nanos(),
             origin,
             bucket_nanos,
             is_untimed: bucket_nanos == 0 && config.slow_calls.is_none(),
             slow_nanos: config.slow_calls.map_or(UNMEASURED, |slow| nanos(slow.longer_than).min(UNMEASURED - 1)),
-            locked: Mutex::new(Locked { machine: Machine::new(config.clone(), own, origin), pending_bucket: 0 }),
+            locked: Mutex::new(Locked { machine, pending_bucket: 0, begun_for: None }),
         };
         shared.publish(&mut lock(&shared.locked));
         shared
@@ -169,7 +186,7 @@ impl Shared {
         if stamp.payload() & STATE != CLOSED {
             return None;
         }
-        let started = if self.slow_nanos == UNMEASURED { 0 } else { self.nanos_at(now()) };
+        let started = if self.slow_nanos == UNMEASURED { UNMEASURED } else { self.nanos_at(now()) };
         Some(Ticket { stamp, started, slot: NO_SLOT })
     }
 
@@ -179,11 +196,12 @@ impl Shared {
     pub(super) fn admit(&self, now: impl Fn() -> Instant) -> (Result<Ticket, Refusal>, Option<Transition>) {
         let stamp = self.load();
         match state_of(stamp) {
+            CircuitState::Closed | CircuitState::Observing if is_watched(stamp) => self.admit_watched(stamp, now()),
             CircuitState::Closed | CircuitState::Observing => {
-                let started = if self.slow_nanos == UNMEASURED { 0 } else { self.nanos_at(now()) };
+                let started = if self.slow_nanos == UNMEASURED { UNMEASURED } else { self.nanos_at(now()) };
                 (Ok(Ticket { stamp, started, slot: NO_SLOT }), None)
             }
-            CircuitState::Disabled => (Ok(Ticket { stamp, started: 0, slot: NO_SLOT }), None),
+            CircuitState::Disabled => (Ok(Ticket { stamp, started: UNMEASURED, slot: NO_SLOT }), None),
             CircuitState::ForcedOpen => {
                 let refusal = Refusal { state: CircuitState::ForcedOpen, retry_after: None, cause: None };
                 (Err(refusal), None)
@@ -193,6 +211,15 @@ impl Shared {
                 None => self.admit_locked(now()),
             },
         }
+    }
+
+    /// Admits a call that is watched while it runs. The first of each bucket takes the lock, and sees who hangs.
+    fn admit_watched(&self, stamp: Stamp, now: Instant) -> (Result<Ticket, Refusal>, Option<Transition>) {
+        let started = self.nanos_at(now);
+        if self.count_begun(stamp.generation(), started) {
+            return (Ok(Ticket { stamp, started, slot: NO_SLOT }), None);
+        }
+        self.admit_locked(now)
     }
 
     #[cold]
@@ -325,10 +352,11 @@ impl Shared {
             return None;
         }
         let now = now();
-        let since = self.origin + Duration::from_nanos(ticket.started);
+        let started = (ticket.started != UNMEASURED).then(|| self.origin + Duration::from_nanos(ticket.started));
         let origin = Origin {
             generation: ticket.stamp.generation(),
-            probe: (ticket.slot != NO_SLOT).then_some((ticket.slot, since)),
+            probe: started.filter(|_| ticket.slot != NO_SLOT).map(|since| (ticket.slot, since)),
+            started,
         };
         self.with_machine(now, |machine| machine.record(origin, evidence, now))
     }
@@ -337,6 +365,12 @@ impl Shared {
     #[inline]
     pub(super) fn is_probe(&self, ticket: Ticket) -> bool {
         ticket.slot != NO_SLOT
+    }
+
+    /// Whether the end of the call has to be told, though it may say nothing: it holds a slot, or is watched.
+    #[inline]
+    pub(super) fn has_to_tell(&self, ticket: Ticket) -> bool {
+        self.is_probe(ticket) || self.begun_nanos != 0
     }
 
     pub(super) fn transition_to(
@@ -356,6 +390,7 @@ impl Shared {
     pub(super) fn with_machine<R>(&self, now: Instant, f: impl FnOnce(&mut Machine) -> R) -> R {
         let mut locked = lock(&self.locked);
         self.fold_pending(&mut locked, now);
+        self.fold_begun(&mut locked);
         let result = f(&mut locked.machine);
         self.publish(&mut locked);
         result
@@ -378,6 +413,54 @@ impl Shared {
         }
     }
 
+    /// Adds a call to `begun`, if that counts for this generation and the bucket of `started`.
+    fn count_begun(&self, generation: u64, started: u64) -> bool {
+        let Some(bucket) = started.checked_div(self.begun_nanos) else { return false };
+        let tag = tag(generation, bucket);
+        let mut begun = self.begun.load(Ordering::Relaxed);
+        loop {
+            if begun >> 32 != tag || begun & 0xffff_ffff >= MOST_PENDING {
+                return false;
+            }
+            match self.begun.compare_exchange_weak(begun, begun + 1, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return true,
+                Err(seen) => begun = seen,
+            }
+        }
+    }
+
+    /// Adds the calls that began to those that are watched. More may begin meanwhile.
+    #[allow(clippy::cast_possible_truncation, reason = "the lower half is the number")]
+    fn fold_begun(&self, locked: &mut Locked) {
+        let Locked { machine, begun_for, .. } = locked;
+        let Some(in_flight) = machine.in_flight() else { return };
+        if let Some((generation, bucket)) = *begun_for {
+            let begun = self.begun.swap(tag(generation, bucket) << 32, Ordering::AcqRel);
+            in_flight.add(bucket, begun as u32);
+        }
+    }
+
+    /// Lets `begun` count for the present generation and bucket; for none when the next admission has to take the lock.
+    #[allow(clippy::cast_possible_truncation, reason = "the lower half is the number")]
+    fn publish_begun(&self, locked: &mut Locked) {
+        let Locked { machine, begun_for, .. } = locked;
+        let (generation, takes) = (machine.generation(), machine.admits_freely());
+        let next = machine.in_flight().filter(|it| takes && !it.is_overdue()).map(|it| (generation, it.current()));
+        if next == *begun_for {
+            return;
+        }
+        let word = next.map_or(BUSY, |(generation, bucket)| tag(generation, bucket) << 32);
+        let begun = self.begun.swap(word, Ordering::AcqRel);
+        // Those that began since they were folded in. If the generation is over, they are stragglers.
+        if let Some((of, bucket)) = *begun_for
+            && of == generation
+            && let Some(in_flight) = machine.in_flight()
+        {
+            in_flight.add(bucket, begun as u32);
+        }
+        *begun_for = next;
+    }
+
     #[allow(clippy::cast_possible_truncation, reason = "the lower half is the number")]
     fn fold_pending(&self, locked: &mut MutexGuard<'_, Locked>, now: Instant) {
         if self.bucket_nanos == 0 {
@@ -394,7 +477,8 @@ impl Shared {
 
     /// Makes what the machine has become visible to those who do not take the lock.
     fn publish(&self, locked: &mut Locked) {
-        let Locked { machine, pending_bucket } = locked;
+        self.publish_begun(locked);
+        let Locked { machine, pending_bucket, .. } = locked;
         let refuse_until = match machine.refuses_until() {
             None => 0,
             Some(None) => NEVER,
@@ -443,7 +527,17 @@ fn tag(generation: u64, bucket: u64) -> u64 {
 
 fn stamp_of(machine: &Machine) -> Stamp {
     let clean = if machine.is_clean() { CLEAN } else { 0 };
-    Stamp::new(machine.generation(), code(machine.state()) | clean)
+    let code = match code(machine.state()) {
+        CLOSED if machine.watches() => CLOSED_WATCHED,
+        OBSERVING if machine.watches() => OBSERVING_WATCHED,
+        code => code,
+    };
+    Stamp::new(machine.generation(), code | clean)
+}
+
+/// Whether calls that run in this state, closed or observing, are watched.
+fn is_watched(stamp: Stamp) -> bool {
+    stamp.payload() & STATE >= CLOSED_WATCHED
 }
 
 fn code(state: CircuitState) -> u64 {
@@ -453,14 +547,14 @@ fn code(state: CircuitState) -> u64 {
         CircuitState::HalfOpen => 2,
         CircuitState::ForcedOpen => 3,
         CircuitState::Disabled => 4,
-        CircuitState::Observing => 5,
+        CircuitState::Observing => OBSERVING,
     }
 }
 
 #[inline]
 fn state_of(stamp: Stamp) -> CircuitState {
     match stamp.payload() & STATE {
-        CLOSED => CircuitState::Closed,
+        CLOSED | CLOSED_WATCHED => CircuitState::Closed,
         1 => CircuitState::Open,
         2 => CircuitState::HalfOpen,
         3 => CircuitState::ForcedOpen,
@@ -550,8 +644,8 @@ mod tests {
         let ramp = prop::option::of(
             (1_u64..2_000).prop_map(|step| Ramp { shares: vec![0.25, 0.6], step: Duration::from_millis(step) }),
         );
-        (window, rule, 1_u32..4, prop::option::of(1_u32..5), any::<bool>(), per_period, most, ramp).prop_map(
-            |(window, probe_rule, probes, consecutive_failures, timed, per_period, half_open_max, ramp)| {
+        (window, rule, 1_u32..4, prop::option::of(1_u32..5), any::<(bool, bool)>(), per_period, most, ramp).prop_map(
+            |(window, probe_rule, probes, consecutive_failures, (timed, watched), per_period, half_open_max, ramp)| {
                 let failures_per_period = per_period
                     .map(|(failures, millis)| FailuresPerPeriod { failures, period: Duration::from_millis(millis) });
                 let slow = SlowCalls { longer_than: Duration::from_millis(500), rate: 0.5 };
@@ -562,6 +656,7 @@ mod tests {
                     consecutive_failures,
                     failures_per_period,
                     slow_calls: timed.then_some(slow),
+                    watch_in_flight: timed && watched,
                     minimum_calls: 1,
                     open_time: OpenTime::Constant(Duration::from_millis(700)),
                     probe_deadline: Duration::from_millis(900),
@@ -630,7 +725,8 @@ mod tests {
                         };
                         let ticket = front.0.expect("the machine admitted it");
                         prop_assert_eq!(shared.is_probe(ticket), probe.is_some());
-                        running.push((ticket, Origin { generation: machine.generation(), probe }, now()));
+                        let origin = Origin { generation: machine.generation(), probe, started: Some(now()) };
+                        running.push((ticket, origin, now()));
                     }
                     Step::Verdict(ago, health) => {
                         let Some(index) = running.len().checked_sub(ago + 1) else { continue };

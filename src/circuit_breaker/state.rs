@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::config::{CircuitBreakerConfig, SlowCalls, Window};
 use super::failure_period::FailurePeriod;
+use super::in_flight::InFlight;
 use super::opening::Opening;
 use super::own_rules::OwnRules;
 use super::probes::{Finding, Probes};
@@ -41,6 +42,8 @@ pub(super) struct Machine {
     probes: Probes,
     /// How far a half-open circuit that the probes have found well is back to full traffic.
     climb: Option<Climb>,
+    /// The calls that are running, where those that hang are watched.
+    in_flight: Option<Box<InFlight>>,
 }
 
 /// The calls that are judged in the closed state.
@@ -87,6 +90,8 @@ pub(super) struct Origin {
     pub(super) generation: u64,
     /// The slot it took and when, if the call is a probe.
     pub(super) probe: Option<(u32, Instant)>,
+    /// When the call began, if that was asked for.
+    pub(super) started: Option<Instant>,
 }
 
 /// A change of state.
@@ -225,8 +230,9 @@ impl Machine {
             half_open_since: origin,
             cause: None,
             judged: WindowCounts::default(),
-            probes: Probes::new(config.probes, config.probe_rule, config.probe_deadline),
+            probes: Probes::new(config.probes, config.probe_rule, config.probe_deadline, config.watched_threshold()),
             climb: None,
+            in_flight: config.watched_threshold().map(|threshold| Box::new(InFlight::new(threshold, origin))),
             config: Box::new(config),
         };
         if machine.state == CircuitState::Open {
@@ -286,6 +292,7 @@ impl Machine {
     /// Whether a fast success can change nothing here but the number of calls in the current bucket of a time window.
     pub(super) fn is_clean(&self) -> bool {
         matches!(self.state, CircuitState::Closed | CircuitState::Observing)
+            && self.in_flight.is_none()
             && self.consecutive_failures == 0
             && match &self.window {
                 Calls::Unused => true,
@@ -331,8 +338,80 @@ impl Machine {
         }
     }
 
+    /// The calls that are running, where those that hang are watched.
+    pub(super) fn in_flight(&mut self) -> Option<&mut InFlight> {
+        self.in_flight.as_deref_mut()
+    }
+
+    /// The length of the buckets in which watched calls begin; zero without the watch.
+    pub(super) fn begun_nanos(&self) -> u64 {
+        self.in_flight.as_ref().map_or(0, |in_flight| in_flight.bucket_nanos())
+    }
+
+    /// Whether calls are admitted without anybody being asked.
+    pub(super) fn admits_freely(&self) -> bool {
+        matches!(self.state, CircuitState::Closed | CircuitState::Observing)
+    }
+
+    /// Whether the calls that run are watched.
+    pub(super) fn watches(&self) -> bool {
+        self.in_flight.is_some()
+    }
+
     /// Admits a call, or refuses it. An open circuit whose time is over becomes half-open here.
     pub(super) fn admit(&mut self, now: Instant) -> (Admission, Option<Transition>) {
+        let found = self.look_at_running(now);
+        if found.is_some() && self.state == CircuitState::Open {
+            return (Admission::Refused, found);
+        }
+        let (admission, change) = self.admit_by_state(now);
+        if admission == Admission::Call
+            && self.state != CircuitState::Disabled
+            && let Some(in_flight) = &mut self.in_flight
+        {
+            in_flight.begin(now);
+        }
+        // What running calls have shown has closed the circuit if anything, and a closed circuit only admits.
+        (admission, found.or(change))
+    }
+
+    /// Counts the calls and probes that are slow although they have not ended, and finds what follows.
+    fn look_at_running(&mut self, now: Instant) -> Option<Transition> {
+        self.in_flight.as_ref()?;
+        if self.state == CircuitState::HalfOpen && self.climb.is_none() {
+            if self.half_open_until().is_some_and(|until| now >= until) {
+                return None; // Too late for them, too.
+            }
+            let slow = Record { failed: false, slow: true };
+            while let Some(slot) = self.probes.overdue(now) {
+                let change = self.judge_probe(slot, slow, None, now);
+                if change.is_some() {
+                    return change;
+                }
+            }
+            return None;
+        }
+        let counted = self.count_overdue(now);
+        if !counted || (self.state != CircuitState::Closed && self.climb.is_none()) {
+            return None;
+        }
+        let counts = self.window.counts(now);
+        let reason = self.trips(counts, now)?;
+        Some(self.open(reason, counts, None, now))
+    }
+
+    /// Puts the calls into the window that are slow although they have not ended; whether there were any.
+    fn count_overdue(&mut self, now: Instant) -> bool {
+        let Some(in_flight) = &mut self.in_flight else { return false };
+        in_flight.advance(now);
+        let overdue = in_flight.take_overdue();
+        for _ in 0..overdue {
+            self.window.record(Record { failed: false, slow: true }, now);
+        }
+        overdue > 0
+    }
+
+    fn admit_by_state(&mut self, now: Instant) -> (Admission, Option<Transition>) {
         match self.state {
             CircuitState::Closed | CircuitState::Disabled | CircuitState::Observing => (Admission::Call, None),
             CircuitState::ForcedOpen => (Admission::Refused, None),
@@ -391,15 +470,22 @@ impl Machine {
         }
         match origin.probe {
             Some((slot, since)) if self.probes.holds(slot, since) => {
-                self.half_open_too_long(now).or_else(|| self.record_probe(slot, evidence, now))
+                let change = self.half_open_too_long(now).or_else(|| self.record_probe(slot, evidence, now));
+                change.or_else(|| self.look_at_running(now))
             }
             Some(_) => None,
-            None => self.record_call(evidence, now),
+            None => {
+                let in_flight = self.in_flight.as_mut().zip(origin.started);
+                let counted = in_flight.is_some_and(|(in_flight, started)| in_flight.end(started));
+                self.record_call(evidence, counted, now)
+            }
         }
     }
 
-    fn record_call(&mut self, evidence: Evidence, now: Instant) -> Option<Transition> {
-        let record = evidence.record();
+    /// The verdict of a call that is no probe, and may have been `counted` in the window before it ended.
+    fn record_call(&mut self, evidence: Evidence, counted: bool, now: Instant) -> Option<Transition> {
+        let others_counted = self.count_overdue(now);
+        let record = evidence.record().filter(|_| !counted);
         match evidence.health {
             Some(Healthy::Yes) => self.consecutive_failures = 0,
             Some(Healthy::No) => {
@@ -411,11 +497,7 @@ impl Machine {
             None => {}
         }
         if let Some(record) = record {
-            match &mut self.window {
-                Calls::Unused => {}
-                Calls::Count(window) => window.record(record),
-                Calls::Time(window) => window.record(record, now),
-            }
+            self.window.record(record, now);
         }
         if self.state != CircuitState::Closed && self.climb.is_none() {
             return None;
@@ -425,9 +507,14 @@ impl Machine {
         if let Some(wait) = self.throttled_for(evidence.outcome) {
             return Some(self.go(CircuitState::Open, TransitionReason::Throttled, counts, Some(wait), cause, now));
         }
-        record?;
-        let reason = self.trips(counts, now).or_else(|| self.trips_by_own(counts, evidence.outcome, now))?;
-        Some(self.open(reason, counts, cause, now))
+        // What says nothing about the callee changes nothing, and does not cause what others' running has shown.
+        let judged = record.is_some() || evidence.health.is_some();
+        if !judged && !others_counted {
+            return None;
+        }
+        let reason = self.trips(counts, now);
+        let reason = if judged { reason.or_else(|| self.trips_by_own(counts, evidence.outcome, now)) } else { reason };
+        Some(self.open(reason?, counts, cause.filter(|_| judged), now))
     }
 
     fn record_probe(&mut self, slot: u32, evidence: Evidence, now: Instant) -> Option<Transition> {
@@ -440,6 +527,11 @@ impl Machine {
             self.probes.release(slot);
             return None;
         };
+        self.judge_probe(slot, record, Some(evidence.outcome), now)
+    }
+
+    /// What is known once the probe in `slot` has shown this.
+    fn judge_probe(&mut self, slot: u32, record: Record, cause: Option<Outcome>, now: Instant) -> Option<Transition> {
         let finding = self.probes.judge(slot, record);
         let counts = self.probes.counts();
         let sick = match finding {
@@ -448,7 +540,6 @@ impl Machine {
             Finding::Recovered => false,
             Finding::Sick => true,
         };
-        let cause = Some(evidence.outcome);
         if sick {
             return Some(self.open(TransitionReason::ProbesFailed, counts, cause, now));
         }
@@ -457,6 +548,7 @@ impl Machine {
             self.generation += 1;
             self.probes.clear();
             self.climb = Some(Climb::new(now));
+            self.forget_running();
             return None;
         }
         Some(self.go(CircuitState::Closed, TransitionReason::ProbesSucceeded, counts, None, cause, now))
@@ -584,6 +676,7 @@ impl Machine {
         // No transition, but calls that were admitted before belong to what is forgotten.
         self.generation += 1;
         self.forget();
+        self.forget_running();
         None
     }
 
@@ -601,6 +694,7 @@ impl Machine {
         let from = std::mem::replace(&mut self.state, to);
         self.generation += 1;
         self.climb = None;
+        self.forget_running();
         match to {
             CircuitState::Open => {
                 self.opens = self.opens.saturating_add(1);
@@ -645,6 +739,13 @@ impl Machine {
         }
     }
 
+    /// Forgets the calls of the generation that is over.
+    fn forget_running(&mut self) {
+        if let Some(in_flight) = &mut self.in_flight {
+            in_flight.clear();
+        }
+    }
+
     fn forget(&mut self) {
         self.forget_calls();
         self.probes.clear();
@@ -663,6 +764,14 @@ fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
 // === impl Calls ===
 
 impl Calls {
+    fn record(&mut self, record: Record, now: Instant) {
+        match self {
+            Self::Unused => {}
+            Self::Count(window) => window.record(record),
+            Self::Time(window) => window.record(record, now),
+        }
+    }
+
     fn counts(&mut self, now: Instant) -> WindowCounts {
         match self {
             Self::Unused => WindowCounts::default(),
