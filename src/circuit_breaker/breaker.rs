@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 
 use super::config::CircuitBreakerConfig;
 use super::own_rules::OwnRules;
-use super::shared::{Refusal, Refused, Shared, Ticket};
+use super::shared::{
+    ABANDONED_FOR_FAILURE, Refusal, Refused, Shared, THROTTLED_FOR_FAILURE, THROTTLED_TO_OPEN, Ticket,
+};
 use super::state::{Evidence, Healthy, IllegalTransition, Transition};
 use crate::circuit_state::CircuitState;
 use crate::cores::lock::lock;
-use crate::error::CircuitOpen;
+use crate::error::{CircuitOpen, InvalidConfig};
 use crate::name::Name;
 use crate::outcome::Outcome;
 use crate::telemetry::event::{CircuitBreakerEvent, CircuitBreakerEventKind};
@@ -23,7 +25,6 @@ pub(super) type Observer = Box<dyn Fn(&Transition) + Send + Sync>;
 /// One breaker; handles, permits and services share it.
 pub(super) struct Breaker {
     pub(super) shared: Shared,
-    pub(super) config: CircuitBreakerConfig,
     emitter: Emitter,
     observers: Box<[Observer]>,
     calls: Tally<6>,
@@ -68,7 +69,6 @@ impl Breaker {
             gauges: has_gauges.then(|| StateGauges::new(&name, names::CIRCUIT_BREAKER_STATE, "state", states, initial)),
             publishing: Mutex::new(()),
             emitter: Emitter::new(name, listener),
-            config,
         }
     }
 
@@ -139,7 +139,7 @@ impl Breaker {
             Outcome::Success => (End::Success, Some(Healthy::Yes)),
             Outcome::Refused | Outcome::DependencyFailed => (End::Refused, Some(Healthy::Yes)),
             Outcome::Transient | Outcome::Permanent => (End::Failure, Some(Healthy::No)),
-            Outcome::Throttled { .. } if self.config.throttled_is_failure => (End::Failure, Some(Healthy::No)),
+            Outcome::Throttled { .. } if self.shared.takes(THROTTLED_FOR_FAILURE) => (End::Failure, Some(Healthy::No)),
             Outcome::Throttled { .. } | Outcome::Ignored => (End::Ignored, None),
         };
         self.calls.add(end as usize);
@@ -153,7 +153,7 @@ impl Breaker {
 
     /// Whether this outcome, which is no evidence, may open the circuit all the same.
     fn may_open(&self, outcome: Outcome) -> bool {
-        self.config.throttled_opens.is_some() && matches!(outcome, Outcome::Throttled { retry_after: Some(_) })
+        self.shared.takes(THROTTLED_TO_OPEN) && matches!(outcome, Outcome::Throttled { retry_after: Some(_) })
     }
 
     /// The verdict of a call that was dropped before its end.
@@ -164,7 +164,7 @@ impl Breaker {
         }
         self.calls.add(End::Abandoned as usize);
         let slow = self.shared.is_slow(ticket, now);
-        let health = self.config.abandoned_is_failure.then_some(Healthy::No);
+        let health = self.shared.takes(ABANDONED_FOR_FAILURE).then_some(Healthy::No);
         if health.is_some() || slow || self.shared.has_to_tell(ticket) {
             self.tell(self.shared.record(ticket, Evidence { health, slow, outcome: Outcome::Ignored }, now));
         }
@@ -184,6 +184,12 @@ impl Breaker {
 
     pub(super) fn transition_to(&self, to: CircuitState, open_for: Option<Duration>) -> Result<(), IllegalTransition> {
         self.tell(self.shared.transition_to(to, open_for, now())?);
+        Ok(())
+    }
+
+    pub(super) fn reconfigure(&self, config: CircuitBreakerConfig) -> Result<(), InvalidConfig> {
+        config.validate_with(self.shared.with_settings(|machine| machine.has_own_trip()))?;
+        self.shared.reconfigure(config, now());
         Ok(())
     }
 

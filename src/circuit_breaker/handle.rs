@@ -16,7 +16,8 @@ use crate::error::{CircuitOpen, InvalidConfig};
 use crate::name::Name;
 use crate::outcome::DefaultClassifier;
 
-/// A cheap clonable handle of one breaker: reads its state and statistics, forces and resets it, and admits calls by hand.
+/// A cheap clonable handle of one breaker: reads its state and statistics, forces, resets and reconfigures it, and admits calls
+/// by hand.
 ///
 /// Every change is seen by the very next call on any thread.
 ///
@@ -139,7 +140,7 @@ impl CircuitBreakerHandle {
         self.breaker.name()
     }
 
-    /// The settings.
+    /// The settings, as they are now.
     ///
     /// # Examples
     ///
@@ -154,7 +155,51 @@ impl CircuitBreakerHandle {
     /// ```
     #[must_use]
     pub fn config(&self) -> CircuitBreakerConfig {
-        self.breaker.config.clone()
+        self.breaker.shared.with_settings(|machine| machine.config().clone())
+    }
+
+    /// Gives the breaker other settings while it runs. They hold from the next call and the next verdict on; nothing trips in
+    /// the moment itself. What is kept:
+    ///
+    /// * the state, the statistics, and the say of the calls and probes that are running;
+    /// * the open time of a circuit that is open: [`open_time`](CircuitBreakerConfig::open_time) holds from the next opening
+    ///   on, and the openings in a row go on counting;
+    /// * the number of [`probes`](CircuitBreakerConfig::probes) and their [rule](CircuitBreakerConfig::probe_rule) for the rest
+    ///   of a half-open time, while its deadlines and the steps of a [ramp](CircuitBreakerConfig::ramp) are new at once;
+    /// * of the recorded calls what the new window can keep: a shorter count window the newest, a longer one all of them in
+    ///   their order; another time window what is young enough, as far as the buckets tell. A window of the other kind begins
+    ///   empty, and so does one that was not needed before. [`failures_per_period`](CircuitBreakerConfig::failures_per_period)
+    ///   is kept as a time window is; the failures in a row are kept;
+    /// * with another slow threshold, what was counted as slow. Calls that are running are then not
+    ///   [watched](CircuitBreakerConfig::watch_in_flight) any more and are judged when they end, by the new threshold; those
+    ///   that were counted stay counted once. A call that was admitted when there was no threshold is never slow.
+    ///
+    /// A [`Trip`](super::Trip) and an open time that are functions stay;
+    /// [`initial_state`](CircuitBreakerConfig::initial_state) is for a breaker that is built.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidConfig`] when [`CircuitBreakerConfig::validate`] finds a value that cannot be used; nothing is changed then.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::{CircuitBreakerHandle, CircuitState, Outcome};
+    ///
+    /// # fn main() -> Result<(), mainstay::InvalidConfig> {
+    /// let breaker = CircuitBreakerHandle::builder("db").consecutive_failures(10).build_handle()?;
+    /// (0..4).for_each(|_| breaker.try_acquire().expect("closed").record(Outcome::Transient));
+    ///
+    /// let mut config = breaker.config();
+    /// config.consecutive_failures = Some(5);
+    /// breaker.reconfigure(config)?;
+    /// breaker.try_acquire().expect("closed").record(Outcome::Transient);
+    /// assert_eq!(breaker.state(), CircuitState::Open);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn reconfigure(&self, config: CircuitBreakerConfig) -> Result<(), InvalidConfig> {
+        self.breaker.reconfigure(config)
     }
 
     /// The state. An open circuit becomes half-open when a call asks for admission, not before; see

@@ -23,6 +23,14 @@ pub(super) struct InFlight {
     running: [u32; BUCKETS],
     /// Calls that became slow and were not taken yet.
     overdue: u64,
+    /// Whether anybody is watched still.
+    watching: bool,
+    /// Calls that began before belong to `former`, if to any.
+    from: Instant,
+    /// The first bucket in which no call belongs to `former`.
+    open_from: u64,
+    /// Whom other settings watched: nobody is counted there any more, but it is known who was.
+    former: Option<Box<Self>>,
 }
 
 // === impl InFlight ===
@@ -32,7 +40,44 @@ impl InFlight {
     pub(super) fn new(threshold: Duration, origin: Instant) -> Self {
         let threshold = u64::try_from(threshold.as_nanos()).unwrap_or(u64::MAX);
         let bucket_nanos = threshold.div_ceil(PER_THRESHOLD).max(1);
-        Self { origin, bucket_nanos, current: 0, running: [0; BUCKETS], overdue: 0 }
+        Self {
+            origin,
+            bucket_nanos,
+            current: 0,
+            running: [0; BUCKETS],
+            overdue: 0,
+            watching: true,
+            from: origin,
+            open_from: 0,
+            former: None,
+        }
+    }
+
+    /// Watches those that begin after `now`, where others may have been watched up to then.
+    pub(super) fn following(former: Option<Box<Self>>, threshold: Duration, origin: Instant, now: Instant) -> Self {
+        let mut next = Self::new(threshold, origin);
+        next.advance(now);
+        // Who began in this very instant, began before.
+        next.from = now.checked_add(Duration::from_nanos(1)).unwrap_or(now);
+        next.open_from = next.current.saturating_add(1);
+        next.former = former.map(Self::retired);
+        next
+    }
+
+    /// Counts nobody any more, and knows who was counted.
+    pub(super) fn retired(mut former: Box<Self>) -> Box<Self> {
+        former.watching = false;
+        former
+    }
+
+    /// Whether anybody is watched.
+    pub(super) fn is_watching(&self) -> bool {
+        self.watching
+    }
+
+    /// The earliest that a call that asks now can begin.
+    pub(super) fn from(&self) -> Instant {
+        self.from
     }
 
     /// The length of a bucket in nanoseconds.
@@ -40,20 +85,16 @@ impl InFlight {
         self.bucket_nanos
     }
 
-    /// The bucket that is being filled.
-    pub(super) fn current(&self) -> u64 {
-        self.current
-    }
-
-    /// Whether calls wait to be [taken](Self::take_overdue).
-    pub(super) fn is_overdue(&self) -> bool {
-        self.overdue > 0
+    /// The bucket that is being filled, if its calls may be counted elsewhere and [added](Self::add) later.
+    pub(super) fn open_bucket(&self) -> Option<u64> {
+        (self.overdue == 0 && self.current >= self.open_from).then_some(self.current)
     }
 
     /// Forgets every call. Those that began less than the threshold ago may still be told of.
     pub(super) fn clear(&mut self) {
         self.running = [0; BUCKETS];
         self.overdue = 0;
+        self.former = None;
     }
 
     /// Moves on to `now`. A clock that steps back stays in the current bucket.
@@ -92,6 +133,9 @@ impl InFlight {
 
     /// The call that began at `started` has ended. Whether it was counted before.
     pub(super) fn end(&mut self, started: Instant) -> bool {
+        if started < self.from {
+            return self.former.as_mut().is_some_and(|former| former.end(started));
+        }
         let bucket = self.bucket_of(started);
         if self.has_left(bucket) {
             return true;
@@ -145,7 +189,7 @@ mod tests {
 
     #[test]
     fn it_is_small_whatever_is_running() {
-        assert!(size_of::<InFlight>() <= 96, "{}", size_of::<InFlight>());
+        assert!(size_of::<InFlight>() <= 128, "{}", size_of::<InFlight>());
     }
 
     proptest! {

@@ -10,6 +10,8 @@ use crate::cores::sliding_window::{Record, WindowCounts};
 pub(super) struct Probes {
     slots: Box<[Slot]>,
     rule: ProbeRule,
+    /// The number of slots and the rule of the half-open time that comes next.
+    next: (u32, ProbeRule),
     deadline: Duration,
     /// A probe that is out for longer than this is slow; only if that is watched.
     slow_after: Option<Duration>,
@@ -43,15 +45,41 @@ pub(super) enum Finding {
 
 impl Probes {
     pub(super) fn new(slots: u32, rule: ProbeRule, deadline: Duration, slow_after: Option<Duration>) -> Self {
-        let slots = vec![Slot::Free; slots.max(1) as usize].into_boxed_slice();
-        Self { slots, rule, deadline, slow_after, counts: WindowCounts::default(), healthy_in_a_row: 0 }
+        let next = (slots, rule);
+        let slots = free_slots(slots);
+        Self { slots, rule, next, deadline, slow_after, counts: WindowCounts::default(), healthy_in_a_row: 0 }
     }
 
     /// Begins a half-open time: every slot free, nothing shown.
     pub(super) fn clear(&mut self) {
-        self.slots.fill(Slot::Free);
+        let (slots, rule) = self.next;
+        self.rule = rule;
+        if self.slots.len() == slots as usize {
+            self.slots.fill(Slot::Free);
+        } else {
+            self.slots = free_slots(slots);
+        }
         self.counts = WindowCounts::default();
         self.healthy_in_a_row = 0;
+    }
+
+    /// Takes other settings: the times from now on, the number and the rule from the next half-open time on, so that the
+    /// probes that are out decide what they were sent for.
+    pub(super) fn reconfigure(
+        &mut self,
+        slots: u32,
+        rule: ProbeRule,
+        deadline: Duration,
+        slow_after: Option<Duration>,
+    ) {
+        self.next = (slots, rule);
+        self.deadline = deadline;
+        self.slow_after = slow_after;
+    }
+
+    /// How many probes this half-open time is for.
+    pub(super) fn slots(&self) -> u32 {
+        u32::try_from(self.slots.len()).unwrap_or(u32::MAX)
     }
 
     /// Takes a slot: a free one, or that of a probe whose deadline has passed.
@@ -141,4 +169,8 @@ impl Probes {
     fn is_lost(&self, slot: Slot, now: Instant) -> bool {
         matches!(slot, Slot::Taken(since) if now.saturating_duration_since(since) >= self.deadline)
     }
+}
+
+fn free_slots(slots: u32) -> Box<[Slot]> {
+    vec![Slot::Free; slots.max(1) as usize].into_boxed_slice()
 }

@@ -20,16 +20,15 @@
 
 use std::sync::Mutex;
 use std::sync::MutexGuard;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::config::{CircuitBreakerConfig, Window};
+use super::config::CircuitBreakerConfig;
 use super::own_rules::OwnRules;
 use super::state::{Admission, Evidence, IllegalTransition, Machine, Origin, Transition};
 use crate::circuit_state::CircuitState;
 use crate::cores::generation::Stamp;
 use crate::cores::lock::lock;
-use crate::cores::sliding_window::TimeWindow;
 use crate::outcome::Outcome;
 
 /// The bit of the stamp which says that a fast success changes nothing but a count.
@@ -50,6 +49,12 @@ const UNMEASURED: u64 = u64::MAX;
 const BUSY: u64 = u64::MAX;
 /// The highest number in `pending`.
 const MOST_PENDING: u64 = 0xffff_fffe;
+/// A call that was dropped is a failure.
+pub(super) const ABANDONED_FOR_FAILURE: u8 = 0b001;
+/// A throttled call is a failure.
+pub(super) const THROTTLED_FOR_FAILURE: u8 = 0b010;
+/// A throttled call may open the circuit for the time it says.
+pub(super) const THROTTLED_TO_OPEN: u8 = 0b100;
 /// The slot of a ticket that is no probe's.
 const NO_SLOT: u32 = u32::MAX;
 
@@ -67,15 +72,17 @@ pub(super) struct Shared {
     /// Calls that began and are not yet among those that are watched: a tag in the upper half, the number in the lower.
     begun: AtomicU64,
     /// The length of a bucket in which watched calls begin; zero without the watch.
-    begun_nanos: u64,
+    begun_nanos: AtomicU64,
     /// Where the nanoseconds start.
     origin: Instant,
     /// The length of a bucket of the time window; zero without one.
-    bucket_nanos: u64,
+    bucket_nanos: AtomicU64,
     /// Neither a time window nor a slow threshold: a finished call needs no clock.
-    is_untimed: bool,
+    is_untimed: AtomicBool,
     /// The slow threshold; [`UNMEASURED`] without one.
-    slow_nanos: u64,
+    slow_nanos: AtomicU64,
+    /// What verdicts are taken for, beside what they say: [`ABANDONED_FOR_FAILURE`] and its like.
+    takes: AtomicU8,
     locked: Mutex<Locked>,
 }
 
@@ -145,10 +152,6 @@ pub enum Admits {
 
 impl Shared {
     pub(super) fn new(config: &CircuitBreakerConfig, own: OwnRules, origin: Instant) -> Self {
-        let bucket_nanos = match config.window {
-            Window::Time { length } if config.uses_rates() || own.trip.is_some() => TimeWindow::bucket_nanos_of(length),
-            _ => 0,
-        };
         let machine = Machine::new(config.clone(), own, origin);
         let shared = Self {
             stamp: AtomicU64::new(0),
@@ -156,15 +159,72 @@ impl Shared {
             cause: AtomicU64::new(0),
             pending: AtomicU64::new(BUSY),
             begun: AtomicU64::new(BUSY),
-            begun_nanos: machine.begun_nanos(),
+            begun_nanos: AtomicU64::new(0),
             origin,
-            bucket_nanos,
-            is_untimed: bucket_nanos == 0 && config.slow_calls.is_none(),
-            slow_nanos: config.slow_calls.map_or(UNMEASURED, |slow| nanos(slow.longer_than).min(UNMEASURED - 1)),
+            bucket_nanos: AtomicU64::new(0),
+            is_untimed: AtomicBool::new(false),
+            slow_nanos: AtomicU64::new(UNMEASURED),
+            takes: AtomicU8::new(0),
             locked: Mutex::new(Locked { machine, pending_bucket: 0, begun_for: None }),
         };
-        shared.publish(&mut lock(&shared.locked));
+        let mut locked = lock(&shared.locked);
+        shared.set_up(&mut locked.machine);
+        shared.publish(&mut locked);
+        drop(locked);
         shared
+    }
+
+    /// Makes the settings visible to those who do not take the lock. Who reads one of them a moment late ends a call a moment
+    /// before the settings changed; what is counted meanwhile is counted under the generation and bucket that it is for.
+    fn set_up(&self, machine: &mut Machine) {
+        let bucket_nanos = machine.time_window().map_or(0, |window| window.bucket_nanos());
+        self.bucket_nanos.store(bucket_nanos, Ordering::Relaxed);
+        self.begun_nanos.store(machine.begun_nanos(), Ordering::Relaxed);
+        let config = machine.config();
+        self.is_untimed.store(bucket_nanos == 0 && config.slow_calls.is_none(), Ordering::Relaxed);
+        let slow_nanos = config.slow_calls.map_or(UNMEASURED, |slow| nanos(slow.longer_than).min(UNMEASURED - 1));
+        self.slow_nanos.store(slow_nanos, Ordering::Relaxed);
+        let takes = [
+            (config.abandoned_is_failure, ABANDONED_FOR_FAILURE),
+            (config.throttled_is_failure, THROTTLED_FOR_FAILURE),
+            (config.throttled_opens.is_some(), THROTTLED_TO_OPEN),
+        ];
+        let takes = takes.into_iter().filter(|(yes, _)| *yes).map(|(_, bit)| bit).sum();
+        self.takes.store(takes, Ordering::Relaxed);
+    }
+
+    /// Whether verdicts are taken for this, beside what they say.
+    #[inline]
+    pub(super) fn takes(&self, what: u8) -> bool {
+        self.takes.load(Ordering::Relaxed) & what != 0
+    }
+
+    /// Reads settings, without the clock and without publishing anything.
+    pub(super) fn with_settings<R>(&self, f: impl FnOnce(&Machine) -> R) -> R {
+        f(&lock(&self.locked).machine)
+    }
+
+    /// Puts other settings in place of these.
+    pub(super) fn reconfigure(&self, config: CircuitBreakerConfig, now: Instant) {
+        let mut locked = lock(&self.locked);
+        // Under the old settings, and nothing may be counted by them from here on.
+        self.fold_pending(&mut locked, now);
+        self.fold_begun(&mut locked);
+        self.close_begun(&mut locked);
+        locked.machine.reconfigure(config, now);
+        self.set_up(&mut locked.machine);
+        self.publish(&mut locked);
+    }
+
+    /// The slow threshold; [`UNMEASURED`] without one.
+    #[inline]
+    fn slow_nanos(&self) -> u64 {
+        self.slow_nanos.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    fn bucket_nanos(&self) -> u64 {
+        self.bucket_nanos.load(Ordering::Relaxed)
     }
 
     /// The state. An open circuit whose time is over reads as open until a call asks.
@@ -186,7 +246,7 @@ impl Shared {
         if stamp.payload() & STATE != CLOSED {
             return None;
         }
-        let started = if self.slow_nanos == UNMEASURED { UNMEASURED } else { self.nanos_at(now()) };
+        let started = if self.slow_nanos() == UNMEASURED { UNMEASURED } else { self.nanos_at(now()) };
         Some(Ticket { stamp, started, slot: NO_SLOT })
     }
 
@@ -198,7 +258,7 @@ impl Shared {
         match state_of(stamp) {
             CircuitState::Closed | CircuitState::Observing if is_watched(stamp) => self.admit_watched(stamp, now()),
             CircuitState::Closed | CircuitState::Observing => {
-                let started = if self.slow_nanos == UNMEASURED { UNMEASURED } else { self.nanos_at(now()) };
+                let started = if self.slow_nanos() == UNMEASURED { UNMEASURED } else { self.nanos_at(now()) };
                 (Ok(Ticket { stamp, started, slot: NO_SLOT }), None)
             }
             CircuitState::Disabled => (Ok(Ticket { stamp, started: UNMEASURED, slot: NO_SLOT }), None),
@@ -227,6 +287,7 @@ impl Shared {
         // A probe is known by when it began, which its ticket tells from the origin on.
         let now = now.max(self.origin);
         self.with_machine(now, |machine| {
+            let now = machine.begins(now);
             let (admission, change) = machine.admit(now);
             let stamp = stamp_of(machine);
             let result = match admission {
@@ -317,13 +378,13 @@ impl Shared {
     /// Whether the call was running for longer than the slow threshold by `now`.
     #[inline]
     pub(super) fn is_slow(&self, ticket: Ticket, now: impl Fn() -> Instant) -> bool {
-        self.slow_nanos != UNMEASURED && self.nanos_at(now()).saturating_sub(ticket.started) > self.slow_nanos
+        self.slow_nanos() != UNMEASURED && self.nanos_at(now()).saturating_sub(ticket.started) > self.slow_nanos()
     }
 
     /// [`absorbs`](Self::absorbs), of breakers for which no clock has to be read.
     #[inline]
     pub(super) fn absorbs_untimed(&self, ticket: Ticket) -> bool {
-        self.is_untimed && self.stamp.load(Ordering::Acquire) == ticket.stamp.word() | CLEAN
+        self.is_untimed.load(Ordering::Relaxed) && self.stamp.load(Ordering::Acquire) == ticket.stamp.word() | CLEAN
     }
 
     /// Takes a healthy call that changes nothing but a number, if it is one: nothing is wrong so far, and it was not slow.
@@ -334,14 +395,16 @@ impl Shared {
         if self.stamp.load(Ordering::Acquire) != ticket.stamp.word() | CLEAN {
             return false;
         }
-        self.is_untimed || self.absorbs_timed(ticket, self.nanos_at(now()))
+        self.is_untimed.load(Ordering::Relaxed) || self.absorbs_timed(ticket, self.nanos_at(now()))
     }
 
     #[inline]
     fn absorbs_timed(&self, ticket: Ticket, ended: u64) -> bool {
         // Nothing is longer than `UNMEASURED`.
-        ended.saturating_sub(ticket.started) <= self.slow_nanos
-            && (self.bucket_nanos == 0 || self.count_pending(ticket.stamp.generation(), ended / self.bucket_nanos))
+        ended.saturating_sub(ticket.started) <= self.slow_nanos()
+            && ended
+                .checked_div(self.bucket_nanos())
+                .is_none_or(|bucket| self.count_pending(ticket.stamp.generation(), bucket))
     }
 
     /// A verdict.
@@ -370,7 +433,7 @@ impl Shared {
     /// Whether the end of the call has to be told, though it may say nothing: it holds a slot, or is watched.
     #[inline]
     pub(super) fn has_to_tell(&self, ticket: Ticket) -> bool {
-        self.is_probe(ticket) || self.begun_nanos != 0
+        self.is_probe(ticket) || self.begun_nanos.load(Ordering::Relaxed) != 0
     }
 
     pub(super) fn transition_to(
@@ -415,7 +478,7 @@ impl Shared {
 
     /// Adds a call to `begun`, if that counts for this generation and the bucket of `started`.
     fn count_begun(&self, generation: u64, started: u64) -> bool {
-        let Some(bucket) = started.checked_div(self.begun_nanos) else { return false };
+        let Some(bucket) = started.checked_div(self.begun_nanos.load(Ordering::Relaxed)) else { return false };
         let tag = tag(generation, bucket);
         let mut begun = self.begun.load(Ordering::Relaxed);
         loop {
@@ -440,12 +503,24 @@ impl Shared {
         }
     }
 
+    /// Lets `begun` count for none.
+    #[allow(clippy::cast_possible_truncation, reason = "the lower half is the number")]
+    fn close_begun(&self, locked: &mut Locked) {
+        let Locked { machine, begun_for, .. } = locked;
+        if let Some((_, bucket)) = begun_for.take()
+            && let Some(in_flight) = machine.in_flight()
+        {
+            in_flight.add(bucket, self.begun.swap(BUSY, Ordering::AcqRel) as u32);
+        }
+    }
+
     /// Lets `begun` count for the present generation and bucket; for none when the next admission has to take the lock.
     #[allow(clippy::cast_possible_truncation, reason = "the lower half is the number")]
     fn publish_begun(&self, locked: &mut Locked) {
         let Locked { machine, begun_for, .. } = locked;
         let (generation, takes) = (machine.generation(), machine.admits_freely());
-        let next = machine.in_flight().filter(|it| takes && !it.is_overdue()).map(|it| (generation, it.current()));
+        let open = machine.in_flight().filter(|_| takes).and_then(|in_flight| in_flight.open_bucket());
+        let next = open.map(|bucket| (generation, bucket));
         if next == *begun_for {
             return;
         }
@@ -463,7 +538,7 @@ impl Shared {
 
     #[allow(clippy::cast_possible_truncation, reason = "the lower half is the number")]
     fn fold_pending(&self, locked: &mut MutexGuard<'_, Locked>, now: Instant) {
-        if self.bucket_nanos == 0 {
+        if self.bucket_nanos() == 0 {
             return;
         }
         let pending = self.pending.swap(BUSY, Ordering::AcqRel);
@@ -600,7 +675,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::config::{OpenTime, ProbeRule, SlowCalls};
+    use super::super::config::{OpenTime, ProbeRule, SlowCalls, Window};
     use super::super::failure_period::FailuresPerPeriod;
     use super::super::ramp::Ramp;
     use super::super::state::Healthy;
@@ -608,7 +683,7 @@ mod tests {
     use super::*;
 
     /// One step of a single thread.
-    #[derive(Clone, Copy, Debug)]
+    #[derive(Clone, Debug)]
     enum Step {
         Admit,
         /// A verdict of the call admitted this many calls ago, if it has none yet.
@@ -616,6 +691,7 @@ mod tests {
         Wait(u64),
         Go(CircuitState),
         Reset,
+        Reconfigure(Box<CircuitBreakerConfig>),
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -626,6 +702,7 @@ mod tests {
             6 => (0_u64..3_000).prop_map(Step::Wait),
             1 => prop::sample::select(CircuitState::ALL.to_vec()).prop_map(Step::Go),
             1 => Just(Step::Reset),
+            1 => config().prop_map(|config| Step::Reconfigure(Box::new(config))),
         ]
     }
 
@@ -705,28 +782,33 @@ mod tests {
             let own = || OwnRules { trip: own_trip.map(trip), open_time: None, seed: Some(1) };
             let shared = Shared::new(&config, own(), origin);
             let mut machine = Machine::new(config.clone(), own(), origin);
+            let mut reconfigured = false;
             let mut running: Vec<(Ticket, Origin, Instant)> = Vec::new();
             for step in steps {
                 match step {
                     Step::Admit => {
                         let front = shared.admit_closed(now).map_or_else(|| shared.admit(now), |it| (Ok(it), None));
-                        let (admission, change) = machine.admit(now());
+                        let begins = machine.begins(now());
+                        let (admission, change) = machine.admit(begins);
                         prop_assert_eq!(front.1, change);
                         let probe = match admission {
                             Admission::Call => None,
-                            Admission::Probe(slot) => Some((slot, now())),
+                            Admission::Probe(slot) => Some((slot, begins)),
                             Admission::Refused => {
                                 let refusal = front.0.err();
-                                let until = machine.refused_until(now());
-                                let left = until.map(|until| until.saturating_duration_since(now()));
-                                prop_assert_eq!(refusal.map(|it| (it.state, it.retry_after)), Some((machine.state(), left)));
+                                let until = machine.refused_until(begins);
+                                // With the lock or without: a nanosecond may be between them.
+                                let left = [now(), begins].map(|at| until.map(|until| until.saturating_duration_since(at)));
+                                let (state, retry_after) = refusal.map(|it| (it.state, it.retry_after)).expect("it is refused");
+                                prop_assert_eq!(state, machine.state());
+                                prop_assert!(left.contains(&retry_after));
                                 continue;
                             }
                         };
                         let ticket = front.0.expect("the machine admitted it");
                         prop_assert_eq!(shared.is_probe(ticket), probe.is_some());
-                        let origin = Origin { generation: machine.generation(), probe, started: Some(now()) };
-                        running.push((ticket, origin, now()));
+                        let origin = Origin { generation: machine.generation(), probe, started: Some(begins) };
+                        running.push((ticket, origin, begins));
                     }
                     Step::Verdict(ago, health) => {
                         let Some(index) = running.len().checked_sub(ago + 1) else { continue };
@@ -735,8 +817,9 @@ mod tests {
                             continue;
                         }
                         let limit = config.slow_calls.map_or(Duration::MAX, |slow| slow.longer_than);
-                        let slow = health.is_some() && now() - began > limit;
-                        prop_assert_eq!(health.is_some() && shared.is_slow(ticket, now), slow);
+                        let slow = health.is_some() && shared.is_slow(ticket, now);
+                        // Other settings may have measured the call, or not.
+                        prop_assert!(reconfigured || slow == (health.is_some() && now().saturating_duration_since(began) > limit));
                         let outcome = if health == Some(Healthy::No) { Outcome::Transient } else { Outcome::Success };
                         let evidence = Evidence { health, slow, outcome };
                         let absorbed = health == Some(Healthy::Yes) && shared.absorbs(ticket, now);
@@ -747,6 +830,11 @@ mod tests {
                     Step::Go(state) => {
                         let change = shared.transition_to(state, None, now());
                         prop_assert_eq!(change, machine.transition_to(state, None, now()));
+                    }
+                    Step::Reconfigure(config) => {
+                        reconfigured = true;
+                        shared.reconfigure((*config).clone(), now());
+                        machine.reconfigure(*config, now());
                     }
                     Step::Reset => prop_assert_eq!(shared.reset(now()), machine.reset(now())),
                 }

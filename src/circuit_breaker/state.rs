@@ -44,6 +44,8 @@ pub(super) struct Machine {
     climb: Option<Climb>,
     /// The calls that are running, where those that hang are watched.
     in_flight: Option<Box<InFlight>>,
+    /// Where time windows start to count from.
+    origin: Instant,
 }
 
 /// The calls that are judged in the closed state.
@@ -212,11 +214,7 @@ pub struct IllegalTransition {
 impl Machine {
     /// A machine in its initial state; `origin` is where time windows start to count from.
     pub(super) fn new(config: CircuitBreakerConfig, own: OwnRules, origin: Instant) -> Self {
-        let window = match config.window {
-            _ if !config.uses_rates() && own.trip.is_none() => Calls::Unused,
-            Window::Count { calls } => Calls::Count(CountWindow::new(calls)),
-            Window::Time { length } => Calls::Time(TimeWindow::new(length, origin)),
-        };
+        let window = Calls::new(Calls::wanted(&config, &own), origin);
         let mut machine = Self {
             state: config.initial_state,
             generation: 1,
@@ -234,6 +232,7 @@ impl Machine {
             climb: None,
             in_flight: config.watched_threshold().map(|threshold| Box::new(InFlight::new(threshold, origin))),
             config: Box::new(config),
+            origin,
         };
         if machine.state == CircuitState::Open {
             let wait = machine.wait(TransitionReason::Operator, WindowCounts::default(), None, origin);
@@ -241,6 +240,38 @@ impl Machine {
             machine.open_until = origin.checked_add(wait);
         }
         machine
+    }
+
+    /// Takes other settings, and keeps what they leave in place: the state and its generation, so that calls that are running
+    /// have their say, how long an open circuit stays open, and the recorded calls as far as the new window has room. Nothing
+    /// trips before the next verdict, or call that asks.
+    pub(super) fn reconfigure(&mut self, config: CircuitBreakerConfig, now: Instant) {
+        self.count_overdue(now);
+        let window = std::mem::replace(&mut self.window, Calls::Unused);
+        self.window = window.under(Calls::wanted(&config, &self.own), self.origin, now);
+        self.period = config.failures_per_period.map(|limit| match &mut self.period {
+            Some(period) => Box::new(period.under(limit, now)),
+            None => Box::new(FailurePeriod::new(limit, self.origin)),
+        });
+        let threshold = config.watched_threshold();
+        if threshold != self.config.watched_threshold() {
+            let former = self.in_flight.take();
+            self.in_flight = match threshold {
+                Some(threshold) => Some(Box::new(InFlight::following(former, threshold, self.origin, now))),
+                None => former.map(InFlight::retired),
+            };
+        }
+        self.probes.reconfigure(config.probes, config.probe_rule, config.probe_deadline, threshold);
+        *self.config = config;
+    }
+
+    pub(super) fn config(&self) -> &CircuitBreakerConfig {
+        &self.config
+    }
+
+    /// Whether it has a trip of its own.
+    pub(super) fn has_own_trip(&self) -> bool {
+        self.own.trip.is_some()
     }
 
     pub(super) fn state(&self) -> CircuitState {
@@ -292,7 +323,7 @@ impl Machine {
     /// Whether a fast success can change nothing here but the number of calls in the current bucket of a time window.
     pub(super) fn is_clean(&self) -> bool {
         matches!(self.state, CircuitState::Closed | CircuitState::Observing)
-            && self.in_flight.is_none()
+            && !self.watches()
             && self.consecutive_failures == 0
             && match &self.window {
                 Calls::Unused => true,
@@ -332,7 +363,7 @@ impl Machine {
         let Machine { config, .. } = self;
         match self.state {
             CircuitState::HalfOpen if self.climb.is_some() => config.probes.min(config.minimum_calls),
-            CircuitState::HalfOpen => config.probes,
+            CircuitState::HalfOpen => self.probes.slots(),
             CircuitState::Open => 1,
             _ => config.minimum_calls,
         }
@@ -340,12 +371,12 @@ impl Machine {
 
     /// The calls that are running, where those that hang are watched.
     pub(super) fn in_flight(&mut self) -> Option<&mut InFlight> {
-        self.in_flight.as_deref_mut()
+        self.in_flight.as_deref_mut().filter(|in_flight| in_flight.is_watching())
     }
 
     /// The length of the buckets in which watched calls begin; zero without the watch.
     pub(super) fn begun_nanos(&self) -> u64 {
-        self.in_flight.as_ref().map_or(0, |in_flight| in_flight.bucket_nanos())
+        self.in_flight.as_ref().filter(|it| it.is_watching()).map_or(0, |in_flight| in_flight.bucket_nanos())
     }
 
     /// Whether calls are admitted without anybody being asked.
@@ -355,7 +386,12 @@ impl Machine {
 
     /// Whether the calls that run are watched.
     pub(super) fn watches(&self) -> bool {
-        self.in_flight.is_some()
+        self.in_flight.as_ref().is_some_and(|in_flight| in_flight.is_watching())
+    }
+
+    /// When a call begins that asks `now`: where others are watched since then, a moment later.
+    pub(super) fn begins(&mut self, now: Instant) -> Instant {
+        self.in_flight().map_or(now, |in_flight| now.max(in_flight.from()))
     }
 
     /// Admits a call, or refuses it. An open circuit whose time is over becomes half-open here.
@@ -367,7 +403,7 @@ impl Machine {
         let (admission, change) = self.admit_by_state(now);
         if admission == Admission::Call
             && self.state != CircuitState::Disabled
-            && let Some(in_flight) = &mut self.in_flight
+            && let Some(in_flight) = self.in_flight()
         {
             in_flight.begin(now);
         }
@@ -377,7 +413,9 @@ impl Machine {
 
     /// Counts the calls and probes that are slow although they have not ended, and finds what follows.
     fn look_at_running(&mut self, now: Instant) -> Option<Transition> {
-        self.in_flight.as_ref()?;
+        if !self.watches() {
+            return None;
+        }
         if self.state == CircuitState::HalfOpen && self.climb.is_none() {
             if self.half_open_until().is_some_and(|until| now >= until) {
                 return None; // Too late for them, too.
@@ -402,7 +440,7 @@ impl Machine {
 
     /// Puts the calls into the window that are slow although they have not ended; whether there were any.
     fn count_overdue(&mut self, now: Instant) -> bool {
-        let Some(in_flight) = &mut self.in_flight else { return false };
+        let Some(in_flight) = self.in_flight() else { return false };
         in_flight.advance(now);
         let overdue = in_flight.take_overdue();
         for _ in 0..overdue {
@@ -741,8 +779,9 @@ impl Machine {
 
     /// Forgets the calls of the generation that is over.
     fn forget_running(&mut self) {
-        if let Some(in_flight) = &mut self.in_flight {
-            in_flight.clear();
+        match self.in_flight() {
+            Some(in_flight) => in_flight.clear(),
+            None => self.in_flight = None,
         }
     }
 
@@ -764,6 +803,28 @@ fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
 // === impl Calls ===
 
 impl Calls {
+    /// What the settings ask for, if for anything.
+    fn wanted(config: &CircuitBreakerConfig, own: &OwnRules) -> Option<Window> {
+        (config.uses_rates() || own.trip.is_some()).then_some(config.window)
+    }
+
+    fn new(wanted: Option<Window>, origin: Instant) -> Self {
+        match wanted {
+            None => Self::Unused,
+            Some(Window::Count { calls }) => Self::Count(CountWindow::new(calls)),
+            Some(Window::Time { length }) => Self::Time(TimeWindow::new(length, origin)),
+        }
+    }
+
+    /// What another window has of these calls: nothing, if it is of the other kind.
+    fn under(self, wanted: Option<Window>, origin: Instant, now: Instant) -> Self {
+        match (self, wanted) {
+            (Self::Count(window), Some(Window::Count { calls })) => Self::Count(window.resized(calls)),
+            (Self::Time(mut window), Some(Window::Time { length })) => Self::Time(window.resized(length, now)),
+            (_, wanted) => Self::new(wanted, origin),
+        }
+    }
+
     fn record(&mut self, record: Record, now: Instant) {
         match self {
             Self::Unused => {}

@@ -11,6 +11,7 @@ mod open;
 mod open_time;
 mod per_period;
 mod ramp;
+mod reconfigure;
 mod service;
 mod support;
 mod trip;
