@@ -170,15 +170,15 @@ impl Breaker {
         }
     }
 
-    /// The verdict of a call out of which a panic came.
+    /// The verdict of a call that failed, whatever `outcome` says: out of which a panic came, or of which a caller knows.
     #[cold]
-    pub(super) fn panicked(&self, ticket: Ticket) {
+    pub(super) fn failed(&self, ticket: Ticket, outcome: Outcome) {
         if self.shared.is_unrecorded(ticket) {
             return;
         }
         self.calls.add(End::Failure as usize);
         let slow = self.shared.is_slow(ticket, now);
-        let evidence = Evidence { health: Some(Healthy::No), slow, outcome: Outcome::Permanent };
+        let evidence = Evidence { health: Some(Healthy::No), slow, outcome };
         self.tell(self.shared.record(ticket, evidence, now));
     }
 

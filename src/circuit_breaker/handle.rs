@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::breaker::{Breaker, now};
 use super::config::CircuitBreakerConfig;
 use super::future::ResponseFuture;
@@ -445,6 +447,31 @@ impl CircuitBreakerHandle {
     /// ```
     pub fn open_for(&self, wait: Duration) -> Result<(), IllegalTransition> {
         self.breaker.transition_to(CircuitState::Open, Some(wait))
+    }
+
+    /// Opens the circuit until `until`, from when on it admits probes: [`open_for`](Self::open_for) the time that is left. An
+    /// instant that has passed leaves no wait, and the next call is a probe.
+    ///
+    /// # Errors
+    ///
+    /// As of [`open_for`](Self::open_for).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::circuit_breaker::{CircuitBreakerConfig, CircuitBreakerHandle};
+    /// use tokio::time::Instant;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let breaker = CircuitBreakerHandle::new("db", CircuitBreakerConfig::default())?;
+    /// breaker.open_until(Instant::now() + Duration::from_secs(1800))?;
+    /// assert!(breaker.try_acquire().unwrap_err().retry_after() > Some(Duration::from_secs(1700)));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn open_until(&self, until: Instant) -> Result<(), IllegalTransition> {
+        self.open_for(until.saturating_duration_since(Instant::now()))
     }
 
     /// Goes to `state`, as an operator wants it. Going to the state it is in changes nothing and is no event.

@@ -5,8 +5,20 @@ use std::time::Duration;
 use mainstay::backoff::Jitter;
 use mainstay::circuit_breaker::{Admits, OpenTime, Window};
 use mainstay::{CircuitState, Outcome, Rejected};
+use tokio::time::Instant;
 
 use crate::support::*;
+
+#[tokio::test(start_paused = true)]
+async fn until_a_time_that_has_passed_means_that_a_probe_is_due() {
+    let breaker = setup_r().build_handle().unwrap();
+    let passed = Instant::now();
+    advance(secs(1)).await;
+    breaker.open_until(passed).unwrap();
+    assert_eq!((breaker.state(), breaker.admits()), (CircuitState::Open, Admits::Probe));
+    breaker.disable();
+    assert!(breaker.open_until(passed).is_err());
+}
 
 #[tokio::test(start_paused = true)]
 async fn the_open_time_is_over_when_exactly_it_has_passed_scenario_4_differs() {
@@ -25,10 +37,13 @@ async fn the_open_time_is_over_when_exactly_it_has_passed_scenario_4_differs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_operator_opens_it_for_a_time_scenarios_5_and_6() {
-    for (wait, before) in [(secs(7200), vec![0, 3600]), (secs(1800), vec![0, 900])] {
+async fn an_operator_opens_it_for_a_time_or_until_a_time_scenarios_5_and_6() {
+    for (until, wait, before) in [(false, secs(7200), vec![0, 3600]), (true, secs(1800), vec![0, 900])] {
         let breaker = setup_r().build_handle().unwrap();
-        breaker.open_for(wait).unwrap();
+        match until {
+            false => breaker.open_for(wait).unwrap(),
+            true => breaker.open_until(Instant::now() + wait).unwrap(),
+        }
         for at in before {
             advance(secs(at)).await;
             assert!(breaker.try_acquire().is_err());
