@@ -742,6 +742,8 @@ impl Machine {
                     self.cause = cause;
                 }
                 self.judged = counts;
+                // Probes that are out have no say any more.
+                self.probes.clear();
                 self.forget_calls();
             }
             // The cause outlives the probes: what they refuse, they refuse for the same reason.

@@ -63,7 +63,7 @@ pub struct CircuitBreakerStatistics {
     pub period_failures: u64,
     /// Openings since the circuit was last closed.
     pub consecutive_opens: u32,
-    /// Probes that are out.
+    /// Probes of this half-open time that are out.
     pub probes_in_flight: usize,
     /// The share of calls that the [`ramp`](super::CircuitBreakerConfig::ramp) admits at the moment, above 0.0 and at most
     /// 1.0: it is over then, and the next call closes the circuit. `None` when the circuit is on no ramp.

@@ -7,6 +7,7 @@ mod closed;
 mod control;
 mod half_open;
 mod in_flight;
+mod model;
 mod open;
 mod open_time;
 mod per_period;
