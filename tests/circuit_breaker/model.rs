@@ -1,5 +1,6 @@
 //! The breaker against a model of it: written from the documentation, naive, with a full log of the calls, and sharing nothing
 //! with the library but the names of settings and states.
+#![allow(clippy::cast_possible_truncation, reason = "schedules are short")]
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
