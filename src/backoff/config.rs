@@ -287,10 +287,8 @@ impl BackoffConfig {
             let requirement = format!("must be at least the initial delay of {:?}", self.initial);
             return Err(InvalidConfig::new("cap", self.cap, requirement));
         }
+        self.jitter.validate()?;
         match self.jitter {
-            Jitter::Proportional(fraction) if !(fraction > 0.0 && fraction <= 1.0) => {
-                Err(InvalidConfig::new("jitter", fraction, "must be above 0.0 and at most 1.0"))
-            }
             Jitter::Full | Jitter::Equal | Jitter::Proportional(_) if self.growth == Growth::Decorrelated => {
                 Err(InvalidConfig::new("jitter", self.jitter, "must be none: decorrelated delays are random already"))
             }

@@ -159,14 +159,40 @@ impl Backoff {
             return (initial, last.saturating_mul(3).min(cap));
         }
         let delay = grown(growth, initial, progress.made).min(cap);
-        match jitter {
-            Jitter::None => (delay, delay),
-            Jitter::Full => (Duration::ZERO, delay),
-            Jitter::Equal => (delay / 2, delay),
-            Jitter::Proportional(fraction) => {
+        jitter.range(delay, cap)
+    }
+}
+
+// === impl Jitter ===
+
+impl Jitter {
+    /// The shortest and the longest that becomes of `delay`, which is at most `cap`.
+    pub(crate) fn range(self, delay: Duration, cap: Duration) -> (Duration, Duration) {
+        match self {
+            Self::None => (delay, delay),
+            Self::Full => (Duration::ZERO, delay),
+            Self::Equal => (delay / 2, delay),
+            Self::Proportional(fraction) => {
                 let spread = scaled(delay, fraction);
                 (delay.saturating_sub(spread), delay.saturating_add(spread).min(cap))
             }
+        }
+    }
+
+    /// What becomes of `delay`, which is at most `cap`; `draw` is uniform over all 64-bit values.
+    #[allow(dead_code, reason = "used by the families, each behind its feature")]
+    pub(crate) fn spread(self, delay: Duration, cap: Duration, draw: u64) -> Duration {
+        let (lowest, highest) = self.range(delay, cap);
+        if lowest == highest { lowest } else { between(lowest, highest, random::unit(draw)) }
+    }
+
+    /// Whether its fraction can be used.
+    pub(crate) fn validate(self) -> Result<(), InvalidConfig> {
+        match self {
+            Self::Proportional(fraction) if !(fraction > 0.0 && fraction <= 1.0) => {
+                Err(InvalidConfig::new("jitter", fraction, "must be above 0.0 and at most 1.0"))
+            }
+            _ => Ok(()),
         }
     }
 }

@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 
 use super::config::CircuitBreakerConfig;
 use super::own_rules::OwnRules;
-use super::shared::{Refusal, Refused, Shared, Ticket};
+use super::shared::{
+    ABANDONED_FOR_FAILURE, Refusal, Refused, Shared, THROTTLED_FOR_FAILURE, THROTTLED_TO_OPEN, Ticket,
+};
 use super::state::{Evidence, Healthy, IllegalTransition, Transition};
 use super::watchers::{LazyWatchers, Watchers};
 use crate::circuit_state::CircuitState;
 use crate::cores::lock::lock;
-use crate::error::CircuitOpen;
+use crate::error::{CircuitOpen, InvalidConfig};
 use crate::name::Name;
 use crate::outcome::Outcome;
 use crate::telemetry::event::{CircuitBreakerEvent, CircuitBreakerEventKind};
@@ -24,7 +26,6 @@ pub(super) type Observer = Box<dyn Fn(&Transition) + Send + Sync>;
 /// One breaker; handles, permits and services share it.
 pub(super) struct Breaker {
     pub(super) shared: Shared,
-    pub(super) config: CircuitBreakerConfig,
     emitter: Emitter,
     observers: Box<[Observer]>,
     calls: Tally<6>,
@@ -72,7 +73,6 @@ impl Breaker {
             publishing: Mutex::new(()),
             watchers: LazyWatchers::new(),
             emitter: Emitter::new(name, listener),
-            config,
         }
     }
 
@@ -142,14 +142,14 @@ impl Breaker {
             Outcome::Success => (End::Success, Some(Healthy::Yes)),
             Outcome::Refused | Outcome::DependencyFailed => (End::Refused, Some(Healthy::Yes)),
             Outcome::Transient | Outcome::Permanent => (End::Failure, Some(Healthy::No)),
-            Outcome::Throttled { .. } if self.config.throttled_is_failure => (End::Failure, Some(Healthy::No)),
+            Outcome::Throttled { .. } if self.shared.takes(THROTTLED_FOR_FAILURE) => (End::Failure, Some(Healthy::No)),
             Outcome::Throttled { .. } | Outcome::Ignored => (End::Ignored, None),
         };
         self.calls.add(end as usize);
         let slow = health.is_some() && self.shared.is_slow(ticket, now);
         self.tell(match health {
             Some(Healthy::Yes) if !outcome.is_success() && self.shared.absorbs(&ticket, now) => None,
-            None if !self.shared.is_probe(ticket) && !self.may_open(outcome) => None,
+            None if !self.shared.has_to_tell(ticket) && !self.may_open(outcome) => None,
             _ => self.shared.record(ticket, Evidence { health, slow, outcome }, now),
         });
         self.slot_freed(ticket);
@@ -157,7 +157,7 @@ impl Breaker {
 
     /// Whether this outcome, which is no evidence, may open the circuit all the same.
     fn may_open(&self, outcome: Outcome) -> bool {
-        self.config.throttled_opens.is_some() && matches!(outcome, Outcome::Throttled { retry_after: Some(_) })
+        self.shared.takes(THROTTLED_TO_OPEN) && matches!(outcome, Outcome::Throttled { retry_after: Some(_) })
     }
 
     /// The verdict of a call that was dropped before its end.
@@ -168,23 +168,23 @@ impl Breaker {
         }
         self.calls.add(End::Abandoned as usize);
         let slow = self.shared.is_slow(ticket, now);
-        let health = self.config.abandoned_is_failure.then_some(Healthy::No);
-        if health.is_some() || slow || self.shared.is_probe(ticket) {
+        let health = self.shared.takes(ABANDONED_FOR_FAILURE).then_some(Healthy::No);
+        if health.is_some() || slow || self.shared.has_to_tell(ticket) {
             self.tell(self.shared.record(ticket, Evidence { health, slow, outcome: Outcome::Ignored }, now));
             self.slot_freed(ticket);
         }
     }
 
-    /// The verdict of a call out of which a panic came.
+    /// The verdict of a call that failed, whatever `outcome` says: out of which a panic came, or of which a caller knows.
     #[cold]
     #[inline(never)]
-    pub(super) fn panicked(&self, ticket: Ticket) {
+    pub(super) fn failed(&self, ticket: Ticket, outcome: Outcome) {
         if self.shared.is_unrecorded(ticket) {
             return;
         }
         self.calls.add(End::Failure as usize);
         let slow = self.shared.is_slow(ticket, now);
-        let evidence = Evidence { health: Some(Healthy::No), slow, outcome: Outcome::Permanent };
+        let evidence = Evidence { health: Some(Healthy::No), slow, outcome };
         self.tell(self.shared.record(ticket, evidence, now));
         self.slot_freed(ticket);
     }
@@ -217,6 +217,12 @@ impl Breaker {
         let change = self.shared.health_check_passed(now());
         self.tell(change);
         change.is_some()
+    }
+
+    pub(super) fn reconfigure(&self, config: CircuitBreakerConfig) -> Result<(), InvalidConfig> {
+        config.validate_with(self.shared.with_settings(|machine| machine.has_own_trip()))?;
+        self.shared.reconfigure(config, now());
+        Ok(())
     }
 
     pub(super) fn reset(&self) {

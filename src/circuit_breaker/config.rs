@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use super::admission::AdmissionMode;
 use super::failure_period::FailuresPerPeriod;
+use super::ramp::Ramp;
+use crate::backoff::Jitter;
 use crate::circuit_state::CircuitState;
 use crate::error::InvalidConfig;
 
@@ -42,6 +44,15 @@ pub struct CircuitBreakerConfig {
     pub failure_rate: Option<f64>,
     /// Trips when calls are slow, failed or not. It costs two clock reads a call. Default: none.
     pub slow_calls: Option<SlowCalls>,
+    /// Whether a call that is still running beyond [`SlowCalls::longer_than`] is in the window as a slow one before it ends, so
+    /// that a dependency that hangs opens the circuit even when no call ever returns. Needs
+    /// [`slow_calls`](Self::slow_calls). Default: `false`.
+    ///
+    /// It is seen when more than the threshold and at most nine eighths of it have passed, by the next call that asks or the
+    /// next verdict. From then on the call is in the window once, as a slow call that did not fail, whatever it ends as; its
+    /// end is in the statistics, and in the failures in a row and per period, as any other's. With the watch, an admission adds
+    /// one to a shared atomic, and every verdict takes the lock.
+    pub watch_in_flight: bool,
     /// Trips after this many failures in a row. At least 1. A healthy call starts the row anew; one without evidence does
     /// not. Default: none.
     pub consecutive_failures: Option<u32>,
@@ -49,8 +60,8 @@ pub struct CircuitBreakerConfig {
     pub failures_per_period: Option<FailuresPerPeriod>,
     /// How long the circuit stays open. Default: constantly 5 s, as Hystrix and Polly have it.
     pub open_time: OpenTime,
-    /// How many probes a half-open circuit admits: in all under [`ProbeRule::Rate`], at a time under
-    /// [`ProbeRule::ConsecutiveSuccesses`]. From 1 to 1024. Default: 3.
+    /// How many probes a half-open circuit admits: in all under [`ProbeRule::Rate`] and [`ProbeRule::FirstFailure`], at a
+    /// time under [`ProbeRule::ConsecutiveSuccesses`]. From 1 to 1024. Default: 3.
     pub probes: u32,
     /// What the probes must show. Default: [`ProbeRule::Rate`].
     pub probe_rule: ProbeRule,
@@ -59,6 +70,15 @@ pub struct CircuitBreakerConfig {
     /// Default: 30 s.
     #[cfg_attr(feature = "serde", serde(with = "crate::cores::serde_duration"))]
     pub probe_deadline: Duration,
+    /// The longest time that a circuit is half-open without a decision. Once `now - half_opened >= half_open_max`, the next
+    /// call that asks, or the next verdict of a probe whatever it says, re-opens the circuit. Above zero. Default: none, as
+    /// lost probes are replaced by [`probe_deadline`](Self::probe_deadline) and it decides in the end. Resilience4j has it as
+    /// `maxWaitDurationInHalfOpenState`.
+    #[cfg_attr(feature = "serde", serde(with = "crate::cores::serde_duration::option"))]
+    pub half_open_max: Option<Duration>,
+    /// Lets the admitted share grow in steps once the probes have shown that the callee is well, instead of jumping to
+    /// everything. The ramp has its own times: [`half_open_max`](Self::half_open_max) is over when it begins. Default: none.
+    pub ramp: Option<Ramp>,
     /// Whether a call dropped before its end (its caller left, an outer timeout fired, a hedge won) is a failure.
     /// Default: `false`, it is no evidence. Either way it is slow if it ran beyond [`SlowCalls::longer_than`].
     pub abandoned_is_failure: bool,
@@ -132,9 +152,11 @@ pub struct SlowCalls {
 ///
 /// ```
 /// use std::time::Duration;
+/// use mainstay::backoff::Jitter;
 /// use mainstay::circuit_breaker::OpenTime;
 ///
-/// let wait = OpenTime::Exponential { initial: Duration::from_secs(1), factor: 2.0, max: Duration::from_secs(60) };
+/// let (initial, max) = (Duration::from_secs(1), Duration::from_secs(60));
+/// let wait = OpenTime::Exponential { initial, factor: 2.0, max, jitter: Jitter::None };
 /// let waits: Vec<u64> = (1..=8).map(|opens| wait.wait(opens).as_secs()).collect();
 /// assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
 /// ```
@@ -145,16 +167,23 @@ pub struct SlowCalls {
 pub enum OpenTime {
     /// Always this long. Zero is allowed: the next call is then a probe.
     Constant(#[cfg_attr(feature = "serde", serde(with = "crate::cores::serde_duration"))] Duration),
-    /// `initial * factor ^ (n - 1)`, at most `max`, where n counts the openings since the circuit was last closed.
+    /// `initial * factor ^ (n - 1)`, at most `max`, where n counts the openings since the circuit was last closed; then
+    /// jitter.
     Exponential {
         /// The first wait. Above zero.
         #[cfg_attr(feature = "serde", serde(with = "crate::cores::serde_duration"))]
         initial: Duration,
         /// What each further opening multiplies the wait by. At least 1.0.
         factor: f64,
-        /// The longest wait. At least `initial`.
+        /// The longest wait, after jitter. At least `initial`.
         #[cfg_attr(feature = "serde", serde(with = "crate::cores::serde_duration"))]
         max: Duration,
+        /// How waits are spread, so that the clients that lost a callee in the same moment do not all probe it in the same
+        /// moment. [`Jitter::Equal`] is what Finagle revives its endpoints by (from 5 s to 300 s); [`Jitter::Full`] can make
+        /// a wait nearly zero. In a file [`Jitter::None`] by default, as Polly and failsafe-go have it: the probes of one
+        /// breaker are few.
+        #[cfg_attr(feature = "serde", serde(default = "no_jitter"))]
+        jitter: Jitter,
     },
 }
 
@@ -179,6 +208,10 @@ pub enum ProbeRule {
     Rate,
     /// This many healthy probes in a row close the circuit; the first one that fails, or is slow, re-opens it. At least 1.
     ConsecutiveSuccesses(u32),
+    /// All [`probes`](CircuitBreakerConfig::probes) must be healthy: the first one that fails, or is slow, re-opens the
+    /// circuit at once, and when each has had a healthy verdict it closes. No more calls are sent than
+    /// [`probes`](CircuitBreakerConfig::probes), whatever the rates say.
+    FirstFailure,
 }
 
 /// The longest count window.
@@ -197,12 +230,15 @@ impl Default for CircuitBreakerConfig {
             minimum_calls: 20,
             failure_rate: Some(0.5),
             slow_calls: None,
+            watch_in_flight: false,
             consecutive_failures: None,
             failures_per_period: None,
             open_time: OpenTime::default(),
             probes: 3,
             probe_rule: ProbeRule::default(),
             probe_deadline: Duration::from_secs(30),
+            half_open_max: None,
+            ramp: None,
             abandoned_is_failure: false,
             throttled_is_failure: false,
             throttled_opens: None,
@@ -252,6 +288,9 @@ impl CircuitBreakerConfig {
         if let Some(slow) = &self.slow_calls {
             slow.validate().map_err(|error| error.within("slow_calls"))?;
         }
+        if self.watch_in_flight && self.slow_calls.is_none() {
+            return Err(InvalidConfig::new("watch_in_flight", true, "needs `slow_calls`, which says what is slow"));
+        }
         if self.consecutive_failures == Some(0) {
             return Err(InvalidConfig::new("consecutive_failures", 0, "must be at least 1"));
         }
@@ -275,6 +314,12 @@ impl CircuitBreakerConfig {
         if self.probe_deadline.is_zero() {
             return Err(InvalidConfig::new("probe_deadline", self.probe_deadline, "must be above zero"));
         }
+        if self.half_open_max.is_some_and(|most| most.is_zero()) {
+            return Err(InvalidConfig::new("half_open_max", Duration::ZERO, "must be above zero"));
+        }
+        if let Some(ramp) = &self.ramp {
+            ramp.validate().map_err(|error| error.within("ramp"))?;
+        }
         if self.throttled_opens.is_some_and(|most| most.is_zero()) {
             return Err(InvalidConfig::new("throttled_opens", Duration::ZERO, "must be above zero"));
         }
@@ -282,6 +327,11 @@ impl CircuitBreakerConfig {
             return Err(InvalidConfig::new("initial_state", self.initial_state, "must not be half-open"));
         }
         Ok(())
+    }
+
+    /// The slow threshold, if running calls are held against it.
+    pub(super) fn watched_threshold(&self) -> Option<Duration> {
+        self.slow_calls.filter(|_| self.watch_in_flight).map(|slow| slow.longer_than)
     }
 
     /// Whether one of the two rates is looked at.
@@ -340,7 +390,7 @@ impl Default for OpenTime {
 }
 
 impl OpenTime {
-    /// The wait of the `opens`-th opening since the circuit was last closed, counted from 1.
+    /// The wait of the `opens`-th opening since the circuit was last closed, counted from 1, before jitter.
     ///
     /// # Examples
     ///
@@ -354,7 +404,7 @@ impl OpenTime {
     pub fn wait(&self, opens: u32) -> Duration {
         match *self {
             Self::Constant(wait) => wait,
-            Self::Exponential { initial, factor, max } => {
+            Self::Exponential { initial, factor, max, .. } => {
                 let exponent = i32::try_from(opens.saturating_sub(1)).unwrap_or(i32::MAX);
                 // An infinite or too long wait is the maximum.
                 let seconds = initial.as_secs_f64() * factor.powi(exponent);
@@ -363,8 +413,20 @@ impl OpenTime {
         }
     }
 
+    /// The wait after jitter; `draw` gives a draw that is uniform over all 64-bit values, and is asked for where there is
+    /// jitter only.
+    pub(super) fn jittered(&self, opens: u32, draw: impl FnOnce() -> u64) -> Duration {
+        match *self {
+            Self::Exponential { max, jitter, .. } if jitter != Jitter::None => {
+                jitter.spread(self.wait(opens), max, draw())
+            }
+            _ => self.wait(opens),
+        }
+    }
+
     fn validate(&self) -> Result<(), InvalidConfig> {
-        let Self::Exponential { initial, factor, max } = *self else { return Ok(()) };
+        let Self::Exponential { initial, factor, max, jitter } = *self else { return Ok(()) };
+        jitter.validate()?;
         if initial.is_zero() {
             return Err(InvalidConfig::new("initial", initial, "must be above zero"));
         }
@@ -376,6 +438,11 @@ impl OpenTime {
         }
         Ok(())
     }
+}
+
+#[cfg(feature = "serde")]
+fn no_jitter() -> Jitter {
+    Jitter::None
 }
 
 #[cfg(test)]
@@ -397,7 +464,11 @@ mod tests {
     fn every_bad_value_is_named_by_its_field() {
         let slow = |longer_than, rate| Some(SlowCalls { longer_than, rate });
         let second = Duration::from_secs(1);
-        let exponential = |initial, factor, max| OpenTime::Exponential { initial, factor, max };
+        let exponential =
+            |initial, factor, max| OpenTime::Exponential { initial, factor, max, jitter: Jitter::Proportional(1.0) };
+        let jittered = |jitter| OpenTime::Exponential { initial: second, factor: 1.0, max: second, jitter };
+        assert_eq!(field_of(|c| c.open_time = jittered(Jitter::Proportional(0.0))), "open_time.jitter");
+        assert_eq!(field_of(|c| c.open_time = jittered(Jitter::Proportional(f64::NAN))), "open_time.jitter");
         assert_eq!(field_of(|c| c.window = Window::Count { calls: 0 }), "window.calls");
         assert_eq!(field_of(|c| c.window = Window::Count { calls: 65_537 }), "window.calls");
         assert_eq!(field_of(|c| c.window = Window::Time { length: Duration::from_millis(9) }), "window.length");
@@ -409,6 +480,7 @@ mod tests {
         assert_eq!(field_of(|c| c.failure_rate = None), "failure_rate");
         assert_eq!(field_of(|c| c.slow_calls = slow(Duration::ZERO, 0.5)), "slow_calls.longer_than");
         assert_eq!(field_of(|c| c.slow_calls = slow(second, f64::INFINITY)), "slow_calls.rate");
+        assert_eq!(field_of(|c| c.watch_in_flight = true), "watch_in_flight");
         assert_eq!(field_of(|c| c.consecutive_failures = Some(0)), "consecutive_failures");
         let per_period = |failures, period| Some(FailuresPerPeriod { failures, period });
         assert_eq!(field_of(|c| c.failures_per_period = per_period(0, second)), "failures_per_period.failures");
@@ -421,6 +493,7 @@ mod tests {
         assert_eq!(field_of(|c| c.probes = 1025), "probes");
         assert_eq!(field_of(|c| c.probe_rule = ProbeRule::ConsecutiveSuccesses(0)), "probe_rule");
         assert_eq!(field_of(|c| c.probe_deadline = Duration::ZERO), "probe_deadline");
+        assert_eq!(field_of(|c| c.half_open_max = Some(Duration::ZERO)), "half_open_max");
         assert_eq!(field_of(|c| c.throttled_opens = Some(Duration::ZERO)), "throttled_opens");
         assert_eq!(field_of(|c| c.initial_state = CircuitState::HalfOpen), "initial_state");
     }
@@ -447,8 +520,22 @@ mod tests {
     #[test]
     fn an_exponential_wait_saturates_at_its_maximum() {
         let max = Duration::from_secs(60);
-        let wait = OpenTime::Exponential { initial: Duration::from_secs(1), factor: 1e300, max };
+        let jitter = Jitter::Proportional(1.0);
+        let wait = OpenTime::Exponential { initial: Duration::from_secs(1), factor: 1e300, max, jitter };
         assert_eq!(wait.wait(u32::MAX), max);
         assert_eq!(wait.wait(0), Duration::from_secs(1));
+        assert_eq!(wait.jittered(u32::MAX, || u64::MAX), max, "the maximum holds after jitter");
+        assert_eq!(wait.jittered(u32::MAX, || 0), Duration::ZERO);
+    }
+
+    #[test]
+    fn jitter_spreads_a_wait_from_the_lower_end_to_the_upper() {
+        let (initial, max) = (Duration::from_secs(8), Duration::from_secs(60));
+        let wait =
+            |jitter, draw| OpenTime::Exponential { initial, factor: 2.0, max, jitter }.jittered(2, || draw).as_secs();
+        assert_eq!((wait(Jitter::Equal, 0), wait(Jitter::Equal, 1 << 63)), (8, 12));
+        assert_eq!((wait(Jitter::Full, 0), wait(Jitter::Full, 1 << 63)), (0, 8));
+        assert_eq!((wait(Jitter::Proportional(0.5), 0), wait(Jitter::Proportional(0.5), 1 << 63)), (8, 16));
+        assert_eq!(wait(Jitter::None, 1 << 62), 16);
     }
 }

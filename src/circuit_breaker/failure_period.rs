@@ -73,6 +73,11 @@ impl FailurePeriod {
         Self { limit: u64::from(limit.failures), failed: TimeWindow::new(limit.period, origin) }
     }
 
+    /// The same failures under another limit, as far as its period has them.
+    pub(super) fn under(&mut self, limit: FailuresPerPeriod, now: Instant) -> Self {
+        Self { limit: u64::from(limit.failures), failed: self.failed.resized(limit.period, now) }
+    }
+
     /// Counts a failure at `now`.
     pub(super) fn record_failure(&mut self, now: Instant) {
         self.failed.record(Record { failed: true, slow: false }, now);

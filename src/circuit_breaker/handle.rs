@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::breaker::{Breaker, now};
 use super::config::CircuitBreakerConfig;
 use super::follow_open_time::FollowOpenTime;
@@ -18,7 +20,8 @@ use crate::error::{CircuitOpen, InvalidConfig};
 use crate::name::Name;
 use crate::outcome::DefaultClassifier;
 
-/// A cheap clonable handle of one breaker: reads its state and statistics, forces and resets it, and admits calls by hand.
+/// A cheap clonable handle of one breaker: reads its state and statistics, forces, resets and reconfigures it, and admits calls
+/// by hand.
 ///
 /// Every change is seen by the very next call on any thread.
 ///
@@ -141,7 +144,7 @@ impl CircuitBreakerHandle {
         self.breaker.name()
     }
 
-    /// The settings.
+    /// The settings, as they are now.
     ///
     /// # Examples
     ///
@@ -156,7 +159,51 @@ impl CircuitBreakerHandle {
     /// ```
     #[must_use]
     pub fn config(&self) -> CircuitBreakerConfig {
-        self.breaker.config.clone()
+        self.breaker.shared.with_settings(|machine| machine.config().clone())
+    }
+
+    /// Gives the breaker other settings while it runs. They hold from the next call and the next verdict on; nothing trips in
+    /// the moment itself. What is kept:
+    ///
+    /// * the state, the statistics, and the say of the calls and probes that are running;
+    /// * the open time of a circuit that is open: [`open_time`](CircuitBreakerConfig::open_time) holds from the next opening
+    ///   on, and the openings in a row go on counting;
+    /// * the number of [`probes`](CircuitBreakerConfig::probes) and their [rule](CircuitBreakerConfig::probe_rule) for the rest
+    ///   of a half-open time, while its deadlines and the steps of a [ramp](CircuitBreakerConfig::ramp) are new at once;
+    /// * of the recorded calls what the new window can keep: a shorter count window the newest, a longer one all of them in
+    ///   their order; another time window what is young enough, as far as the buckets tell. A window of the other kind begins
+    ///   empty, and so does one that was not needed before. [`failures_per_period`](CircuitBreakerConfig::failures_per_period)
+    ///   is kept as a time window is; the failures in a row are kept;
+    /// * with another slow threshold, what was counted as slow. Calls that are running are then not
+    ///   [watched](CircuitBreakerConfig::watch_in_flight) any more and are judged when they end, by the new threshold; those
+    ///   that were counted stay counted once. A call that was admitted when there was no threshold is never slow.
+    ///
+    /// A [`Trip`](super::Trip) and an open time that are functions stay;
+    /// [`initial_state`](CircuitBreakerConfig::initial_state) is for a breaker that is built.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidConfig`] when [`CircuitBreakerConfig::validate`] finds a value that cannot be used; nothing is changed then.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::{CircuitBreakerHandle, CircuitState, Outcome};
+    ///
+    /// # fn main() -> Result<(), mainstay::InvalidConfig> {
+    /// let breaker = CircuitBreakerHandle::builder("db").consecutive_failures(10).build_handle()?;
+    /// (0..4).for_each(|_| breaker.try_acquire().expect("closed").record(Outcome::Transient));
+    ///
+    /// let mut config = breaker.config();
+    /// config.consecutive_failures = Some(5);
+    /// breaker.reconfigure(config)?;
+    /// breaker.try_acquire().expect("closed").record(Outcome::Transient);
+    /// assert_eq!(breaker.state(), CircuitState::Open);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn reconfigure(&self, config: CircuitBreakerConfig) -> Result<(), InvalidConfig> {
+        self.breaker.reconfigure(config)
     }
 
     /// The state. An open circuit becomes half-open when a call asks for admission, not before; see
@@ -485,6 +532,31 @@ impl CircuitBreakerHandle {
         key: K,
     ) -> super::FollowHealth<K> {
         super::FollowHealth::new(self.breaker.value(), changes, key)
+    }
+
+    /// Opens the circuit until `until`, from when on it admits probes: [`open_for`](Self::open_for) the time that is left. An
+    /// instant that has passed leaves no wait, and the next call is a probe.
+    ///
+    /// # Errors
+    ///
+    /// As of [`open_for`](Self::open_for).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::circuit_breaker::{CircuitBreakerConfig, CircuitBreakerHandle};
+    /// use tokio::time::Instant;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let breaker = CircuitBreakerHandle::new("db", CircuitBreakerConfig::default())?;
+    /// breaker.open_until(Instant::now() + Duration::from_secs(1800))?;
+    /// assert!(breaker.try_acquire().unwrap_err().retry_after() > Some(Duration::from_secs(1700)));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn open_until(&self, until: Instant) -> Result<(), IllegalTransition> {
+        self.open_for(until.saturating_duration_since(Instant::now()))
     }
 
     /// Goes to `state`, as an operator wants it. Going to the state it is in changes nothing and is no event.

@@ -13,6 +13,7 @@ use super::failure_period::FailuresPerPeriod;
 use super::handle::CircuitBreakerHandle;
 use super::opening::{Opening, OwnOpenTime};
 use super::own_rules::OwnRules;
+use super::ramp::Ramp;
 use super::service::CircuitBreaker;
 use super::state::Transition;
 use super::trip::{OwnTrip, Trip};
@@ -283,6 +284,26 @@ impl<C> CircuitBreakerBuilder<C> {
         self
     }
 
+    /// Sets [`CircuitBreakerConfig::watch_in_flight`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::circuit_breaker::{CircuitBreakerLayer, SlowCalls};
+    ///
+    /// let layer = CircuitBreakerLayer::builder("db")
+    ///     .slow_calls(SlowCalls { longer_than: Duration::from_millis(800), rate: 0.5 })
+    ///     .watch_in_flight(true)
+    ///     .build()?;
+    /// assert!(layer.handle().config().watch_in_flight);
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    pub fn watch_in_flight(mut self, yes: bool) -> Self {
+        self.config.watch_in_flight = yes;
+        self
+    }
+
     /// Sets [`CircuitBreakerConfig::consecutive_failures`]; `None` switches it off.
     ///
     /// # Examples
@@ -381,6 +402,38 @@ impl<C> CircuitBreakerBuilder<C> {
         self
     }
 
+    /// Fixes the draws of the jitter of [`CircuitBreakerConfig::open_time`]: the same seed gives the same waits, for tests and
+    /// simulations. Without it each breaker draws differently.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::CircuitState;
+    /// use mainstay::backoff::Jitter;
+    /// use mainstay::circuit_breaker::{CircuitBreakerHandle, OpenTime};
+    ///
+    /// let (initial, max) = (Duration::from_secs(1), Duration::from_secs(60));
+    /// let open_time = OpenTime::Exponential { initial, factor: 2.0, max, jitter: Jitter::Equal };
+    /// let wait = |seed| {
+    ///     let (send, waits) = std::sync::mpsc::channel();
+    ///     let breaker = CircuitBreakerHandle::builder("db")
+    ///         .open_time(open_time)
+    ///         .seed(seed)
+    ///         .on_transition(move |change| send.send(change.open_for).expect("somebody listens"))
+    ///         .build_handle()?;
+    ///     breaker.transition_to(CircuitState::Open).expect("a closed circuit can be opened");
+    ///     Ok::<_, mainstay::InvalidConfig>(waits.recv().expect("it opened"))
+    /// };
+    /// assert_eq!(wait(7)?, wait(7)?);
+    /// assert_ne!(wait(7)?, wait(8)?);
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.own.seed = Some(seed);
+        self
+    }
+
     /// Sets [`CircuitBreakerConfig::probes`].
     ///
     /// # Examples
@@ -428,6 +481,39 @@ impl<C> CircuitBreakerBuilder<C> {
     /// ```
     pub fn probe_deadline(mut self, deadline: Duration) -> Self {
         self.config.probe_deadline = deadline;
+        self
+    }
+
+    /// Sets [`CircuitBreakerConfig::half_open_max`]; `None` switches it off.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::CircuitBreakerLayer;
+    ///
+    /// let layer = CircuitBreakerLayer::builder("db").half_open_max(Duration::from_secs(60)).build()?;
+    /// assert_eq!(layer.handle().config().half_open_max, Some(Duration::from_secs(60)));
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    pub fn half_open_max(mut self, most: impl Into<Option<Duration>>) -> Self {
+        self.config.half_open_max = most.into();
+        self
+    }
+
+    /// Sets [`CircuitBreakerConfig::ramp`]; `None` switches it off.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::circuit_breaker::{CircuitBreakerLayer, Ramp};
+    ///
+    /// let layer = CircuitBreakerLayer::builder("db").ramp(Ramp::default()).build()?;
+    /// assert_eq!(layer.handle().config().ramp.unwrap().shares, [0.1, 0.25, 0.5]);
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    pub fn ramp(mut self, ramp: impl Into<Option<Ramp>>) -> Self {
+        self.config.ramp = ramp.into();
         self
     }
 

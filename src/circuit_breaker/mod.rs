@@ -49,7 +49,7 @@
 //! |---|---|---|
 //! | closed | flow and are judged | to open, when something trips |
 //! | open | are refused | to half-open, when a call asks and `now - opened >= wait`, or as below |
-//! | half-open | [`probes`](CircuitBreakerConfig::probes) are admitted, the rest refused | to closed or open, as the probes show |
+//! | half-open | [`probes`](CircuitBreakerConfig::probes) are admitted, the rest refused | to closed or open, as the probes show; to open, after a [longest stay](CircuitBreakerConfig::half_open_max) |
 //! | forced open | are refused | by hand |
 //! | disabled | flow, nothing is recorded | by hand |
 //! | observing | flow and are recorded, it never opens | by hand |
@@ -76,6 +76,22 @@
 //! [setting](CircuitBreakerConfig::abandoned_is_failure) makes them failures), but a call that had run beyond the slow
 //! threshold by then was slow. So keep an attempt's timeout inside of the breaker, where it is seen as a failure.
 //!
+//! # Calls that hang
+//!
+//! A call is judged when it ends, so that a dependency that takes calls and never answers is seen when their timeouts fire, or
+//! never. With [`watch_in_flight`](CircuitBreakerConfig::watch_in_flight), a call counts as slow as soon as it is known to be:
+//! when it has been running for longer than the slow threshold, and at most an eighth of the threshold later, at the next
+//! call that asks for admission or the next verdict. Whatever the number of calls, nine numbers are kept. A call is never in
+//! the window twice:
+//!
+//! * One that ends before it was counted is in the window as what it ends as, slow or not.
+//! * One that was counted before its end stays in the window as one slow call that did not fail. However it ends, failed,
+//!   dropped or without evidence, nothing is added and nothing changed there; a failure counts among those in a row and
+//!   those per period, and a success begins the row anew.
+//! * One whose generation is over is in no window, neither while it runs nor when it ends.
+//!
+//! A probe that runs beyond the threshold has had its verdict, that it is slow; what it ends as comes too late to decide.
+//!
 //! # How long it stays open
 //!
 //! As [`open_time`](CircuitBreakerConfig::open_time) says, or a function of what opened it
@@ -93,9 +109,16 @@
 //! A half-open circuit hands out a fixed number of slots. Under [`ProbeRule::Rate`] each slot is for one verdict, and once
 //! all are in, the rates that trip a closed circuit decide. Under [`ProbeRule::ConsecutiveSuccesses`] a slot is free again
 //! after its verdict; the given number of healthy probes in a row closes the circuit, and the first one that fails or is
-//! slow re-opens it. A probe without evidence gives its slot back, and so does one that is dropped. One that never comes
+//! slow re-opens it. Under [`ProbeRule::FirstFailure`] each slot is for one verdict, the first bad one re-opens the circuit
+//! at once, and it closes when all are healthy. A probe without evidence gives its slot back, and so does one that is dropped. One that never comes
 //! back loses its slot to the next caller after the [deadline](CircuitBreakerConfig::probe_deadline), so that a circuit cannot
-//! stay half-open for ever.
+//! stay half-open for ever. With a [longest stay](CircuitBreakerConfig::half_open_max), a circuit about which the probes have not
+//! decided by then is open again.
+//!
+//! With a [`Ramp`], a circuit that the probes have found well stays half-open while the admitted share grows in steps, and
+//! closes after the last. The share is exact and needs no draw; the calls that are admitted are ordinary ones, judged by the
+//! rules that trip a closed circuit, and no probes. Other calls are refused, in `call` and not before: `poll_ready` asks the
+//! inner service during a ramp.
 //!
 //! Every permit carries the generation of the state that admitted it. A verdict from before a transition is in the
 //! statistics and changes nothing else: a straggler admitted before the trip neither closes the circuit nor decides a probe.
@@ -129,7 +152,8 @@
 //! time window of any length. In the closed state a success on a full count window without a failure takes no lock and
 //! writes nothing but its count; on a time window without a failure it adds one to an atomic. What changes the state, fails,
 //! or follows a failure takes a mutex for a few instructions. The clock is read once a call for a time window, twice for
-//! slow calls, and not at all for a count window without them.
+//! slow calls, and not at all for a count window without them. The watch of calls that hang makes a verdict take the mutex,
+//! and an admission add one to a shared atomic; while it is off it costs nothing.
 //!
 //! # Telemetry
 //!
@@ -152,11 +176,13 @@ mod follow_open_time;
 mod future;
 mod gate;
 mod handle;
+mod in_flight;
 mod layer;
 mod opening;
 mod own_rules;
 mod permit;
 mod probes;
+mod ramp;
 mod service;
 mod shared;
 mod state;
@@ -176,6 +202,7 @@ pub use handle::CircuitBreakerHandle;
 pub use layer::{CircuitBreakerBuilder, CircuitBreakerLayer};
 pub use opening::Opening;
 pub use permit::Permit;
+pub use ramp::Ramp;
 pub use service::CircuitBreaker;
 pub use shared::Admits;
 pub use state::{IllegalTransition, Transition, TransitionReason};

@@ -44,7 +44,7 @@ pub struct Opening {
     pub cause: Option<Outcome>,
     /// What it was decided on: the window, or the probes of a half-open circuit.
     pub seen: TripStatistics,
-    /// The wait that [`open_time`](super::CircuitBreakerConfig::open_time) gives.
+    /// The wait that [`open_time`](super::CircuitBreakerConfig::open_time) gives, with its jitter.
     pub wait: Duration,
 }
 

@@ -9,7 +9,8 @@ use crate::outcome::Outcome;
 
 /// The admission of one call, from [`CircuitBreakerHandle::try_acquire`](super::CircuitBreakerHandle::try_acquire).
 ///
-/// It is consumed by exactly one verdict: [`record`](Self::record) gives it, and so does dropping the permit, which says that
+/// It is consumed by exactly one verdict: [`record`](Self::record), [`success`](Self::success) or [`failure`](Self::failure) gives
+/// it, and so does dropping the permit, which says that
 /// the call was abandoned (its caller left, a timeout fired). An abandoned call gives its slot back; what else it means is
 /// [`abandoned_is_failure`](super::CircuitBreakerConfig::abandoned_is_failure). The permit knows which generation of the
 /// breaker's state admitted it: a verdict that comes after the state has changed is counted in the statistics and changes
@@ -62,6 +63,42 @@ impl Permit {
         self.finish(outcome);
     }
 
+    /// The call succeeded: [`record`](Self::record) with [`Outcome::Success`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::CircuitBreakerHandle;
+    ///
+    /// let breaker = CircuitBreakerHandle::builder("db").build_handle()?;
+    /// breaker.try_acquire().expect("a closed circuit admits").success();
+    /// assert_eq!(breaker.statistics().successes, 1);
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    #[inline]
+    pub fn success(self) {
+        self.record(Outcome::Success);
+    }
+
+    /// The call failed, and `outcome` says how: it is what a refusal tells as the [cause](crate::CircuitOpen::cause). It is a
+    /// failure whatever the outcome is, where [`record`](Self::record) would take some for healthy and others for no evidence.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::{CircuitBreakerHandle, Outcome};
+    ///
+    /// let breaker = CircuitBreakerHandle::builder("db").consecutive_failures(2).build_handle()?;
+    /// breaker.try_acquire().expect("a closed circuit admits").failure(Outcome::Permanent);
+    /// // A 404 is an answer, but to this caller it is a failure.
+    /// breaker.try_acquire().expect("a closed circuit admits").failure(Outcome::Refused);
+    /// assert_eq!(breaker.try_acquire().unwrap_err().cause(), Some(Outcome::Refused));
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    pub fn failure(mut self, outcome: Outcome) {
+        self.failed(outcome);
+    }
+
     /// Whether the call is a probe of a half-open circuit.
     ///
     /// # Examples
@@ -102,8 +139,13 @@ impl Permit {
     /// A panic came out of the call. In line, so that the permit need not be in memory for it.
     #[inline(always)]
     pub(super) fn panicked(&mut self) {
+        self.failed(Outcome::Permanent);
+    }
+
+    #[inline(never)]
+    fn failed(&mut self, outcome: Outcome) {
         if let Some(breaker) = self.breaker.take() {
-            breaker.panicked(self.ticket);
+            breaker.failed(self.ticket, outcome);
         }
     }
 }

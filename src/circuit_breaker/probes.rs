@@ -10,7 +10,11 @@ use crate::cores::sliding_window::{Record, WindowCounts};
 pub(super) struct Probes {
     slots: Box<[Slot]>,
     rule: ProbeRule,
+    /// The number of slots and the rule of the half-open time that comes next.
+    next: (u32, ProbeRule),
     deadline: Duration,
+    /// A probe that is out for longer than this is slow; only if that is watched.
+    slow_after: Option<Duration>,
     counts: WindowCounts,
     healthy_in_a_row: u32,
 }
@@ -20,7 +24,7 @@ enum Slot {
     Free,
     /// Given to a probe at this time.
     Taken(Instant),
-    /// Its probe has a verdict, and under [`ProbeRule::Rate`] that is all the slot is for.
+    /// Its probe has a verdict, and under [`ProbeRule::Rate`] and [`ProbeRule::FirstFailure`] that is all the slot is for.
     Spent,
 }
 
@@ -40,16 +44,42 @@ pub(super) enum Finding {
 // === impl Probes ===
 
 impl Probes {
-    pub(super) fn new(slots: u32, rule: ProbeRule, deadline: Duration) -> Self {
-        let slots = vec![Slot::Free; slots.max(1) as usize].into_boxed_slice();
-        Self { slots, rule, deadline, counts: WindowCounts::default(), healthy_in_a_row: 0 }
+    pub(super) fn new(slots: u32, rule: ProbeRule, deadline: Duration, slow_after: Option<Duration>) -> Self {
+        let next = (slots, rule);
+        let slots = free_slots(slots);
+        Self { slots, rule, next, deadline, slow_after, counts: WindowCounts::default(), healthy_in_a_row: 0 }
     }
 
     /// Begins a half-open time: every slot free, nothing shown.
     pub(super) fn clear(&mut self) {
-        self.slots.fill(Slot::Free);
+        let (slots, rule) = self.next;
+        self.rule = rule;
+        if self.slots.len() == slots as usize {
+            self.slots.fill(Slot::Free);
+        } else {
+            self.slots = free_slots(slots);
+        }
         self.counts = WindowCounts::default();
         self.healthy_in_a_row = 0;
+    }
+
+    /// Takes other settings: the times from now on, the number and the rule from the next half-open time on, so that the
+    /// probes that are out decide what they were sent for.
+    pub(super) fn reconfigure(
+        &mut self,
+        slots: u32,
+        rule: ProbeRule,
+        deadline: Duration,
+        slow_after: Option<Duration>,
+    ) {
+        self.next = (slots, rule);
+        self.deadline = deadline;
+        self.slow_after = slow_after;
+    }
+
+    /// How many probes this half-open time is for.
+    pub(super) fn slots(&self) -> u32 {
+        u32::try_from(self.slots.len()).unwrap_or(u32::MAX)
     }
 
     /// Takes a slot: a free one, or that of a probe whose deadline has passed.
@@ -89,6 +119,14 @@ impl Probes {
                 self.healthy_in_a_row += 1;
                 if self.healthy_in_a_row >= wanted { Finding::Recovered } else { Finding::Undecided }
             }
+            ProbeRule::FirstFailure => {
+                self.slots[slot as usize] = Slot::Spent;
+                if record.failed || record.slow {
+                    return Finding::Sick;
+                }
+                let complete = self.counts.calls == self.slots.len() as u64;
+                if complete { Finding::Recovered } else { Finding::Undecided }
+            }
         }
     }
 
@@ -112,10 +150,27 @@ impl Probes {
             Slot::Taken(since) => Some(*since),
             Slot::Free | Slot::Spent => None,
         });
-        Some(taken.min().and_then(|since| since.checked_add(self.deadline)))
+        Some(taken.min().and_then(|since| since.checked_add(self.patience())))
+    }
+
+    /// The slot of a probe that is known to be slow although it is still out.
+    pub(super) fn overdue(&self, now: Instant) -> Option<u32> {
+        let limit = self.slow_after?;
+        let overdue = |slot: &Slot| matches!(slot, Slot::Taken(since) if now.saturating_duration_since(*since) > limit);
+        u32::try_from(self.slots.iter().position(overdue)?).ok()
+    }
+
+    /// After how long something is known of a probe that is out.
+    fn patience(&self) -> Duration {
+        let slow = self.slow_after.map_or(Duration::MAX, |limit| limit.saturating_add(Duration::from_nanos(1)));
+        self.deadline.min(slow)
     }
 
     fn is_lost(&self, slot: Slot, now: Instant) -> bool {
         matches!(slot, Slot::Taken(since) if now.saturating_duration_since(since) >= self.deadline)
     }
+}
+
+fn free_slots(slots: u32) -> Box<[Slot]> {
+    vec![Slot::Free; slots.max(1) as usize].into_boxed_slice()
 }

@@ -4,12 +4,11 @@ use std::task::{Context, Poll, ready};
 
 use tower_service::Service;
 
-use super::admission::AdmissionMode;
 use super::future::ResponseFuture;
 use super::gate::Gate;
 use super::handle::CircuitBreakerHandle;
 use super::permit::Permit;
-use super::shared::Refused;
+use super::shared::{GATE, Refused};
 use crate::cores::unwind::on_unwind;
 use crate::error::Rejectable;
 use crate::outcome::Classify;
@@ -122,7 +121,7 @@ impl<S, C> CircuitBreaker<S, C> {
         match self.handle.try_acquire() {
             Ok(permit) => self.call_inner(request, permit),
             Err(open) => {
-                if self.handle.breaker().config.admission == AdmissionMode::Gate {
+                if self.handle.breaker().shared.takes(GATE) {
                     self.held = Held::Lost;
                 }
                 ResponseFuture::refused(open)
@@ -158,7 +157,7 @@ where
         if !self.handle.breaker().shared.is_closed()
             && let Some(refused) = self.handle.breaker().refuses()
         {
-            if self.handle.breaker().config.admission == AdmissionMode::Gate {
+            if self.handle.breaker().shared.takes(GATE) {
                 ready!(self.poll_gate(cx));
             } else {
                 self.held = Held::Refused(refused);

@@ -9,6 +9,9 @@
 //!   to do. On a time window it adds one to the current bucket: until that ends, each thread counts such successes in a
 //!   stripe of its own, and the next holder of the lock adds to the window what came since the last one.
 //!
+//! Where calls that hang are watched, none of this holds but for one thing: an admission adds one to the atomic `begun`, which
+//! carries the generation and the bucket it counts for, and which the next holder of the lock adds to those that are watched.
+//!
 //! Everything else takes the lock, changes the machine and publishes it again. The stamp is published last: whoever sees a
 //! generation sees a `refuse_until` at least as new, and one that is newer still was true when it was read.
 //!
@@ -17,12 +20,12 @@
 //! by the holder of the lock after that one, in the bucket and generation of then. So a window can be off by one success for
 //! each thread that is between these two instructions, and by no failure.
 
-use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use super::config::{CircuitBreakerConfig, Window};
+use super::admission::AdmissionMode;
+use super::config::CircuitBreakerConfig;
 use super::own_rules::OwnRules;
 use super::state::{Admission, Evidence, IllegalTransition, Machine, Origin, Transition};
 use crate::circuit_state::CircuitState;
@@ -41,8 +44,27 @@ const MEASURED: u64 = 0b01_0000;
 const DATED: u64 = 0b10_0000;
 /// The code of the closed state.
 const CLOSED: u64 = 0;
+/// The codes of the closed and the observing state while calls that hang are watched: other codes, so that without the
+/// watch nobody has to ask whether it is on.
+const CLOSED_WATCHED: u64 = 6;
+const OBSERVING: u64 = 5;
+const OBSERVING_WATCHED: u64 = 7;
 /// `refuse_until` when no end of the refusal is known.
 const NEVER: u64 = u64::MAX;
+/// `slow` when nobody asks how long a call takes.
+const UNMEASURED: u64 = u64::MAX;
+/// `begun` while it counts for none; its number admits no more.
+const BUSY: u64 = u64::MAX;
+/// The highest number in `begun`.
+const MOST_BEGUN: u64 = 0xffff_fffe;
+/// A call that was dropped is a failure.
+pub(super) const ABANDONED_FOR_FAILURE: u8 = 0b0001;
+/// A throttled call is a failure.
+pub(super) const THROTTLED_FOR_FAILURE: u8 = 0b0010;
+/// A throttled call may open the circuit for the time it says.
+pub(super) const THROTTLED_TO_OPEN: u8 = 0b0100;
+/// Services wait while the circuit is open, instead of being refused.
+pub(super) const GATE: u8 = 0b1000;
 /// The slot of a ticket that is no probe's.
 const NO_SLOT: u32 = u32::MAX;
 
@@ -57,14 +79,20 @@ pub(super) struct Shared {
     cause: AtomicU64,
     /// When the current bucket of the time window ends, since `origin`.
     bucket_end: AtomicDuration,
-    /// Successes of a time window that took no lock, ever. `None` without one.
-    absorbed: Option<StripedCounters<1>>,
+    /// Successes of a time window that took no lock, ever. Made with the first such window.
+    absorbed: OnceLock<StripedCounters<1>>,
+    /// Calls that began and are not yet among those that are watched: a tag in the upper half, the number in the lower.
+    begun: AtomicU64,
+    /// The length of a bucket in which watched calls begin, in nanoseconds; zero without the watch.
+    begun_nanos: AtomicU64,
     /// Where the packed times start.
     origin: Instant,
     /// Of the stamp: [`MEASURED`] with a slow threshold, [`DATED`] with a time window. Without both, a call needs no clock.
-    timing: u64,
-    /// The slow threshold.
-    slow: Option<Duration>,
+    timing: AtomicU64,
+    /// The slow threshold, packed; [`UNMEASURED`] without one.
+    slow: AtomicU64,
+    /// What verdicts are taken for, beside what they say: [`ABANDONED_FOR_FAILURE`] and its like; and [`GATE`].
+    takes: AtomicU8,
     locked: Mutex<Locked>,
 }
 
@@ -73,6 +101,8 @@ struct Locked {
     machine: Machine,
     /// How many of the absorbed successes are in the window, or were.
     folded: u64,
+    /// The generation and the bucket that `begun` counts for; `None` while it takes nothing.
+    begun_for: Option<(u64, u64)>,
 }
 
 /// What a call was admitted with. A permit owns it.
@@ -117,7 +147,9 @@ pub(super) struct Refused(Option<Duration>);
 pub enum Admits {
     /// Calls flow.
     Call,
-    /// A probe is due: the next call takes its slot.
+    /// A probe is due: the next call takes its slot. (Should the circuit have been half-open for
+    /// [too long](super::CircuitBreakerConfig::half_open_max), that call finds it out, and is refused; on a [ramp](super::CircuitBreakerConfig::ramp) it
+    /// is admitted, or refused, as the share of the step has it.)
     Probe,
     /// Calls are refused.
     Nothing {
@@ -130,21 +162,80 @@ pub enum Admits {
 
 impl Shared {
     pub(super) fn new(config: &CircuitBreakerConfig, own: OwnRules, origin: Instant) -> Self {
-        let has_time_window =
-            matches!(config.window, Window::Time { .. }) && (config.uses_rates() || own.trip.is_some());
+        let machine = Machine::new(config.clone(), own, origin);
         let shared = Self {
             stamp: AtomicU64::new(0),
             refuse_until: AtomicU64::new(0),
             cause: AtomicU64::new(0),
             bucket_end: AtomicDuration::new(Duration::ZERO),
-            absorbed: has_time_window.then(StripedCounters::new),
+            absorbed: OnceLock::new(),
+            begun: AtomicU64::new(BUSY),
+            begun_nanos: AtomicU64::new(0),
             origin,
-            timing: (if has_time_window { DATED } else { 0 }) | config.slow_calls.map_or(0, |_| MEASURED),
-            slow: config.slow_calls.map(|slow| slow.longer_than),
-            locked: Mutex::new(Locked { machine: Machine::new(config.clone(), own, origin), folded: 0 }),
+            timing: AtomicU64::new(0),
+            slow: AtomicU64::new(UNMEASURED),
+            takes: AtomicU8::new(0),
+            locked: Mutex::new(Locked { machine, folded: 0, begun_for: None }),
         };
-        shared.publish(&mut lock(&shared.locked));
+        let mut locked = lock(&shared.locked);
+        shared.set_up(&mut locked.machine);
+        shared.publish(&mut locked);
+        drop(locked);
         shared
+    }
+
+    /// Makes the settings visible to those who do not take the lock. Who reads one of them a moment late ends a call a moment
+    /// before the settings changed; what is counted meanwhile is counted under the generation and bucket that it is for.
+    fn set_up(&self, machine: &mut Machine) {
+        let dated = machine.time_window().map_or(0, |_| DATED);
+        if dated != 0 {
+            self.absorbed.get_or_init(StripedCounters::new);
+        }
+        self.begun_nanos.store(machine.begun_nanos(), Ordering::Relaxed);
+        let config = machine.config();
+        let measured = config.slow_calls.map_or(0, |_| MEASURED);
+        self.timing.store(dated | measured, Ordering::Relaxed);
+        self.slow.store(config.slow_calls.map_or(UNMEASURED, |slow| pack(slow.longer_than)), Ordering::Relaxed);
+        let takes = [
+            (config.abandoned_is_failure, ABANDONED_FOR_FAILURE),
+            (config.throttled_is_failure, THROTTLED_FOR_FAILURE),
+            (config.throttled_opens.is_some(), THROTTLED_TO_OPEN),
+            (config.admission == AdmissionMode::Gate, GATE),
+        ];
+        let takes = takes.into_iter().filter(|(yes, _)| *yes).map(|(_, bit)| bit).sum();
+        self.takes.store(takes, Ordering::Relaxed);
+    }
+
+    /// Whether verdicts are taken for this, beside what they say.
+    #[inline]
+    pub(super) fn takes(&self, what: u8) -> bool {
+        self.takes.load(Ordering::Relaxed) & what != 0
+    }
+
+    /// Reads settings, without the clock and without publishing anything.
+    pub(super) fn with_settings<R>(&self, f: impl FnOnce(&Machine) -> R) -> R {
+        f(&lock(&self.locked).machine)
+    }
+
+    /// Puts other settings in place of these.
+    pub(super) fn reconfigure(&self, config: CircuitBreakerConfig, now: Instant) {
+        let mut locked = lock(&self.locked);
+        // Under the old settings, and nothing may be counted by them from here on.
+        self.fold(&mut locked, now);
+        self.fold_begun(&mut locked);
+        self.close_begun(&mut locked);
+        locked.machine.reconfigure(config, now);
+        self.set_up(&mut locked.machine);
+        self.publish(&mut locked);
+    }
+
+    /// The slow threshold, if there is one.
+    #[inline]
+    fn slow(&self) -> Option<Duration> {
+        match self.slow.load(Ordering::Relaxed) {
+            UNMEASURED => None,
+            slow => Some(unpack(slow)),
+        }
     }
 
     /// The state. An open circuit whose time is over reads as open until a call asks.
@@ -170,23 +261,23 @@ impl Shared {
         Some(Ticket { stamp, started: None, slot: NO_SLOT })
     }
 
-    /// Admits a call to a closed circuit, if it matters how long it takes. `None` when it is not so.
+    /// Admits a call to a closed circuit, if it matters how long it takes, but nobody watches it meanwhile. `None` when it is not
+    /// so.
     #[inline]
     pub(super) fn admit_measured(&self, now: impl Fn() -> Instant) -> Option<Ticket> {
         let stamp = self.load();
-        (stamp.payload() & (STATE | MEASURED) == MEASURED).then(|| Ticket {
-            stamp,
-            started: Some(now()),
-            slot: NO_SLOT,
-        })
+        let is_measured = stamp.payload() & (STATE | MEASURED) == CLOSED | MEASURED;
+        is_measured.then(|| Ticket { stamp, started: Some(now()), slot: NO_SLOT })
     }
 
     /// Admits a call, or refuses it.
     pub(super) fn admit(&self, now: impl Fn() -> Instant) -> (Result<Ticket, Refusal>, Option<Transition>) {
         let stamp = self.load();
         match state_of(stamp) {
+            CircuitState::Closed | CircuitState::Observing if is_watched(stamp) => self.admit_watched(stamp, now()),
             CircuitState::Closed | CircuitState::Observing => {
-                (Ok(Ticket { stamp, started: self.started(now), slot: NO_SLOT }), None)
+                let started = (stamp.payload() & MEASURED != 0).then(now);
+                (Ok(Ticket { stamp, started, slot: NO_SLOT }), None)
             }
             CircuitState::Disabled => (Ok(Ticket { stamp, started: None, slot: NO_SLOT }), None),
             CircuitState::ForcedOpen => {
@@ -200,9 +291,19 @@ impl Shared {
         }
     }
 
+    /// Admits a call that is watched while it runs. The first of each bucket takes the lock, and sees who hangs.
+    fn admit_watched(&self, stamp: Stamp, now: Instant) -> (Result<Ticket, Refusal>, Option<Transition>) {
+        if self.count_begun(stamp.generation(), now) {
+            return (Ok(Ticket { stamp, started: Some(now), slot: NO_SLOT }), None);
+        }
+        self.admit_locked(now)
+    }
+
     #[cold]
     fn admit_locked(&self, now: Instant) -> (Result<Ticket, Refusal>, Option<Transition>) {
+        let now = now.max(self.origin);
         self.with_machine(now, |machine| {
+            let now = machine.begins(now);
             let (admission, change) = machine.admit(now);
             let stamp = self.stamp_of(machine);
             let result = match admission {
@@ -210,8 +311,7 @@ impl Shared {
                 // A probe is known by its slot and by when it began.
                 Admission::Probe(slot) => Ok(Ticket { stamp, started: Some(now), slot }),
                 Admission::Refused => {
-                    let retry_after =
-                        machine.refuses_until().flatten().map(|until| until.saturating_duration_since(now));
+                    let retry_after = machine.refused_until(now).map(|until| until.saturating_duration_since(now));
                     Err(Refusal { state: machine.state(), retry_after, cause: machine.cause() })
                 }
             };
@@ -296,7 +396,7 @@ impl Shared {
     /// Whether the call was running for longer than the slow threshold by `now`.
     #[inline]
     pub(super) fn is_slow(&self, ticket: Ticket, now: impl Fn() -> Instant) -> bool {
-        self.slow.is_some() && self.is_slow_at(&ticket, now())
+        self.slow().is_some() && self.is_slow_at(&ticket, now())
     }
 
     /// [`absorbs`](Self::absorbs), for a ticket that [is untimed](Ticket::is_untimed).
@@ -321,7 +421,10 @@ impl Shared {
         if self.is_slow_at(ticket, ended) {
             return false;
         }
-        let Some(absorbed) = &self.absorbed else { return true };
+        if ticket.stamp.payload() & DATED == 0 {
+            return true;
+        }
+        let Some(absorbed) = self.absorbed.get() else { return false };
         // Added rather than subtracted: that costs half of it.
         let is_current = match self.origin.checked_add(self.bucket_end.load(Ordering::Relaxed)) {
             Some(end) => ended < end,
@@ -336,16 +439,10 @@ impl Shared {
     /// Whether the call ran for longer than the slow threshold until `ended`.
     #[inline]
     fn is_slow_at(&self, ticket: &Ticket, ended: Instant) -> bool {
-        match (self.slow, ticket.started) {
-            (Some(slow), Some(started)) => started.checked_add(slow).is_some_and(|limit| ended > limit),
+        match (ticket.started, self.slow()) {
+            (Some(started), Some(slow)) => started.checked_add(slow).is_some_and(|limit| ended > limit),
             _ => false,
         }
-    }
-
-    /// When a call that is admitted starts, if anyone will ask.
-    #[inline]
-    fn started(&self, now: impl Fn() -> Instant) -> Option<Instant> {
-        self.slow.is_some().then(now)
     }
 
     /// A verdict.
@@ -356,9 +453,11 @@ impl Shared {
             return None;
         }
         let now = now();
+        let started = ticket.started;
         let origin = Origin {
             generation: ticket.stamp.generation(),
-            probe: ticket.started.filter(|_| ticket.slot != NO_SLOT).map(|since| (ticket.slot, since)),
+            probe: started.filter(|_| ticket.slot != NO_SLOT).map(|since| (ticket.slot, since)),
+            started,
         };
         self.with_machine(now, |machine| machine.record(origin, evidence, now))
     }
@@ -367,6 +466,12 @@ impl Shared {
     #[inline]
     pub(super) fn is_probe(&self, ticket: Ticket) -> bool {
         ticket.slot != NO_SLOT
+    }
+
+    /// Whether the end of the call has to be told, though it may say nothing: it holds a slot, or is watched.
+    #[inline]
+    pub(super) fn has_to_tell(&self, ticket: Ticket) -> bool {
+        self.is_probe(ticket) || self.begun_nanos.load(Ordering::Relaxed) != 0
     }
 
     pub(super) fn transition_to(
@@ -394,14 +499,80 @@ impl Shared {
     pub(super) fn with_machine<R>(&self, now: Instant, f: impl FnOnce(&mut Machine) -> R) -> R {
         let mut locked = lock(&self.locked);
         self.fold(&mut locked, now);
+        self.fold_begun(&mut locked);
         let result = f(&mut locked.machine);
         self.publish(&mut locked);
         result
     }
 
+    /// Adds a call to `begun`, if that counts for this generation and the bucket of `started`.
+    fn count_begun(&self, generation: u64, started: Instant) -> bool {
+        let started = started.saturating_duration_since(self.origin).as_nanos();
+        let Some(bucket) =
+            u64::try_from(started).unwrap_or(u64::MAX).checked_div(self.begun_nanos.load(Ordering::Relaxed))
+        else {
+            return false;
+        };
+        let tag = tag(generation, bucket);
+        let mut begun = self.begun.load(Ordering::Relaxed);
+        loop {
+            if begun >> 32 != tag || begun & 0xffff_ffff >= MOST_BEGUN {
+                return false;
+            }
+            match self.begun.compare_exchange_weak(begun, begun + 1, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return true,
+                Err(seen) => begun = seen,
+            }
+        }
+    }
+
+    /// Adds the calls that began to those that are watched. More may begin meanwhile.
+    #[allow(clippy::cast_possible_truncation, reason = "the lower half is the number")]
+    fn fold_begun(&self, locked: &mut Locked) {
+        let Locked { machine, begun_for, .. } = locked;
+        let Some(in_flight) = machine.in_flight() else { return };
+        if let Some((generation, bucket)) = *begun_for {
+            let begun = self.begun.swap(tag(generation, bucket) << 32, Ordering::AcqRel);
+            in_flight.add(bucket, begun as u32);
+        }
+    }
+
+    /// Lets `begun` count for none.
+    #[allow(clippy::cast_possible_truncation, reason = "the lower half is the number")]
+    fn close_begun(&self, locked: &mut Locked) {
+        let Locked { machine, begun_for, .. } = locked;
+        if let Some((_, bucket)) = begun_for.take()
+            && let Some(in_flight) = machine.in_flight()
+        {
+            in_flight.add(bucket, self.begun.swap(BUSY, Ordering::AcqRel) as u32);
+        }
+    }
+
+    /// Lets `begun` count for the present generation and bucket; for none when the next admission has to take the lock.
+    #[allow(clippy::cast_possible_truncation, reason = "the lower half is the number")]
+    fn publish_begun(&self, locked: &mut Locked) {
+        let Locked { machine, begun_for, .. } = locked;
+        let (generation, takes) = (machine.generation(), machine.admits_freely());
+        let open = machine.in_flight().filter(|_| takes).and_then(|in_flight| in_flight.open_bucket());
+        let next = open.map(|bucket| (generation, bucket));
+        if next == *begun_for {
+            return;
+        }
+        let word = next.map_or(BUSY, |(generation, bucket)| tag(generation, bucket) << 32);
+        let begun = self.begun.swap(word, Ordering::AcqRel);
+        // Those that began since they were folded in. If the generation is over, they are stragglers.
+        if let Some((of, bucket)) = *begun_for
+            && of == generation
+            && let Some(in_flight) = machine.in_flight()
+        {
+            in_flight.add(bucket, begun as u32);
+        }
+        *begun_for = next;
+    }
+
     /// Adds to the time window what was absorbed since the lock was last held.
-    fn fold(&self, locked: &mut MutexGuard<'_, Locked>, now: Instant) {
-        let Some(absorbed) = &self.absorbed else { return };
+    fn fold(&self, locked: &mut Locked, now: Instant) {
+        let Some(absorbed) = self.absorbed.get() else { return };
         let all = absorbed.get(0);
         let new = all.wrapping_sub(std::mem::replace(&mut locked.folded, all));
         if let Some(window) = locked.machine.time_window() {
@@ -412,6 +583,7 @@ impl Shared {
 
     /// Makes what the machine has become visible to those who do not take the lock.
     fn publish(&self, locked: &mut Locked) {
+        self.publish_begun(locked);
         let machine = &mut locked.machine;
         let refuse_until = match machine.refuses_until() {
             None => 0,
@@ -426,14 +598,19 @@ impl Shared {
         store(&self.stamp, self.stamp_of(machine).word(), Ordering::Release);
     }
 
-    fn stamp_of(&self, machine: &Machine) -> Stamp {
-        let clean = if machine.is_clean() { CLEAN } else { 0 };
-        Stamp::new(machine.generation(), code(machine.state()) | clean | self.timing)
-    }
-
     #[inline]
     fn load(&self) -> Stamp {
         Stamp::from_word(self.stamp.load(Ordering::Acquire))
+    }
+
+    fn stamp_of(&self, machine: &Machine) -> Stamp {
+        let clean = if machine.is_clean() { CLEAN } else { 0 };
+        let code = match code(machine.state()) {
+            CLOSED if machine.watches() => CLOSED_WATCHED,
+            OBSERVING if machine.watches() => OBSERVING_WATCHED,
+            code => code,
+        };
+        Stamp::new(machine.generation(), code | clean | self.timing.load(Ordering::Relaxed))
     }
 }
 
@@ -444,6 +621,18 @@ fn store(atomic: &AtomicU64, value: u64, order: Ordering) {
     }
 }
 
+/// Which generation and bucket `begun` counts for: eight bits of the one, 24 of the other. A thread would have to sleep
+/// through 256 generations, or 2^24 buckets of the same one, between two instructions to be mistaken.
+#[inline]
+fn tag(generation: u64, bucket: u64) -> u64 {
+    (generation & 0xff) << 24 | (bucket & 0xff_ffff)
+}
+
+/// Whether calls that run in this state, closed or observing, are watched.
+fn is_watched(stamp: Stamp) -> bool {
+    stamp.payload() & STATE >= CLOSED_WATCHED
+}
+
 fn code(state: CircuitState) -> u64 {
     match state {
         CircuitState::Closed => CLOSED,
@@ -451,14 +640,14 @@ fn code(state: CircuitState) -> u64 {
         CircuitState::HalfOpen => 2,
         CircuitState::ForcedOpen => 3,
         CircuitState::Disabled => 4,
-        CircuitState::Observing => 5,
+        CircuitState::Observing => OBSERVING,
     }
 }
 
 #[inline]
 fn state_of(stamp: Stamp) -> CircuitState {
     match stamp.payload() & STATE {
-        CLOSED => CircuitState::Closed,
+        CLOSED | CLOSED_WATCHED => CircuitState::Closed,
         1 => CircuitState::Open,
         2 => CircuitState::HalfOpen,
         3 => CircuitState::ForcedOpen,
@@ -520,14 +709,15 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::config::{OpenTime, ProbeRule, SlowCalls};
+    use super::super::config::{OpenTime, ProbeRule, SlowCalls, Window};
     use super::super::failure_period::FailuresPerPeriod;
+    use super::super::ramp::Ramp;
     use super::super::state::Healthy;
     use super::super::trip::{OwnTrip, TripStatistics};
     use super::*;
 
     /// One step of a single thread.
-    #[derive(Clone, Copy, Debug)]
+    #[derive(Clone, Debug)]
     enum Step {
         Admit,
         /// A verdict of the call admitted this many calls ago, if it has none yet.
@@ -535,6 +725,7 @@ mod tests {
         Wait(u64),
         Go(CircuitState),
         Reset,
+        Reconfigure(Box<CircuitBreakerConfig>),
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -545,6 +736,7 @@ mod tests {
             6 => (0_u64..3_000).prop_map(Step::Wait),
             1 => prop::sample::select(CircuitState::ALL.to_vec()).prop_map(Step::Go),
             1 => Just(Step::Reset),
+            1 => config().prop_map(|config| Step::Reconfigure(Box::new(config))),
         ]
     }
 
@@ -553,10 +745,18 @@ mod tests {
             (1_u32..20).prop_map(|calls| Window::Count { calls }),
             (10_u64..5_000).prop_map(|millis| Window::Time { length: Duration::from_millis(millis) }),
         ];
-        let rule = prop_oneof![Just(ProbeRule::Rate), (1_u32..4).prop_map(ProbeRule::ConsecutiveSuccesses)];
+        let rule = prop_oneof![
+            Just(ProbeRule::Rate),
+            Just(ProbeRule::FirstFailure),
+            (1_u32..4).prop_map(ProbeRule::ConsecutiveSuccesses),
+        ];
         let per_period = prop::option::of((1_u32..5, 10_u64..5_000));
-        (window, rule, 1_u32..4, prop::option::of(1_u32..5), any::<bool>(), per_period).prop_map(
-            |(window, probe_rule, probes, consecutive_failures, timed, per_period)| {
+        let most = prop::option::of((1_u64..5_000).prop_map(Duration::from_millis));
+        let ramp = prop::option::of(
+            (1_u64..2_000).prop_map(|step| Ramp { shares: vec![0.25, 0.6], step: Duration::from_millis(step) }),
+        );
+        (window, rule, 1_u32..4, prop::option::of(1_u32..5), any::<(bool, bool)>(), per_period, most, ramp).prop_map(
+            |(window, probe_rule, probes, consecutive_failures, (timed, watched), per_period, half_open_max, ramp)| {
                 let failures_per_period = per_period
                     .map(|(failures, millis)| FailuresPerPeriod { failures, period: Duration::from_millis(millis) });
                 let slow = SlowCalls { longer_than: Duration::from_millis(500), rate: 0.5 };
@@ -567,9 +767,12 @@ mod tests {
                     consecutive_failures,
                     failures_per_period,
                     slow_calls: timed.then_some(slow),
+                    watch_in_flight: timed && watched,
                     minimum_calls: 1,
                     open_time: OpenTime::Constant(Duration::from_millis(700)),
                     probe_deadline: Duration::from_millis(900),
+                    half_open_max,
+                    ramp,
                     ..CircuitBreakerConfig::default()
                 }
             },
@@ -610,30 +813,36 @@ mod tests {
             let clock = Cell::new(origin);
             let now = || clock.get();
             let trip = |limit| OwnTrip::new(move |seen: &TripStatistics, _: Outcome| seen.failures >= limit);
-            let own = || OwnRules { trip: own_trip.map(trip), open_time: None };
+            let own = || OwnRules { trip: own_trip.map(trip), open_time: None, seed: Some(1) };
             let shared = Shared::new(&config, own(), origin);
             let mut machine = Machine::new(config.clone(), own(), origin);
+            let mut reconfigured = false;
             let mut running: Vec<(Ticket, Origin, Instant)> = Vec::new();
             for step in steps {
                 match step {
                     Step::Admit => {
                         let front = shared.admit_at_once().map_or_else(|| shared.admit(now), |it| (Ok(it), None));
-                        let (admission, change) = machine.admit(now());
+                        let begins = machine.begins(now());
+                        let (admission, change) = machine.admit(begins);
                         prop_assert_eq!(front.1, change);
                         let probe = match admission {
                             Admission::Call => None,
-                            Admission::Probe(slot) => Some((slot, now())),
+                            Admission::Probe(slot) => Some((slot, begins)),
                             Admission::Refused => {
                                 let refusal = front.0.err();
-                                let until = machine.refuses_until().flatten();
-                                let left = until.map(|until| until.saturating_duration_since(now()));
-                                prop_assert_eq!(refusal.map(|it| (it.state, it.retry_after)), Some((machine.state(), left)));
+                                let until = machine.refused_until(begins);
+                                // With the lock or without: a nanosecond may be between them.
+                                let left = [now(), begins].map(|at| until.map(|until| until.saturating_duration_since(at)));
+                                let (state, retry_after) = refusal.map(|it| (it.state, it.retry_after)).expect("it is refused");
+                                prop_assert_eq!(state, machine.state());
+                                prop_assert!(left.contains(&retry_after));
                                 continue;
                             }
                         };
                         let ticket = front.0.expect("the machine admitted it");
                         prop_assert_eq!(shared.is_probe(ticket), probe.is_some());
-                        running.push((ticket, Origin { generation: machine.generation(), probe }, now()));
+                        let origin = Origin { generation: machine.generation(), probe, started: Some(begins) };
+                        running.push((ticket, origin, begins));
                     }
                     Step::Verdict(ago, health) => {
                         let Some(index) = running.len().checked_sub(ago + 1) else { continue };
@@ -642,8 +851,9 @@ mod tests {
                             continue;
                         }
                         let limit = config.slow_calls.map_or(Duration::MAX, |slow| slow.longer_than);
-                        let slow = health.is_some() && now() - began > limit;
-                        prop_assert_eq!(health.is_some() && shared.is_slow(ticket, now), slow);
+                        let slow = health.is_some() && shared.is_slow(ticket, now);
+                        // Other settings may have measured the call, or not.
+                        prop_assert!(reconfigured || slow == (health.is_some() && now().saturating_duration_since(began) > limit));
                         let outcome = if health == Some(Healthy::No) { Outcome::Transient } else { Outcome::Success };
                         let evidence = Evidence { health, slow, outcome };
                         let absorbed = health == Some(Healthy::Yes) && shared.absorbs(&ticket, now);
@@ -654,6 +864,11 @@ mod tests {
                     Step::Go(state) => {
                         let change = shared.transition_to(state, None, now());
                         prop_assert_eq!(change, machine.transition_to(state, None, now()));
+                    }
+                    Step::Reconfigure(config) => {
+                        reconfigured = true;
+                        shared.reconfigure((*config).clone(), now());
+                        machine.reconfigure(*config, now());
                     }
                     Step::Reset => prop_assert_eq!(shared.reset(now()), machine.reset(now())),
                 }

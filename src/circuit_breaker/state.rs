@@ -4,18 +4,22 @@ use std::time::{Duration, Instant};
 
 use super::config::{CircuitBreakerConfig, SlowCalls, Window};
 use super::failure_period::FailurePeriod;
+use super::in_flight::InFlight;
 use super::opening::Opening;
 use super::own_rules::OwnRules;
 use super::probes::{Finding, Probes};
+use super::ramp::Climb;
 use super::trip::TripStatistics;
 use crate::circuit_state::CircuitState;
+use crate::cores::random::Random;
 use crate::cores::sliding_window::{CountWindow, Record, TimeWindow, WindowCounts};
 use crate::outcome::Outcome;
 
 /// The state machine. `Shared` puts it behind a lock, and a lock-free front before it.
 #[derive(Debug)]
 pub(super) struct Machine {
-    config: CircuitBreakerConfig,
+    /// Boxed, so that what a call looks at is close together.
+    config: Box<CircuitBreakerConfig>,
     state: CircuitState,
     generation: u64,
     window: Calls,
@@ -23,15 +27,25 @@ pub(super) struct Machine {
     /// Of a breaker that asks for failures per period; out of the way of those that do not.
     period: Option<Box<FailurePeriod>>,
     own: OwnRules,
+    /// What the jitter of open times is drawn from.
+    random: Random,
     /// Openings since the circuit was last closed.
     opens: u32,
     /// When an open circuit is due to admit probes; `None` when it never is.
     open_until: Option<Instant>,
+    /// When the circuit became half-open last.
+    half_open_since: Instant,
     /// What opened it.
     cause: Option<Outcome>,
     /// The counts that the last verdict of the state before was made on.
     judged: WindowCounts,
     probes: Probes,
+    /// How far a half-open circuit that the probes have found well is back to full traffic.
+    climb: Option<Climb>,
+    /// The calls that are running, where those that hang are watched.
+    in_flight: Option<Box<InFlight>>,
+    /// Where time windows start to count from.
+    origin: Instant,
 }
 
 /// The calls that are judged in the closed state.
@@ -78,6 +92,8 @@ pub(super) struct Origin {
     pub(super) generation: u64,
     /// The slot it took and when, if the call is a probe.
     pub(super) probe: Option<(u32, Instant)>,
+    /// When the call began, if that was asked for.
+    pub(super) started: Option<Instant>,
 }
 
 /// A change of state.
@@ -155,10 +171,14 @@ pub enum TransitionReason {
     OpenTimeOver,
     /// A health check of the callee passed while the circuit was open.
     HealthCheckPassed,
+    /// The probes had not decided anything within [`half_open_max`](super::CircuitBreakerConfig::half_open_max).
+    HalfOpenTimeOver,
     /// The probes showed that the callee is not well.
     ProbesFailed,
     /// The probes showed that the callee is well.
     ProbesSucceeded,
+    /// The last step of the [`ramp`](super::CircuitBreakerConfig::ramp) is over.
+    RampOver,
     /// Somebody asked for it through the handle.
     Operator,
 }
@@ -198,24 +218,25 @@ pub struct IllegalTransition {
 impl Machine {
     /// A machine in its initial state; `origin` is where time windows start to count from.
     pub(super) fn new(config: CircuitBreakerConfig, own: OwnRules, origin: Instant) -> Self {
-        let window = match config.window {
-            _ if !config.uses_rates() && own.trip.is_none() => Calls::Unused,
-            Window::Count { calls } => Calls::Count(CountWindow::new(calls)),
-            Window::Time { length } => Calls::Time(TimeWindow::new(length, origin)),
-        };
+        let window = Calls::new(Calls::wanted(&config, &own), origin);
         let mut machine = Self {
             state: config.initial_state,
             generation: 1,
             window,
             consecutive_failures: 0,
             period: config.failures_per_period.map(|limit| Box::new(FailurePeriod::new(limit, origin))),
+            random: own.seed.map_or_else(Random::unseeded, Random::seeded),
             own,
             opens: 0,
             open_until: None,
+            half_open_since: origin,
             cause: None,
             judged: WindowCounts::default(),
-            probes: Probes::new(config.probes, config.probe_rule, config.probe_deadline),
-            config,
+            probes: Probes::new(config.probes, config.probe_rule, config.probe_deadline, config.watched_threshold()),
+            climb: None,
+            in_flight: config.watched_threshold().map(|threshold| Box::new(InFlight::new(threshold, origin))),
+            config: Box::new(config),
+            origin,
         };
         if machine.state == CircuitState::Open {
             let wait = machine.wait(TransitionReason::Operator, WindowCounts::default(), None, origin);
@@ -223,6 +244,38 @@ impl Machine {
             machine.open_until = origin.checked_add(wait);
         }
         machine
+    }
+
+    /// Takes other settings, and keeps what they leave in place: the state and its generation, so that calls that are running
+    /// have their say, how long an open circuit stays open, and the recorded calls as far as the new window has room. Nothing
+    /// trips before the next verdict, or call that asks.
+    pub(super) fn reconfigure(&mut self, config: CircuitBreakerConfig, now: Instant) {
+        self.count_overdue(now);
+        let window = std::mem::replace(&mut self.window, Calls::Unused);
+        self.window = window.under(Calls::wanted(&config, &self.own), self.origin, now);
+        self.period = config.failures_per_period.map(|limit| match &mut self.period {
+            Some(period) => Box::new(period.under(limit, now)),
+            None => Box::new(FailurePeriod::new(limit, self.origin)),
+        });
+        let threshold = config.watched_threshold();
+        if threshold != self.config.watched_threshold() {
+            let former = self.in_flight.take();
+            self.in_flight = match threshold {
+                Some(threshold) => Some(Box::new(InFlight::following(former, threshold, self.origin, now))),
+                None => former.map(InFlight::retired),
+            };
+        }
+        self.probes.reconfigure(config.probes, config.probe_rule, config.probe_deadline, threshold);
+        *self.config = config;
+    }
+
+    pub(super) fn config(&self) -> &CircuitBreakerConfig {
+        &self.config
+    }
+
+    /// Whether it has a trip of its own.
+    pub(super) fn has_own_trip(&self) -> bool {
+        self.own.trip.is_some()
     }
 
     pub(super) fn state(&self) -> CircuitState {
@@ -257,7 +310,7 @@ impl Machine {
     /// The calls that the present state is judged by: the probes, the window, or, once open, what opened it.
     pub(super) fn counts(&mut self, now: Instant) -> WindowCounts {
         match self.state {
-            CircuitState::HalfOpen => self.probes.counts(),
+            CircuitState::HalfOpen if self.climb.is_none() => self.probes.counts(),
             CircuitState::Open => self.judged,
             _ => self.window.counts(now),
         }
@@ -274,6 +327,7 @@ impl Machine {
     /// Whether a fast success can change nothing here but the number of calls in the current bucket of a time window.
     pub(super) fn is_clean(&self) -> bool {
         matches!(self.state, CircuitState::Closed | CircuitState::Observing)
+            && !self.watches()
             && self.consecutive_failures == 0
             && match &self.window {
                 Calls::Unused => true,
@@ -286,18 +340,128 @@ impl Machine {
     pub(super) fn refuses_until(&self) -> Option<Option<Instant>> {
         match self.state {
             CircuitState::Open => Some(self.open_until),
-            CircuitState::HalfOpen => self.probes.full_until(),
+            // Each call of a ramp has to ask: which of them are admitted is counted.
+            CircuitState::HalfOpen if self.climb.is_some() => None,
+            CircuitState::HalfOpen => self.probes.full_until().map(|free| earlier(free, self.half_open_until())),
             CircuitState::ForcedOpen => Some(None),
             _ => None,
         }
     }
 
+    /// Until when a call that was refused `now` would be, as far as that is known.
+    pub(super) fn refused_until(&self, now: Instant) -> Option<Instant> {
+        match (&self.climb, &self.config.ramp) {
+            (Some(climb), Some(ramp)) => climb.step_ends(ramp, now),
+            _ => self.refuses_until().flatten(),
+        }
+    }
+
+    /// The share of calls that a ramp admits `now`, on a ramp.
+    pub(super) fn ramp_share(&self, now: Instant) -> Option<f64> {
+        let climb = self.climb.as_ref()?;
+        Some(self.config.ramp.as_ref().map_or(1.0, |ramp| climb.share(ramp, now)))
+    }
+
+    /// How many calls the rates of the present state need.
+    pub(super) fn minimum_calls(&self) -> u32 {
+        let Machine { config, .. } = self;
+        match self.state {
+            CircuitState::HalfOpen if self.climb.is_some() => config.probes.min(config.minimum_calls),
+            CircuitState::HalfOpen => self.probes.slots(),
+            CircuitState::Open => 1,
+            _ => config.minimum_calls,
+        }
+    }
+
+    /// The calls that are running, where those that hang are watched.
+    pub(super) fn in_flight(&mut self) -> Option<&mut InFlight> {
+        self.in_flight.as_deref_mut().filter(|in_flight| in_flight.is_watching())
+    }
+
+    /// The length of the buckets in which watched calls begin; zero without the watch.
+    pub(super) fn begun_nanos(&self) -> u64 {
+        self.in_flight.as_ref().filter(|it| it.is_watching()).map_or(0, |in_flight| in_flight.bucket_nanos())
+    }
+
+    /// Whether calls are admitted without anybody being asked.
+    pub(super) fn admits_freely(&self) -> bool {
+        matches!(self.state, CircuitState::Closed | CircuitState::Observing)
+    }
+
+    /// Whether the calls that run are watched.
+    pub(super) fn watches(&self) -> bool {
+        self.in_flight.as_ref().is_some_and(|in_flight| in_flight.is_watching())
+    }
+
+    /// When a call begins that asks `now`: where others are watched since then, a moment later.
+    pub(super) fn begins(&mut self, now: Instant) -> Instant {
+        self.in_flight().map_or(now, |in_flight| now.max(in_flight.from()))
+    }
+
     /// Admits a call, or refuses it. An open circuit whose time is over becomes half-open here.
     pub(super) fn admit(&mut self, now: Instant) -> (Admission, Option<Transition>) {
+        let found = self.look_at_running(now);
+        if found.is_some() && self.state == CircuitState::Open {
+            return (Admission::Refused, found);
+        }
+        let (admission, change) = self.admit_by_state(now);
+        if admission == Admission::Call
+            && self.state != CircuitState::Disabled
+            && let Some(in_flight) = self.in_flight()
+        {
+            in_flight.begin(now);
+        }
+        // What running calls have shown has closed the circuit if anything, and a closed circuit only admits.
+        (admission, found.or(change))
+    }
+
+    /// Counts the calls and probes that are slow although they have not ended, and finds what follows.
+    fn look_at_running(&mut self, now: Instant) -> Option<Transition> {
+        if !self.watches() {
+            return None;
+        }
+        if self.state == CircuitState::HalfOpen && self.climb.is_none() {
+            if self.half_open_until().is_some_and(|until| now >= until) {
+                return None; // Too late for them, too.
+            }
+            let slow = Record { failed: false, slow: true };
+            while let Some(slot) = self.probes.overdue(now) {
+                let change = self.judge_probe(slot, slow, None, now);
+                if change.is_some() {
+                    return change;
+                }
+            }
+            return None;
+        }
+        let counted = self.count_overdue(now);
+        if !counted || (self.state != CircuitState::Closed && self.climb.is_none()) {
+            return None;
+        }
+        let counts = self.window.counts(now);
+        let reason = self.trips(counts, now)?;
+        Some(self.open(reason, counts, None, now))
+    }
+
+    /// Puts the calls into the window that are slow although they have not ended; whether there were any.
+    fn count_overdue(&mut self, now: Instant) -> bool {
+        let Some(in_flight) = self.in_flight() else { return false };
+        in_flight.advance(now);
+        let overdue = in_flight.take_overdue();
+        for _ in 0..overdue {
+            self.window.record(Record { failed: false, slow: true }, now);
+        }
+        overdue > 0
+    }
+
+    fn admit_by_state(&mut self, now: Instant) -> (Admission, Option<Transition>) {
         match self.state {
             CircuitState::Closed | CircuitState::Disabled | CircuitState::Observing => (Admission::Call, None),
             CircuitState::ForcedOpen => (Admission::Refused, None),
-            CircuitState::HalfOpen => (self.probe(now), None),
+            CircuitState::HalfOpen if self.climb.is_some() => self.admit_on_ramp(now),
+            CircuitState::HalfOpen => match self.half_open_too_long(now) {
+                Some(change) => (Admission::Refused, Some(change)),
+                None => (self.probe(now), None),
+            },
             CircuitState::Open => {
                 let change = self.open_time_over(now);
                 if change.is_none() {
@@ -326,6 +490,33 @@ impl Machine {
         (self.state == CircuitState::Open).then(|| self.go(CircuitState::HalfOpen, reason, counts, None, None, now))
     }
 
+    fn admit_on_ramp(&mut self, now: Instant) -> (Admission, Option<Transition>) {
+        let admitted = match (&mut self.climb, &self.config.ramp) {
+            (Some(climb), Some(ramp)) => climb.admits(ramp, now),
+            _ => None,
+        };
+        match admitted {
+            Some(true) => (Admission::Call, None),
+            Some(false) => (Admission::Refused, None),
+            None => {
+                let counts = self.counts(now);
+                let change = self.go(CircuitState::Closed, TransitionReason::RampOver, counts, None, None, now);
+                (Admission::Call, Some(change))
+            }
+        }
+    }
+
+    /// When a half-open circuit has to have come to a decision, if it has to.
+    fn half_open_until(&self) -> Option<Instant> {
+        self.config.half_open_max.and_then(|most| self.half_open_since.checked_add(most))
+    }
+
+    /// Re-opens a circuit that has been half-open for too long.
+    fn half_open_too_long(&mut self, now: Instant) -> Option<Transition> {
+        let too_long = self.half_open_until().is_some_and(|until| now >= until);
+        too_long.then(|| self.open(TransitionReason::HalfOpenTimeOver, self.probes.counts(), None, now))
+    }
+
     fn probe(&mut self, now: Instant) -> Admission {
         self.probes.take(now).map_or(Admission::Refused, Admission::Probe)
     }
@@ -337,14 +528,23 @@ impl Machine {
             return None;
         }
         match origin.probe {
-            Some((slot, since)) if self.probes.holds(slot, since) => self.record_probe(slot, evidence, now),
+            Some((slot, since)) if self.probes.holds(slot, since) => {
+                let change = self.half_open_too_long(now).or_else(|| self.record_probe(slot, evidence, now));
+                change.or_else(|| self.look_at_running(now))
+            }
             Some(_) => None,
-            None => self.record_call(evidence, now),
+            None => {
+                let in_flight = self.in_flight.as_mut().zip(origin.started);
+                let counted = in_flight.is_some_and(|(in_flight, started)| in_flight.end(started));
+                self.record_call(evidence, counted, now)
+            }
         }
     }
 
-    fn record_call(&mut self, evidence: Evidence, now: Instant) -> Option<Transition> {
-        let record = evidence.record();
+    /// The verdict of a call that is no probe, and may have been `counted` in the window before it ended.
+    fn record_call(&mut self, evidence: Evidence, counted: bool, now: Instant) -> Option<Transition> {
+        let others_counted = self.count_overdue(now);
+        let record = evidence.record().filter(|_| !counted);
         match evidence.health {
             Some(Healthy::Yes) => self.consecutive_failures = 0,
             Some(Healthy::No) => {
@@ -356,13 +556,9 @@ impl Machine {
             None => {}
         }
         if let Some(record) = record {
-            match &mut self.window {
-                Calls::Unused => {}
-                Calls::Count(window) => window.record(record),
-                Calls::Time(window) => window.record(record, now),
-            }
+            self.window.record(record, now);
         }
-        if self.state != CircuitState::Closed {
+        if self.state != CircuitState::Closed && self.climb.is_none() {
             return None;
         }
         let counts = self.window.counts(now);
@@ -370,9 +566,14 @@ impl Machine {
         if let Some(wait) = self.throttled_for(evidence.outcome) {
             return Some(self.go(CircuitState::Open, TransitionReason::Throttled, counts, Some(wait), cause, now));
         }
-        record?;
-        let reason = self.trips(counts, now).or_else(|| self.trips_by_own(counts, evidence.outcome, now))?;
-        Some(self.open(reason, counts, cause, now))
+        // What says nothing about the callee changes nothing, and does not cause what others' running has shown.
+        let judged = record.is_some() || evidence.health.is_some();
+        if !judged && !others_counted {
+            return None;
+        }
+        let reason = self.trips(counts, now);
+        let reason = if judged { reason.or_else(|| self.trips_by_own(counts, evidence.outcome, now)) } else { reason };
+        Some(self.open(reason?, counts, cause.filter(|_| judged), now))
     }
 
     fn record_probe(&mut self, slot: u32, evidence: Evidence, now: Instant) -> Option<Transition> {
@@ -385,6 +586,11 @@ impl Machine {
             self.probes.release(slot);
             return None;
         };
+        self.judge_probe(slot, record, Some(evidence.outcome), now)
+    }
+
+    /// What is known once the probe in `slot` has shown this.
+    fn judge_probe(&mut self, slot: u32, record: Record, cause: Option<Outcome>, now: Instant) -> Option<Transition> {
         let finding = self.probes.judge(slot, record);
         let counts = self.probes.counts();
         let sick = match finding {
@@ -393,12 +599,18 @@ impl Machine {
             Finding::Recovered => false,
             Finding::Sick => true,
         };
-        let cause = Some(evidence.outcome);
-        Some(if sick {
-            self.open(TransitionReason::ProbesFailed, counts, cause, now)
-        } else {
-            self.go(CircuitState::Closed, TransitionReason::ProbesSucceeded, counts, None, cause, now)
-        })
+        if sick {
+            return Some(self.open(TransitionReason::ProbesFailed, counts, cause, now));
+        }
+        if self.config.ramp.is_some() {
+            // What other probes still have to say is no verdict on the ramp.
+            self.generation += 1;
+            self.probes.clear();
+            self.climb = Some(Climb::new(now));
+            self.forget_running();
+            return None;
+        }
+        Some(self.go(CircuitState::Closed, TransitionReason::ProbesSucceeded, counts, None, cause, now))
     }
 
     /// What the closed state trips on, if it does.
@@ -412,7 +624,7 @@ impl Machine {
                 return Some(TransitionReason::FailuresPerPeriod);
             }
         }
-        if counts.calls < u64::from(self.config.minimum_calls) {
+        if counts.calls < u64::from(self.minimum_calls()) {
             return None;
         }
         // A rate above 1.0 is never reached.
@@ -467,7 +679,7 @@ impl Machine {
         now: Instant,
     ) -> Duration {
         let consecutive_opens = self.opens.saturating_add(1);
-        let wait = self.config.open_time.wait(consecutive_opens);
+        let wait = self.config.open_time.jittered(consecutive_opens, || self.random.draw());
         if self.own.open_time.is_none() {
             return wait;
         }
@@ -523,6 +735,7 @@ impl Machine {
         // No transition, but calls that were admitted before belong to what is forgotten.
         self.generation += 1;
         self.forget();
+        self.forget_running();
         None
     }
 
@@ -539,16 +752,26 @@ impl Machine {
         let period_failures = self.period_failures(now);
         let from = std::mem::replace(&mut self.state, to);
         self.generation += 1;
+        self.climb = None;
+        self.forget_running();
         match to {
             CircuitState::Open => {
                 self.opens = self.opens.saturating_add(1);
                 self.open_until = open_for.and_then(|wait| now.checked_add(wait));
-                self.cause = cause;
+                // That nothing was decided says nothing new about the callee.
+                if reason != TransitionReason::HalfOpenTimeOver {
+                    self.cause = cause;
+                }
                 self.judged = counts;
+                // Probes that are out have no say any more.
+                self.probes.clear();
                 self.forget_calls();
             }
             // The cause outlives the probes: what they refuse, they refuse for the same reason.
-            CircuitState::HalfOpen => self.probes.clear(),
+            CircuitState::HalfOpen => {
+                self.probes.clear();
+                self.half_open_since = now;
+            }
             CircuitState::Closed | CircuitState::ForcedOpen | CircuitState::Disabled | CircuitState::Observing => {
                 self.forget();
             }
@@ -578,6 +801,14 @@ impl Machine {
         }
     }
 
+    /// Forgets the calls of the generation that is over.
+    fn forget_running(&mut self) {
+        match self.in_flight() {
+            Some(in_flight) => in_flight.clear(),
+            None => self.in_flight = None,
+        }
+    }
+
     fn forget(&mut self) {
         self.forget_calls();
         self.probes.clear();
@@ -588,9 +819,44 @@ impl Machine {
     }
 }
 
+/// The earlier of two times, of which `None` is never.
+fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    one.into_iter().chain(other).min()
+}
+
 // === impl Calls ===
 
 impl Calls {
+    /// What the settings ask for, if for anything.
+    fn wanted(config: &CircuitBreakerConfig, own: &OwnRules) -> Option<Window> {
+        (config.uses_rates() || own.trip.is_some()).then_some(config.window)
+    }
+
+    fn new(wanted: Option<Window>, origin: Instant) -> Self {
+        match wanted {
+            None => Self::Unused,
+            Some(Window::Count { calls }) => Self::Count(CountWindow::new(calls)),
+            Some(Window::Time { length }) => Self::Time(TimeWindow::new(length, origin)),
+        }
+    }
+
+    /// What another window has of these calls: nothing, if it is of the other kind.
+    fn under(self, wanted: Option<Window>, origin: Instant, now: Instant) -> Self {
+        match (self, wanted) {
+            (Self::Count(window), Some(Window::Count { calls })) => Self::Count(window.resized(calls)),
+            (Self::Time(mut window), Some(Window::Time { length })) => Self::Time(window.resized(length, now)),
+            (_, wanted) => Self::new(wanted, origin),
+        }
+    }
+
+    fn record(&mut self, record: Record, now: Instant) {
+        match self {
+            Self::Unused => {}
+            Self::Count(window) => window.record(record),
+            Self::Time(window) => window.record(record, now),
+        }
+    }
+
     fn counts(&mut self, now: Instant) -> WindowCounts {
         match self {
             Self::Unused => WindowCounts::default(),
@@ -664,7 +930,8 @@ impl Transition {
 
 impl TransitionReason {
     /// The reason as a fixed word: `failure_rate`, `slow_call_rate`, `consecutive_failures`, `failures_per_period`,
-    /// `custom_trip`, `throttled`, `open_time_over`, `health_check_passed`, `probes_failed`, `probes_succeeded` or `operator`.
+    /// `custom_trip`, `throttled`, `open_time_over`, `health_check_passed`, `half_open_time_over`, `probes_failed`,
+    /// `probes_succeeded`, `ramp_over` or `operator`.
     ///
     /// # Examples
     ///
@@ -682,8 +949,10 @@ impl TransitionReason {
             Self::Throttled => "throttled",
             Self::OpenTimeOver => "open_time_over",
             Self::HealthCheckPassed => "health_check_passed",
+            Self::HalfOpenTimeOver => "half_open_time_over",
             Self::ProbesFailed => "probes_failed",
             Self::ProbesSucceeded => "probes_succeeded",
+            Self::RampOver => "ramp_over",
             Self::Operator => "operator",
         }
     }

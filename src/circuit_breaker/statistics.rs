@@ -63,8 +63,11 @@ pub struct CircuitBreakerStatistics {
     pub period_failures: u64,
     /// Openings since the circuit was last closed.
     pub consecutive_opens: u32,
-    /// Probes that are out.
+    /// Probes of this half-open time that are out.
     pub probes_in_flight: usize,
+    /// The share of calls that the [`ramp`](super::CircuitBreakerConfig::ramp) admits at the moment, above 0.0 and at most
+    /// 1.0: it is over then, and the next call closes the circuit. `None` when the circuit is on no ramp.
+    pub ramp_share: Option<f64>,
     /// How long calls will be refused from now on; `None` when they are not, or no end is known.
     pub retry_after: Option<Duration>,
 }
@@ -81,12 +84,7 @@ impl CircuitBreakerStatistics {
         };
         breaker.shared.with_machine(now, |machine| {
             let counts = machine.counts(now);
-            let minimum = match machine.state() {
-                CircuitState::HalfOpen => breaker.config.probes,
-                CircuitState::Open => 1,
-                _ => breaker.config.minimum_calls,
-            };
-            let enough = counts.calls >= u64::from(minimum);
+            let enough = counts.calls >= u64::from(machine.minimum_calls());
             Self {
                 state: machine.state(),
                 successes,
@@ -104,6 +102,7 @@ impl CircuitBreakerStatistics {
                 period_failures: machine.period_failures(now),
                 consecutive_opens: machine.opens(),
                 probes_in_flight: machine.probes_in_flight(),
+                ramp_share: machine.ramp_share(now),
                 retry_after,
             }
         })

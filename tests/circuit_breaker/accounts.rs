@@ -21,6 +21,32 @@ async fn calls_are_the_sum_of_what_became_of_them() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_permit_that_is_said_to_have_failed_has_failed_whatever_the_outcome() {
+    let breaker = consecutive(100).build_handle().unwrap();
+    let outcomes = [
+        Outcome::Success,
+        Outcome::Refused,
+        Outcome::Transient,
+        Outcome::Permanent,
+        Outcome::throttled(secs(9)),
+        Outcome::DependencyFailed,
+        Outcome::Ignored,
+    ];
+    for (before, outcome) in outcomes.into_iter().enumerate() {
+        permit(&breaker).failure(outcome);
+        let now = breaker.statistics();
+        assert_eq!((now.failures, now.consecutive_failures as usize), (before as u64 + 1, before + 1), "{outcome:?}");
+    }
+    permit(&breaker).success();
+    let now = breaker.statistics();
+    assert_eq!((now.successes, now.failures, now.consecutive_failures, now.calls()), (1, 7, 0, 8));
+
+    let opened = consecutive(1).build_handle().unwrap();
+    permit(&opened).failure(Outcome::Refused);
+    assert_eq!(opened.try_acquire().unwrap_err().cause(), Some(Outcome::Refused), "as it was told");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_verdict_of_another_time_is_counted_once_and_changes_nothing() {
     let breaker = consecutive(1).build_handle().unwrap();
     let stragglers: Vec<_> = (0..6).map(|_| permit(&breaker)).collect();

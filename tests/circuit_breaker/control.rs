@@ -4,8 +4,10 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 #[cfg(feature = "serde")]
-use mainstay::circuit_breaker::FailuresPerPeriod;
+use mainstay::backoff::Jitter;
 use mainstay::circuit_breaker::{CircuitBreakerConfig, CircuitBreakerLayer, OpenTime, TransitionReason};
+#[cfg(feature = "serde")]
+use mainstay::circuit_breaker::{FailuresPerPeriod, Ramp};
 use mainstay::telemetry::Event;
 use mainstay::telemetry::event::{CircuitBreakerEvent, CircuitBreakerEventKind};
 use mainstay::{CircuitState, Outcome};
@@ -270,6 +272,8 @@ fn settings_are_read_from_a_file() {
         probe_rule = { consecutive_successes = 2 }
         initial_state = "observing"
         throttled_opens = "2m"
+        half_open_max = "1m"
+        ramp = { shares = [0.2, 0.6], step = "3s" }
     "#;
     let config: CircuitBreakerConfig = toml::from_str(text).unwrap();
     config.validate().unwrap();
@@ -277,9 +281,18 @@ fn settings_are_read_from_a_file() {
     assert_eq!(config.slow_calls.unwrap().longer_than, millis(800));
     assert_eq!(config.throttled_opens, Some(secs(120)));
     assert_eq!(config.failures_per_period, Some(FailuresPerPeriod { failures: 9, period: secs(60) }));
-    assert_eq!(config.minimum_calls, 20);
+    assert_eq!((config.half_open_max, config.minimum_calls), (Some(secs(60)), 20));
+    assert_eq!(config.ramp, Some(Ramp { shares: vec![0.2, 0.6], step: secs(3) }));
     let again: CircuitBreakerConfig = toml::from_str(&toml::to_string(&config).unwrap()).unwrap();
     assert_eq!(again, config);
+
+    assert!(
+        matches!(config.open_time, OpenTime::Exponential { jitter: Jitter::None, .. }),
+        "none, if the file says none"
+    );
+    let spread = r#"open_time = { exponential = { initial = "1s", factor = 2.0, max = "1m", jitter = "equal" } }"#;
+    let spread: CircuitBreakerConfig = toml::from_str(spread).unwrap();
+    assert!(matches!(spread.open_time, OpenTime::Exponential { jitter: Jitter::Equal, .. }));
 
     let constant: CircuitBreakerConfig = toml::from_str(r#"open_time = { constant = "2s" }"#).unwrap();
     assert_eq!(constant.open_time, OpenTime::Constant(secs(2)));

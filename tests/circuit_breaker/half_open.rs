@@ -48,7 +48,8 @@ async fn failed_probes_reopen_it_scenario_8() {
 
 #[tokio::test(start_paused = true)]
 async fn slow_probes_reopen_it_scenario_9() {
-    let breaker = half_open(setup_r());
+    // Each takes longer than the longest stay of the setup.
+    let breaker = half_open(setup_r().half_open_max(None));
     for seconds in [5, 5, 5, 1] {
         slowly(&breaker, secs(seconds), Outcome::Success).await;
     }
@@ -113,6 +114,38 @@ async fn a_row_of_healthy_probes_closes_it_and_the_first_sick_one_reopens_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn under_first_failure_one_bad_probe_reopens_it_at_once_and_all_must_be_healthy() {
+    let rule = || counting(100, 100, 1.0).probes(3).probe_rule(ProbeRule::FirstFailure);
+    let breaker = half_open(rule());
+    run(&breaker, "F");
+    assert_eq!(breaker.state(), CircuitState::Open, "whatever rate would be needed");
+
+    let breaker = half_open(rule());
+    run(&breaker, "SIRA");
+    assert_eq!(breaker.state(), CircuitState::HalfOpen, "what is no evidence is no verdict");
+    run(&breaker, "D");
+    assert_eq!(breaker.state(), CircuitState::Closed);
+
+    let breaker = half_open(rule());
+    let probes = permits(&breaker, 9);
+    assert_eq!(probes.len(), 3);
+    let mut probes = probes.into_iter();
+    probes.by_ref().take(2).for_each(|probe| probe.record(Outcome::Success));
+    assert!(breaker.try_acquire().is_err(), "a slot is for one verdict");
+    probes.for_each(|probe| probe.record(Outcome::Permanent));
+    assert_eq!(breaker.state(), CircuitState::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn under_first_failure_a_slow_probe_is_a_bad_one() {
+    let breaker = half_open(setup_r().half_open_max(None).probe_rule(ProbeRule::FirstFailure));
+    slowly(&breaker, secs(4), Outcome::Success).await;
+    assert_eq!(breaker.state(), CircuitState::HalfOpen);
+    slowly(&breaker, secs(5), Outcome::Success).await;
+    assert_eq!(breaker.state(), CircuitState::Open);
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_failed_probe_is_enough_where_no_rate_is_set() {
     let breaker = half_open(consecutive(5).probes(3));
     run(&breaker, "SSF");
@@ -160,7 +193,7 @@ async fn a_dropped_probe_reopens_it_where_a_setting_says_so_r10() {
 
 #[tokio::test(start_paused = true)]
 async fn a_probe_dropped_beyond_the_slow_threshold_was_slow() {
-    let breaker = half_open(setup_r().probes(1));
+    let breaker = half_open(setup_r().half_open_max(None).probes(1));
     let probe = permit(&breaker);
     advance(secs(5)).await;
     drop(probe);
@@ -247,6 +280,50 @@ async fn leaked_probes_never_lock_it_up() {
     }
     run(&breaker, "SSS");
     assert_eq!(breaker.state(), CircuitState::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn undecided_for_too_long_it_is_open_again_at_the_next_call_that_asks_setup_r() {
+    let (breaker, log) = watched(setup_r());
+    run(&breaker, "FFFFF");
+    advance(secs(5)).await;
+    let probes = permits(&breaker, 4);
+    assert_eq!(breaker.try_acquire().unwrap_err().retry_after(), Some(secs(1)), "then something will change");
+    advance(millis(999)).await;
+    assert!(breaker.try_acquire().is_err());
+    assert_eq!(breaker.state(), CircuitState::HalfOpen);
+    advance(millis(1)).await;
+    let refusal = breaker.try_acquire().unwrap_err();
+    assert_eq!((refusal.state(), refusal.retry_after()), (CircuitState::Open, Some(secs(5))));
+    assert_eq!(refusal.cause(), Some(Outcome::Transient), "what opened it at first");
+    let change = *log.lock().unwrap().last().unwrap();
+    assert_eq!((change.reason, change.cause), (TransitionReason::HalfOpenTimeOver, None));
+    assert_eq!(breaker.statistics().consecutive_opens, 2);
+    // They are stragglers now.
+    probes.into_iter().for_each(|probe| probe.record(Outcome::Success));
+    assert_eq!(breaker.state(), CircuitState::Open);
+    advance(secs(5)).await;
+    run(&breaker, "SSSS");
+    assert_eq!(breaker.state(), CircuitState::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_verdict_that_comes_after_the_longest_stay_reopens_it_whatever_it_says() {
+    for verdict in [Outcome::Success, Outcome::Transient, Outcome::Ignored] {
+        let breaker = half_open(setup_r().probes(1));
+        let probe = permit(&breaker);
+        advance(secs(1)).await;
+        probe.record(verdict);
+        assert_eq!(breaker.state(), CircuitState::Open);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_free_slot_is_not_given_after_the_longest_stay() {
+    let breaker = half_open(setup_r());
+    advance(secs(1)).await;
+    assert!(breaker.try_acquire().is_err());
+    assert_eq!(breaker.state(), CircuitState::Open);
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,10 +2,23 @@
 
 use std::time::Duration;
 
+use mainstay::backoff::Jitter;
 use mainstay::circuit_breaker::{Admits, OpenTime, Window};
 use mainstay::{CircuitState, Outcome, Rejected};
+use tokio::time::Instant;
 
 use crate::support::*;
+
+#[tokio::test(start_paused = true)]
+async fn until_a_time_that_has_passed_means_that_a_probe_is_due() {
+    let breaker = setup_r().build_handle().unwrap();
+    let passed = Instant::now();
+    advance(secs(1)).await;
+    breaker.open_until(passed).unwrap();
+    assert_eq!((breaker.state(), breaker.admits()), (CircuitState::Open, Admits::Probe));
+    breaker.disable();
+    assert!(breaker.open_until(passed).is_err());
+}
 
 #[tokio::test(start_paused = true)]
 async fn the_open_time_is_over_when_exactly_it_has_passed_scenario_4_differs() {
@@ -24,10 +37,13 @@ async fn the_open_time_is_over_when_exactly_it_has_passed_scenario_4_differs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_operator_opens_it_for_a_time_scenarios_5_and_6() {
-    for (wait, before) in [(secs(7200), vec![0, 3600]), (secs(1800), vec![0, 900])] {
+async fn an_operator_opens_it_for_a_time_or_until_a_time_scenarios_5_and_6() {
+    for (until, wait, before) in [(false, secs(7200), vec![0, 3600]), (true, secs(1800), vec![0, 900])] {
         let breaker = setup_r().build_handle().unwrap();
-        breaker.open_for(wait).unwrap();
+        match until {
+            false => breaker.open_for(wait).unwrap(),
+            true => breaker.open_until(Instant::now() + wait).unwrap(),
+        }
         for at in before {
             advance(secs(at)).await;
             assert!(breaker.try_acquire().is_err());
@@ -182,7 +198,7 @@ async fn a_failed_probe_opens_it_for_the_whole_time_again_scenario_36() {
 
 #[tokio::test(start_paused = true)]
 async fn open_times_double_to_their_maximum_and_start_anew_after_a_close_r13() {
-    let open_time = OpenTime::Exponential { initial: secs(1), factor: 2.0, max: secs(60) };
+    let open_time = OpenTime::Exponential { initial: secs(1), factor: 2.0, max: secs(60), jitter: Jitter::None };
     let breaker = consecutive(1).open_time(open_time).probes(1).build_handle().unwrap();
     let mut waits = Vec::new();
     for _ in 0..8 {
@@ -194,6 +210,39 @@ async fn open_times_double_to_their_maximum_and_start_anew_after_a_close_r13() {
     assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
     run(&breaker, "SF");
     assert_eq!(breaker.try_acquire().unwrap_err().retry_after(), Some(secs(1)));
+}
+
+/// The waits of eight openings in a row.
+async fn jittered_waits(seed: Option<u64>, jitter: Jitter) -> Vec<Duration> {
+    let open_time = OpenTime::Exponential { initial: secs(1), factor: 2.0, max: secs(60), jitter };
+    let builder = consecutive(1).open_time(open_time).probes(1);
+    let breaker = match seed {
+        Some(seed) => builder.seed(seed),
+        None => builder,
+    };
+    let breaker = breaker.build_handle().unwrap();
+    let mut waits = Vec::new();
+    for _ in 0..8 {
+        run(&breaker, "F");
+        let wait = breaker.try_acquire().unwrap_err().retry_after().unwrap();
+        waits.push(wait);
+        advance(wait).await;
+    }
+    waits
+}
+
+#[tokio::test(start_paused = true)]
+async fn jitter_spreads_the_open_times_and_their_maximum_holds_r13() {
+    let equal = jittered_waits(Some(1), Jitter::Equal).await;
+    for (wait, full) in equal.iter().zip([1, 2, 4, 8, 16, 32, 60, 60]) {
+        assert!(secs(full) / 2 <= *wait && *wait <= secs(full), "{wait:?} of {full} s");
+    }
+    assert_eq!(equal, jittered_waits(Some(1), Jitter::Equal).await, "the same seed, the same waits");
+    assert_ne!(equal, jittered_waits(Some(2), Jitter::Equal).await);
+    assert_ne!(jittered_waits(None, Jitter::Equal).await, jittered_waits(None, Jitter::Equal).await);
+    let around = jittered_waits(Some(3), Jitter::Proportional(1.0)).await;
+    assert!(around.iter().all(|wait| *wait <= secs(60)), "{around:?}");
+    assert!(around.iter().zip([1, 2, 4, 8, 16, 32]).any(|(wait, full)| *wait > secs(full)), "{around:?}");
 }
 
 #[tokio::test(start_paused = true)]

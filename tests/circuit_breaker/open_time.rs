@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use mainstay::backoff::Jitter;
 use mainstay::circuit_breaker::{OpenTime, Opening, TransitionReason, TripStatistics, Window};
 use mainstay::{CircuitBreakerHandle, CircuitState, Outcome};
 
@@ -20,7 +21,7 @@ fn throttle(breaker: &CircuitBreakerHandle, after: Option<Duration>) {
 
 #[tokio::test(start_paused = true)]
 async fn the_third_failure_in_a_row_opens_it_and_the_schedule_ends_at_300_s_scenario_39() {
-    let schedule = OpenTime::Exponential { initial: secs(5), factor: 8.0, max: secs(300) };
+    let schedule = OpenTime::Exponential { initial: secs(5), factor: 8.0, max: secs(300), jitter: Jitter::None };
     let breaker = consecutive(3).open_time(schedule).probes(1).build_handle().unwrap();
     run(&breaker, "FFSFF");
     assert_eq!(breaker.state(), CircuitState::Closed, "the success began the row anew");

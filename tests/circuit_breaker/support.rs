@@ -15,7 +15,8 @@ pub(crate) fn builder() -> Builder {
     CircuitBreakerHandle::builder("test")
 }
 
-/// Failure rate 50 % and slower than 4 s at 50 %, over 20 s, from 5 calls on; open for 5 s; 4 probes. The scenarios' setup R.
+/// Failure rate 50 % and slower than 4 s at 50 %, over 20 s, from 5 calls on; open for 5 s; 4 probes, half-open for 1 s at
+/// most. The scenarios' setup R.
 pub(crate) fn setup_r() -> Builder {
     builder()
         .window(Window::Time { length: secs(20) })
@@ -24,6 +25,7 @@ pub(crate) fn setup_r() -> Builder {
         .slow_calls(SlowCalls { longer_than: secs(4), rate: 0.5 })
         .open_time(OpenTime::Constant(secs(5)))
         .probes(4)
+        .half_open_max(secs(1))
 }
 
 /// A count window of `calls`, from `minimum` calls on, at `rate`.

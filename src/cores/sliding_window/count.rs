@@ -56,6 +56,24 @@ impl CountWindow {
         self.counts.calls == u64::from(self.size)
     }
 
+    /// A window of `size` calls with the newest of these, in their order: all of them, if they fit.
+    pub(crate) fn resized(&self, size: u32) -> Self {
+        let mut resized = Self::new(size);
+        let held = u32::try_from(self.counts.calls).unwrap_or(self.size);
+        for age in (1..=held.min(resized.size)).rev() {
+            resized.record(self.recorded(age));
+        }
+        resized
+    }
+
+    /// What was recorded `age` calls ago, counted from 1; at most as many as it holds.
+    fn recorded(&self, age: u32) -> Record {
+        let index = if self.next >= age { self.next - age } else { self.next + (self.size - age) };
+        let bits = self.ring[(index / BITS) as usize];
+        let mask = 1 << (index % BITS);
+        Record { failed: bits.failed & mask != 0, slow: bits.slow & mask != 0 }
+    }
+
     /// Forgets every call, in constant time: bits beyond the number of calls are never read.
     pub(crate) fn clear(&mut self) {
         self.next = 0;
@@ -139,6 +157,39 @@ mod tests {
     }
 
     #[test]
+    fn a_resized_window_keeps_the_newest_in_their_order_scenario_9() {
+        let mut window = CountWindow::new(5);
+        for failed in [false, false, true, true, true] {
+            window.record(Record { failed, slow: false });
+        }
+        let mut longer = window.resized(6);
+        assert_eq!(totals(&longer), (5, 3, 0));
+        longer.record(SUCCESS);
+        assert_eq!(totals(&longer), (6, 3, 0), "there was room for one");
+        longer.record(SUCCESS);
+        longer.record(SUCCESS);
+        assert_eq!(totals(&longer), (6, 3, 0), "the first to leave are the two successes");
+        longer.record(SUCCESS);
+        assert_eq!(totals(&longer), (6, 2, 0));
+
+        // From ten into four, while the next to be written is in the middle of the ring.
+        let mut window = CountWindow::new(10);
+        (0..10).for_each(|_| window.record(SUCCESS));
+        for failed in [true, false, true, true] {
+            window.record(Record { failed, slow: false });
+        }
+        let mut shorter = window.resized(4);
+        assert_eq!(totals(&shorter), (4, 3, 0));
+        let failures: Vec<u64> = (0..4)
+            .map(|_| {
+                shorter.record(SUCCESS);
+                shorter.counts().failures
+            })
+            .collect();
+        assert_eq!(failures, [2, 2, 1, 0]);
+    }
+
+    #[test]
     fn a_hundred_calls_take_thirty_two_bytes_of_bits() {
         assert_eq!(size_of_val(&*CountWindow::new(100).ring), 32);
     }
@@ -147,14 +198,21 @@ mod tests {
         #[test]
         fn agrees_with_a_log_of_every_call(
             size in 1_u32..150,
-            calls in prop::collection::vec((any::<bool>(), any::<bool>(), 0_u8..40), 0..400),
+            calls in prop::collection::vec((any::<bool>(), any::<bool>(), 0_u8..40, 1_u32..150), 0..400),
         ) {
             let mut window = CountWindow::new(size);
+            let mut size = size;
             let mut log: Vec<Record> = Vec::new();
-            for (failed, slow, clear) in calls {
-                if clear == 0 {
+            for (failed, slow, other, resized) in calls {
+                if other == 0 {
                     window.clear();
                     log.clear();
+                }
+                if other == 1 {
+                    window = window.resized(resized);
+                    size = resized;
+                    // What does not fit is gone for good, should the window grow again.
+                    log.drain(..log.len().saturating_sub(size as usize));
                 }
                 let record = Record { failed, slow };
                 window.record(record);
@@ -163,6 +221,7 @@ mod tests {
                 log.iter().rev().take(size as usize).for_each(|&record| expected.add(record));
                 prop_assert_eq!(window.counts(), expected);
                 prop_assert_eq!(window.is_full(), log.len() >= size as usize);
+                log.drain(..log.len().saturating_sub(size as usize));
             }
         }
     }

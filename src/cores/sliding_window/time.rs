@@ -11,7 +11,7 @@ const TIME_BUCKETS: usize = 10;
 /// emptied once a turn.
 ///
 /// A call leaves with its bucket, so it is seen for at least nine tenths of the length and never longer than the length.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct TimeWindow {
     origin: Instant,
     bucket_nanos: u64,
@@ -45,6 +45,40 @@ impl TimeWindow {
     /// The length of one bucket of a window of `length`.
     pub(crate) fn bucket_nanos_of(length: Duration) -> u64 {
         u64::try_from(length.as_nanos() / TIME_BUCKETS as u128).unwrap_or(u64::MAX).max(1)
+    }
+
+    /// A window over `length` with what it has of these calls. Each is taken to be as old as the first that may be in its
+    /// bucket, so that none is seen for longer than the new length; one that is seen already may leave a bucket of the old
+    /// length early.
+    pub(crate) fn resized(&mut self, length: Duration, now: Instant) -> Self {
+        self.advance(now);
+        if self.bucket_nanos == Self::bucket_nanos_of(length) {
+            return self.clone();
+        }
+        let mut resized = Self::new(length, self.origin);
+        resized.advance(now);
+        for age in 0..TIME_BUCKETS as u64 {
+            let Some(number) = self.current.checked_sub(age) else { break };
+            let began = u128::from(number) * u128::from(self.bucket_nanos);
+            let number = u64::try_from(began / u128::from(resized.bucket_nanos)).unwrap_or(u64::MAX);
+            resized.add(number.min(resized.current), self.buckets[slot(self.current - age)]);
+        }
+        resized
+    }
+
+    /// Adds what was counted elsewhere while bucket `number` was being filled, unless that has left the window.
+    fn add(&mut self, number: u64, counted: Bucket) {
+        if self.current - number >= TIME_BUCKETS as u64 {
+            return;
+        }
+        let bucket = &mut self.buckets[slot(number)];
+        let before = *bucket;
+        bucket.calls = before.calls.saturating_add(counted.calls);
+        bucket.failures = before.failures.saturating_add(counted.failures);
+        bucket.slow = before.slow.saturating_add(counted.slow);
+        self.counts.calls += u64::from(bucket.calls - before.calls);
+        self.counts.failures += u64::from(bucket.failures - before.failures);
+        self.counts.slow += u64::from(bucket.slow - before.slow);
     }
 
     /// Adds one call that ended at `now`.
@@ -231,11 +265,79 @@ mod tests {
     }
 
     #[test]
+    fn a_longer_window_keeps_everything_and_lets_it_go_by_age() {
+        let mut driven = Driven::new(Duration::from_secs(10));
+        driven.after(500, FAILURE);
+        driven.after(4_000, SUCCESS);
+        driven.after(4_000, SUCCESS);
+        driven.window = driven.window.resized(Duration::from_secs(30), driven.now);
+        assert_eq!(driven.totals(), (3, 1));
+        driven.now += Duration::from_secs(20);
+        assert_eq!(driven.totals(), (3, 1), "the first is 28 s old");
+        driven.now += Duration::from_millis(1_500);
+        assert_eq!(driven.totals(), (2, 0));
+    }
+
+    #[test]
+    fn a_shorter_window_keeps_what_is_young_enough() {
+        let mut driven = Driven::new(Duration::from_secs(100));
+        driven.after(5_000, FAILURE);
+        driven.after(80_000, FAILURE);
+        driven.after(10_000, SUCCESS);
+        driven.window = driven.window.resized(Duration::from_secs(20), driven.now);
+        assert_eq!(driven.totals(), (2, 1));
+        driven.now += Duration::from_secs(5);
+        assert_eq!(driven.totals(), (1, 0), "its bucket began 20 s ago");
+        driven.now += Duration::from_secs(10);
+        assert_eq!(driven.totals(), (0, 0));
+    }
+
+    #[test]
+    fn what_has_left_does_not_come_back_with_a_longer_window() {
+        let mut driven = Driven::new(Duration::from_secs(10));
+        driven.after(0, FAILURE);
+        driven.now += Duration::from_secs(11);
+        driven.window = driven.window.resized(Duration::from_secs(60), driven.now);
+        assert_eq!(driven.totals(), (0, 0));
+    }
+
+    #[test]
     fn the_state_is_small_whatever_it_holds() {
         assert!(size_of::<TimeWindow>() <= 192, "{}", size_of::<TimeWindow>());
     }
 
     proptest! {
+        #[test]
+        fn resized_it_has_what_the_log_has_by_age(
+            lengths in prop::array::uniform2(10_u64..100_000),
+            calls in prop::collection::vec((any::<bool>(), any::<bool>(), 0_u64..20_000), 0..100),
+            later in 0_u64..100_000,
+        ) {
+            let [old, new] = lengths;
+            let (old_bucket, new_bucket) = (u128::from(old / 10), u128::from(new / 10));
+            let mut driven = Driven::new(Duration::from_nanos(old));
+            let origin = driven.now;
+            let mut log: Vec<(u128, Record)> = Vec::new();
+            for (failed, slow, wait) in calls {
+                driven.now += Duration::from_nanos(wait % old);
+                let record = Record { failed, slow };
+                driven.window.record(record, driven.now);
+                log.push(((driven.now - origin).as_nanos() / old_bucket, record));
+            }
+            let resized_in = (driven.now - origin).as_nanos() / old_bucket;
+            driven.window = driven.window.resized(Duration::from_nanos(new), driven.now);
+            driven.now += Duration::from_nanos(later);
+            let number = (driven.now - origin).as_nanos() / new_bucket;
+            let mut expected = WindowCounts::default();
+            for &(at, record) in log.iter().filter(|(at, _)| at + 10 > resized_in) {
+                // By the same bucket if that is as long as before, else as old as its bucket's first.
+                if at * old_bucket / new_bucket + 10 > number {
+                    expected.add(record);
+                }
+            }
+            prop_assert_eq!(driven.window.counts(driven.now), expected);
+        }
+
         #[test]
         fn agrees_with_a_log_of_every_call(
             length in 10_u64..100_000,

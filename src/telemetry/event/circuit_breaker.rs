@@ -48,7 +48,8 @@ pub enum CircuitBreakerEventKind<'a> {
         /// The state now.
         to: CircuitState,
         /// Why, as a fixed word: `failure_rate`, `slow_call_rate`, `consecutive_failures`, `failures_per_period`,
-        /// `custom_trip`, `throttled`, `open_time_over`, `health_check_passed`, `probes_failed`, `probes_succeeded` or `operator`.
+        /// `custom_trip`, `throttled`, `open_time_over`, `health_check_passed`, `half_open_time_over`, `probes_failed`,
+        /// `probes_succeeded`, `ramp_over` or `operator`.
         reason: &'a str,
         /// The calls that the change was decided on: those of the window, or the probes.
         calls: u64,
