@@ -1,6 +1,7 @@
 //! [`CircuitBreakerHandle`]: reads a breaker, controls it, and admits calls without a service.
 
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 use super::breaker::{Breaker, now};
@@ -102,6 +103,25 @@ impl CircuitBreakerHandle {
 
     pub(super) fn breaker(&self) -> &Breaker {
         &self.breaker
+    }
+
+    /// [`try_acquire`](Self::try_acquire) of a handle that is not needed any more.
+    pub(super) fn into_permit(self) -> Result<Permit, CircuitOpen> {
+        let ticket = self.breaker.admit()?;
+        Ok(Permit::new(self.breaker, ticket))
+    }
+
+    /// Whether there is nobody else who has the breaker (no handle, no permit of a running call) or watches it, and it is as a new
+    /// one would be: in its first state, in which calls flow.
+    pub(super) fn is_unused(&self) -> bool {
+        let is_alone = Arc::strong_count(&self.breaker) == 1;
+        // Whoever dropped the last of the others has recorded before that.
+        fence(Ordering::Acquire);
+        let state = self.state();
+        is_alone
+            && !self.breaker.is_watched()
+            && state == self.breaker.config.initial_state
+            && matches!(state, CircuitState::Closed | CircuitState::Disabled | CircuitState::Observing)
     }
 
     /// A layer whose services all share this breaker.

@@ -4,7 +4,7 @@ use super::opening::OwnOpenTime;
 use super::trip::OwnTrip;
 
 /// Beside the configuration; most breakers have none.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct OwnRules {
     pub(super) trip: Option<OwnTrip>,
     pub(super) open_time: Option<OwnOpenTime>,

@@ -8,6 +8,7 @@ mod control;
 mod follow;
 mod gate;
 mod half_open;
+mod keyed;
 mod open;
 mod open_time;
 mod per_period;
