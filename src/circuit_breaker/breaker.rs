@@ -18,7 +18,7 @@ use crate::error::{CircuitOpen, InvalidConfig};
 use crate::name::Name;
 use crate::outcome::Outcome;
 use crate::telemetry::event::{CircuitBreakerEvent, CircuitBreakerEventKind};
-use crate::telemetry::{Emitter, Event, Listener, StateGauges, Tally, names};
+use crate::telemetry::{Emitter, Event, Listener, StateGauges, Tally, TallySum, names};
 
 /// Told of every transition, by the thread that made it and outside any lock.
 pub(super) type Observer = Box<dyn Fn(&Transition) + Send + Sync>;
@@ -36,6 +36,13 @@ pub(super) struct Breaker {
     publishing: Mutex<()>,
     /// Whoever waits for a change: subscriptions, gates, followers. Made for the first of them.
     watchers: LazyWatchers,
+}
+
+/// The counts of all breakers of a group, those that are gone among them.
+#[derive(Debug)]
+pub(super) struct GroupAccounts {
+    calls: TallySum<6>,
+    transitions: TallySum<6>,
 }
 
 /// What became of a call; the order is that of [`ENDS`].
@@ -62,14 +69,38 @@ impl Breaker {
         observers: Vec<Observer>,
         has_gauges: bool,
     ) -> Self {
-        let states = CircuitState::ALL.map(CircuitState::as_str);
         let initial = index(config.initial_state);
+        let gauges =
+            has_gauges.then(|| StateGauges::new(&name, names::CIRCUIT_BREAKER_STATE, "state", states(), initial));
+        let calls = Tally::new(&name, names::CIRCUIT_BREAKER_CALLS, "outcome", ENDS);
+        let transitions = Tally::new(&name, names::CIRCUIT_BREAKER_TRANSITIONS, "to", states());
         Self {
-            shared: Shared::new(&config, own, now()),
+            shared: Shared::new(&config, own, now(), !has_gauges),
             observers: observers.into_boxed_slice(),
-            calls: Tally::new(&name, names::CIRCUIT_BREAKER_CALLS, "outcome", ENDS),
-            transitions: Tally::new(&name, names::CIRCUIT_BREAKER_TRANSITIONS, "to", states),
-            gauges: has_gauges.then(|| StateGauges::new(&name, names::CIRCUIT_BREAKER_STATE, "state", states, initial)),
+            calls,
+            transitions,
+            gauges,
+            publishing: Mutex::new(()),
+            watchers: LazyWatchers::new(),
+            emitter: Emitter::new(name, listener),
+        }
+    }
+
+    /// One of a group, whose counts add up.
+    pub(super) fn of_group(
+        name: Name,
+        config: CircuitBreakerConfig,
+        own: OwnRules,
+        listener: Option<Arc<dyn Listener>>,
+        observers: Vec<Observer>,
+        accounts: &GroupAccounts,
+    ) -> Self {
+        Self {
+            shared: Shared::new(&config, own, now(), true),
+            observers: observers.into_boxed_slice(),
+            calls: accounts.calls.part(),
+            transitions: accounts.transitions.part(),
+            gauges: None,
             publishing: Mutex::new(()),
             watchers: LazyWatchers::new(),
             emitter: Emitter::new(name, listener),
@@ -229,6 +260,11 @@ impl Breaker {
         self.tell(self.shared.reset(now()));
     }
 
+    /// Whether somebody waits for a change, or reads them.
+    pub(super) fn is_watched(&self) -> bool {
+        self.watchers.is_watched()
+    }
+
     /// Where to wait for changes.
     pub(super) fn watchers(&self) -> &Arc<Watchers> {
         let watchers = self.watchers.get_or_init();
@@ -281,6 +317,22 @@ impl Breaker {
     }
 }
 
+// === impl GroupAccounts ===
+
+impl GroupAccounts {
+    pub(super) fn new(name: &Name) -> Self {
+        Self {
+            calls: TallySum::new(name, names::CIRCUIT_BREAKER_CALLS, "outcome", ENDS),
+            transitions: TallySum::new(name, names::CIRCUIT_BREAKER_TRANSITIONS, "to", states()),
+        }
+    }
+
+    /// How many calls ended in each [`End`].
+    pub(super) fn ends(&self) -> [u64; 6] {
+        self.calls.all()
+    }
+}
+
 impl fmt::Debug for Breaker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Breaker")
@@ -294,6 +346,11 @@ impl fmt::Debug for Breaker {
 #[inline]
 pub(super) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
+}
+
+/// The labels of the states.
+fn states() -> [&'static str; 6] {
+    CircuitState::ALL.map(CircuitState::as_str)
 }
 
 /// The place of a state in [`CircuitState::ALL`].

@@ -1,5 +1,6 @@
 //! [`CircuitBreakerHandle`]: reads a breaker, controls it, and admits calls without a service.
 
+use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -79,7 +80,7 @@ impl CircuitBreakerHandle {
     /// states do not and are not published. The caller has validated `config`.
     #[cfg(feature = "balance")]
     pub(crate) fn one_of_many(name: Name, config: CircuitBreakerConfig) -> Self {
-        Self::from_breaker(Breaker::new(name, config, super::own_rules::OwnRules::default(), None, Vec::new(), false))
+        Self::one_of(Breaker::new(name, config, super::own_rules::OwnRules::default(), None, Vec::new(), false))
     }
 
     /// A builder; end it with [`build_handle`](CircuitBreakerBuilder::build_handle).
@@ -99,12 +100,36 @@ impl CircuitBreakerHandle {
         CircuitBreakerBuilder::new(name.into())
     }
 
+    /// The handle of one of many breakers, which takes little memory.
+    pub(super) fn one_of(breaker: Breaker) -> Self {
+        Self { breaker: StripedArc::lean(breaker) }
+    }
+
     pub(super) fn from_breaker(breaker: Breaker) -> Self {
         Self { breaker: StripedArc::new(breaker) }
     }
 
     pub(super) fn breaker(&self) -> &Breaker {
         &self.breaker
+    }
+
+    /// [`try_acquire`](Self::try_acquire) of a handle that is not needed any more.
+    pub(super) fn into_permit(self) -> Result<Permit, CircuitOpen> {
+        let ticket = self.breaker.admit()?;
+        Ok(Permit::new(self.breaker, ticket))
+    }
+
+    /// Whether there is nobody else who has the breaker (no handle, no permit of a running call) or watches it, and it is as a new
+    /// one would be: in its first state, in which calls flow.
+    pub(super) fn is_unused(&self) -> bool {
+        let is_alone = self.breaker.is_alone();
+        // Whoever dropped the last of the others has recorded before that.
+        fence(Ordering::Acquire);
+        let state = self.state();
+        is_alone
+            && !self.breaker.is_watched()
+            && state == self.breaker.shared.with_settings(|machine| machine.config().initial_state)
+            && matches!(state, CircuitState::Closed | CircuitState::Disabled | CircuitState::Observing)
     }
 
     /// A layer whose services all share this breaker.

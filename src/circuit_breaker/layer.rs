@@ -71,12 +71,12 @@ pub struct CircuitBreakerLayer<C = DefaultClassifier> {
 /// ```
 #[must_use = "a builder does nothing until it is built"]
 pub struct CircuitBreakerBuilder<C> {
-    name: Name,
-    config: CircuitBreakerConfig,
-    own: OwnRules,
-    classifier: C,
-    listener: Option<Arc<dyn Listener>>,
-    observers: Vec<Observer>,
+    pub(super) name: Name,
+    pub(super) config: CircuitBreakerConfig,
+    pub(super) own: OwnRules,
+    pub(super) classifier: C,
+    pub(super) listener: Option<Arc<dyn Listener>>,
+    pub(super) observers: Vec<Observer>,
 }
 
 // === impl CircuitBreakerLayer ===

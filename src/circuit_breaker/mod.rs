@@ -144,7 +144,8 @@
 //! # Sharing
 //!
 //! A breaker is shared by all clones of a service, by **all services made by one layer** and its clones, and by whatever is
-//! made from its [handle](CircuitBreakerHandle). For independent breakers, build a layer each.
+//! made from its [handle](CircuitBreakerHandle). For independent breakers, build a layer each; for one a key, within bounds, see
+//! [`keyed`].
 //!
 //! # Cost
 //!
@@ -177,6 +178,7 @@ mod future;
 mod gate;
 mod handle;
 mod in_flight;
+pub mod keyed;
 mod layer;
 mod opening;
 mod own_rules;
@@ -199,6 +201,10 @@ pub use follow_health::FollowHealth;
 pub use follow_open_time::FollowOpenTime;
 pub use future::ResponseFuture;
 pub use handle::CircuitBreakerHandle;
+pub use keyed::{
+    BorrowedKey, BreakerKey, KeyOf, KeyedCircuitBreaker, KeyedCircuitBreakerBuilder, KeyedCircuitBreakerConfig,
+    KeyedCircuitBreakerHandle, KeyedCircuitBreakerLayer, KeyedCircuitBreakerStatistics, OwnedKey,
+};
 pub use layer::{CircuitBreakerBuilder, CircuitBreakerLayer};
 pub use opening::Opening;
 pub use permit::Permit;

@@ -81,6 +81,8 @@ pub(super) struct Shared {
     bucket_end: AtomicDuration,
     /// Successes of a time window that took no lock, ever. Made with the first such window.
     absorbed: OnceLock<StripedCounters<1>>,
+    /// One of many: its counters take little memory.
+    lean: bool,
     /// Calls that began and are not yet among those that are watched: a tag in the upper half, the number in the lower.
     begun: AtomicU64,
     /// The length of a bucket in which watched calls begin, in nanoseconds; zero without the watch.
@@ -161,7 +163,8 @@ pub enum Admits {
 // === impl Shared ===
 
 impl Shared {
-    pub(super) fn new(config: &CircuitBreakerConfig, own: OwnRules, origin: Instant) -> Self {
+    /// A `lean` one is one of many, and takes little memory.
+    pub(super) fn new(config: &CircuitBreakerConfig, own: OwnRules, origin: Instant, lean: bool) -> Self {
         let machine = Machine::new(config.clone(), own, origin);
         let shared = Self {
             stamp: AtomicU64::new(0),
@@ -169,6 +172,7 @@ impl Shared {
             cause: AtomicU64::new(0),
             bucket_end: AtomicDuration::new(Duration::ZERO),
             absorbed: OnceLock::new(),
+            lean,
             begun: AtomicU64::new(BUSY),
             begun_nanos: AtomicU64::new(0),
             origin,
@@ -189,7 +193,7 @@ impl Shared {
     fn set_up(&self, machine: &mut Machine) {
         let dated = machine.time_window().map_or(0, |_| DATED);
         if dated != 0 {
-            self.absorbed.get_or_init(StripedCounters::new);
+            self.absorbed.get_or_init(if self.lean { StripedCounters::lean } else { StripedCounters::new });
         }
         self.begun_nanos.store(machine.begun_nanos(), Ordering::Relaxed);
         let config = machine.config();
@@ -788,7 +792,7 @@ mod tests {
             reads.set(reads.get() + 1);
             origin + Duration::from_secs(1)
         };
-        let shared = Shared::new(&CircuitBreakerConfig::default(), OwnRules::default(), origin);
+        let shared = Shared::new(&CircuitBreakerConfig::default(), OwnRules::default(), origin, false);
         let asked = || {
             let refused = shared.refuses(now);
             assert!(refused.is_some());
@@ -814,7 +818,7 @@ mod tests {
             let now = || clock.get();
             let trip = |limit| OwnTrip::new(move |seen: &TripStatistics, _: Outcome| seen.failures >= limit);
             let own = || OwnRules { trip: own_trip.map(trip), open_time: None, seed: Some(1) };
-            let shared = Shared::new(&config, own(), origin);
+            let shared = Shared::new(&config, own(), origin, false);
             let mut machine = Machine::new(config.clone(), own(), origin);
             let mut reconfigured = false;
             let mut running: Vec<(Ticket, Origin, Instant)> = Vec::new();

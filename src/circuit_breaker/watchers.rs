@@ -67,6 +67,11 @@ impl LazyWatchers {
         self.0.get_or_init(|| Arc::new(Watchers { locked: Mutex::default() }))
     }
 
+    /// Whether anybody has a place, or may take one.
+    pub(super) fn is_watched(&self) -> bool {
+        self.0.get().is_some_and(|watchers| Arc::strong_count(watchers) > 1)
+    }
+
     /// Keeps the change for those who look, and wakes those who wait.
     #[inline]
     pub(super) fn tell(&self, change: &Transition) {

@@ -9,7 +9,7 @@
 use std::array;
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 
 use super::lock::lock;
@@ -21,6 +21,8 @@ pub(crate) struct StripedCounters<const N: usize> {
     owned: Box<[Stripe<N>]>,
     /// For the threads beyond.
     shared: Box<Stripe<N>>,
+    /// Where the counts add up with those of others; such counters have no owned stripes.
+    sum: Option<Arc<StripedCounters<N>>>,
 }
 
 /// One thread's counters, on cache lines of their own (two lines: the prefetcher fetches in pairs).
@@ -32,7 +34,18 @@ impl<const N: usize> StripedCounters<N> {
     /// All at zero. Allocates one stripe for each thread that can run at a time, and one to share.
     pub(crate) fn new() -> Self {
         let stripe = || Stripe(array::from_fn(|_| AtomicU64::new(0)));
-        Self { owned: (0..owned_stripes()).map(|_| stripe()).collect(), shared: Box::new(stripe()) }
+        Self { owned: (0..owned_stripes()).map(|_| stripe()).collect(), shared: Box::new(stripe()), sum: None }
+    }
+
+    /// All at zero, and small: for one of many. They take a locked instruction each.
+    pub(crate) fn lean() -> Self {
+        let shared = Box::new(Stripe(array::from_fn(|_| AtomicU64::new(0))));
+        Self { owned: Box::default(), shared, sum: None }
+    }
+
+    /// All at zero, and small: one of many whose counts add up in `sum`. They take a locked instruction each.
+    pub(crate) fn part_of(sum: Arc<Self>) -> Self {
+        Self { sum: Some(sum), ..Self::lean() }
     }
 
     /// Counts one more of `which`.
@@ -54,6 +67,9 @@ impl<const N: usize> StripedCounters<N> {
     #[cold]
     #[inline(never)]
     fn count_slow(&self, which: usize) -> u64 {
+        if let Some(sum) = &self.sum {
+            sum.count(which);
+        }
         match self.owned.get(slot_of_thread()) {
             Some(stripe) => stripe.count(which),
             None => self.shared.0[which].fetch_add(1, Ordering::Relaxed).wrapping_add(1),
@@ -159,6 +175,21 @@ mod tests {
             });
         }
         assert_eq!(counters.all(), [0, 2 * 1_000 * (owned_stripes() as u64 + 8), 0]);
+    }
+
+    #[test]
+    fn parts_count_their_own_and_add_up_in_the_sum_though_some_are_gone() {
+        let sum = Arc::new(StripedCounters::<2>::new());
+        let parts: Vec<_> = (0..3).map(|_| StripedCounters::part_of(sum.clone())).collect();
+        thread::scope(|scope| {
+            for part in &parts {
+                scope.spawn(|| (0..1_000).for_each(|_| part.add(1)));
+                scope.spawn(|| (0..500).for_each(|_| part.add(0)));
+            }
+        });
+        assert!(parts.iter().all(|part| part.all() == [500, 1_000]));
+        drop(parts);
+        assert_eq!(sum.all(), [1_500, 3_000]);
     }
 
     #[test]

@@ -20,6 +20,8 @@ use super::counters::{is_slot_of_thread, owned_stripes, slot_of_thread};
 
 /// How often a lease is used from other threads before they get their own.
 const PATIENCE: u32 = 32;
+/// `strangers` of a lease that is for all threads.
+const FOR_ALL: u32 = u32::MAX;
 
 /// A shared value; a clone is a handle to the same.
 pub(crate) struct StripedArc<T>(Arc<Lease<T>>);
@@ -46,6 +48,18 @@ impl<T> StripedArc<T> {
     /// Shares what is shared already.
     pub(crate) fn of(value: Arc<T>) -> Self {
         Self(Arc::new(Lease::new(value, slot_of_thread())))
+    }
+
+    /// One of many, for which a lease a thread would be too much memory: one count for all threads.
+    pub(crate) fn lean(value: T) -> Self {
+        let lease = Lease::new(Arc::new(value), slot_of_thread());
+        lease.strangers.store(FOR_ALL, Ordering::Relaxed);
+        Self(Arc::new(lease))
+    }
+
+    /// Whether this is the only handle, of a value that is [lean](Self::lean).
+    pub(crate) fn is_alone(&self) -> bool {
+        Arc::strong_count(&self.0) == 1 && Arc::strong_count(&self.0.value) == 1
     }
 
     /// The value, for who keeps it for long and does not clone it often.
@@ -118,6 +132,9 @@ impl<T> Lease<T> {
     /// A lease of the calling thread's own, if it is time to have one and the thread can.
     fn for_stranger(&self) -> Option<Arc<Self>> {
         let strangers = self.strangers.load(Ordering::Relaxed);
+        if strangers == FOR_ALL {
+            return None;
+        }
         if strangers < PATIENCE {
             // Two threads at once may count as one: it is then a little later.
             self.strangers.store(strangers + 1, Ordering::Relaxed);
@@ -173,6 +190,16 @@ mod tests {
         clones.push(handle.lend());
         assert_eq!(Arc::strong_count(&value), 2);
         assert_eq!(Arc::strong_count(&clones[0].0), 102);
+    }
+
+    #[test]
+    fn a_lean_one_has_one_lease_for_all_threads_and_knows_when_it_is_alone() {
+        let mut handle = StripedArc::lean(7);
+        let clones = elsewhere(|| (0..2 * PATIENCE).flat_map(|_| [handle.lend(), handle.clone()]).collect::<Vec<_>>());
+        assert_eq!(Arc::strong_count(handle.value()), 1);
+        assert!(!handle.is_alone());
+        drop(clones);
+        assert!(handle.is_alone());
     }
 
     #[test]

@@ -168,7 +168,8 @@ async fn a_probe_that_reopens_it_wakes_nobody_into_a_call() {
 #[tokio::test(start_paused = true)]
 async fn every_change_by_hand_wakes_all_who_wait() {
     let forced = clones(gate(1), 2);
-    let ways: [(&str, fn(&CircuitBreakerHandle)); 5] = [
+    type Change = fn(&CircuitBreakerHandle);
+    let ways: [(&str, Change); 5] = [
         ("close", CircuitBreakerHandle::close),
         ("reset", CircuitBreakerHandle::reset),
         ("disable", CircuitBreakerHandle::disable),

@@ -9,6 +9,7 @@ mod follow;
 mod gate;
 mod half_open;
 mod in_flight;
+mod keyed;
 mod model;
 mod open;
 mod open_time;
