@@ -328,7 +328,11 @@ where
             || context::within(this.attempt.as_mut().scope_mut(), || service.poll_ready(cx)),
         );
         let ended = match ready {
-            Poll::Ready(Ok(())) => None,
+            // Where the delay, or the wait, ended late: no work is started for a caller that no longer waits.
+            Poll::Ready(Ok(())) => context::current()
+                .deadline()
+                .filter(|&deadline| deadline <= Instant::now())
+                .map(|_| S::Error::from_rejected(Rejected::DeadlineExceeded { sent: this.call.sent })),
             Poll::Ready(Err(error)) => Some(error),
             Poll::Pending => {
                 let deadline = context::current().deadline();
