@@ -2,7 +2,6 @@
 
 use std::fmt::Display;
 use std::hash::Hash;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
@@ -18,6 +17,7 @@ use super::registry::Registry;
 use crate::circuit_breaker::{Admits, CircuitBreakerHandle, Permit};
 use crate::circuit_state::CircuitState;
 use crate::context::EndpointId;
+use crate::cores::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::outcome::{Health, Outcome};
 
 /// What names an endpoint in its pool: an address, a number, a name.

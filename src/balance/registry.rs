@@ -4,8 +4,7 @@
 //! the published [`Snapshot`] and take no lock. Events are sent after the lock is released, so a listener may use the handle.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot};
@@ -15,7 +14,8 @@ use super::eligibility::{self, Circuit, Limits, Standing, Verdict};
 use super::endpoint::{Endpoint, Flight, Key};
 use super::snapshot::{Snapshot, Tried};
 use crate::context::EndpointId;
-use crate::cores::lock::lock;
+use crate::cores::sync::atomic::{AtomicU64, Ordering};
+use crate::cores::sync::{Mutex, lock};
 use crate::health_status::HealthStatus;
 use crate::telemetry::Event;
 use crate::telemetry::event::{BalanceEvent, BalanceEventKind};

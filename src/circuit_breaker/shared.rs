@@ -15,9 +15,6 @@
 //! Counting is exact in the order in which verdicts are recorded. A success that read [`CLEAN`] at the very moment in which
 //! another thread recorded a failure counts as the earlier of the two.
 
-use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::config::{CircuitBreakerConfig, Window};
@@ -25,8 +22,9 @@ use super::own_rules::OwnRules;
 use super::state::{Admission, Evidence, IllegalTransition, Machine, Origin, Transition};
 use crate::circuit_state::CircuitState;
 use crate::cores::generation::Stamp;
-use crate::cores::lock::lock;
 use crate::cores::sliding_window::TimeWindow;
+use crate::cores::sync::atomic::{AtomicU64, Ordering};
+use crate::cores::sync::{Mutex, MutexGuard, lock};
 use crate::outcome::Outcome;
 
 /// The bit of the stamp which says that a fast success changes nothing but a count.

@@ -11,4 +11,5 @@ pub(crate) mod random;
 pub(crate) mod serde_duration;
 #[cfg(feature = "circuit-breaker")]
 pub(crate) mod sliding_window;
+pub(crate) mod sync;
 pub(crate) mod unwind;

@@ -1,0 +1,76 @@
+//! The synchronisation primitives of the lock-free cores: those of `std`, or those of `loom` where the cores are model-checked.
+//!
+//! `tools/models` builds the library with `--cfg mainstay_loom` and runs the models, which stand beside the code that they
+//! check. In every other build this is a list of re-exports. What is no part of a model (handles that are cloned, statics
+//! that only number things) uses `std` directly.
+#![allow(unused_imports, reason = "used by the families, each behind its feature")]
+
+#[cfg(not(mainstay_loom))]
+pub(crate) use std::sync::{Mutex, MutexGuard, atomic};
+
+#[cfg(mainstay_loom)]
+pub(crate) use loom::sync::{Mutex, MutexGuard, atomic};
+
+#[cfg(not(mainstay_loom))]
+pub(crate) use super::lock::lock;
+
+/// Locks `mutex`; a model that panics has failed, poisoned or not.
+#[cfg(mainstay_loom)]
+#[track_caller]
+pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("a model's mutex is not poisoned")
+}
+
+/// How the models are run.
+#[cfg(all(test, mainstay_loom))]
+pub(crate) mod model {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Instant;
+
+    use loom::thread::JoinHandle;
+
+    /// Runs `body` once for each order in which its threads can take their steps, and each value that their loads may see.
+    pub(crate) fn every_order(body: impl Fn() + Send + Sync + 'static) {
+        run(None, body);
+    }
+
+    /// The same, where that would take too long: only the orders in which threads are interrupted `interruptions` times in
+    /// all, apart from when they wait. `LOOM_MAX_PREEMPTIONS` allows more of them.
+    pub(crate) fn with_interruptions(interruptions: usize, body: impl Fn() + Send + Sync + 'static) {
+        run(Some(interruptions), body);
+    }
+
+    fn run(interruptions: Option<usize>, body: impl Fn() + Send + Sync + 'static) {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound =
+            interruptions.map(|least| model.preemption_bound.map_or(least, |asked| asked.max(least)));
+        let orders = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&orders);
+        let began = now();
+        model.check(move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+            body();
+        });
+        println!("{} orders in {:?}", orders.load(Ordering::Relaxed), began.elapsed());
+    }
+
+    /// A thread of a model.
+    pub(crate) fn spawn<T: 'static>(body: impl FnOnce() -> T + 'static) -> JoinHandle<T> {
+        loom::thread::spawn(move || {
+            let result = body();
+            super::super::counters::give_slot_back();
+            result
+        })
+    }
+
+    /// What a thread of a model came to.
+    pub(crate) fn join<T>(thread: JoinHandle<T>) -> T {
+        thread.join().expect("a panic in a thread ends the model")
+    }
+
+    /// A moment to count from.
+    pub(crate) fn now() -> Instant {
+        tokio::time::Instant::now().into_std()
+    }
+}
