@@ -240,7 +240,7 @@ mod model {
 
     #[test]
     fn no_two_spend_what_one_call_earned() {
-        with_interruptions(3, || {
+        with_interruptions(2, || {
             let begin = model::now();
             let window = Duration::from_secs(10);
             let config = BudgetConfig { ratio: 1.0, window, reserve: 0, reserve_window: window };

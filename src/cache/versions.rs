@@ -193,7 +193,7 @@ mod model {
     use std::sync::Arc;
 
     use super::*;
-    use crate::cores::sync::model::{every_order, join, spawn};
+    use crate::cores::sync::model::{every_order, join, spawn, with_interruptions};
 
     fn stamp(versions: &Versions, began: u64) -> Stamp {
         let mut tags = versions.tags();
@@ -205,7 +205,7 @@ mod model {
     /// dead afterwards if it read what was there before; one that began after all that is alive.
     #[test]
     fn no_entry_outlives_an_invalidation_that_its_load_did_not_see() {
-        every_order(|| {
+        with_interruptions(3, || {
             let versions = Arc::new(Versions::new());
             let rows = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
             let writers = [0, 1].map(|row| {

@@ -525,6 +525,8 @@ impl Machine {
                 self.cause = cause;
                 self.judged = counts;
                 self.forget_calls();
+                // A probe that is still out is a straggler now.
+                self.probes.clear();
             }
             // The cause outlives the probes: what they refuse, they refuse for the same reason.
             CircuitState::HalfOpen => self.probes.clear(),

@@ -211,11 +211,11 @@ mod model {
     use std::sync::Arc;
 
     use super::*;
-    use crate::cores::sync::model::{every_order, join, spawn};
+    use crate::cores::sync::model::{every_order, join, spawn, with_interruptions};
 
     #[test]
     fn no_count_is_lost_or_doubled_whoever_shares_a_stripe() {
-        every_order(|| {
+        with_interruptions(3, || {
             // One owns a stripe, the two others share one.
             let counters = Arc::new(StripedCounters::<1>::new());
             let threads = [1, 1, 1].map(|counts| {
@@ -247,7 +247,7 @@ mod model {
 
     #[test]
     fn a_reader_sees_its_own_counts_and_none_that_were_not_made() {
-        every_order(|| {
+        with_interruptions(2, || {
             let counters = Arc::new(StripedCounters::<1>::new());
             let threads = [1, 2].map(|counts| {
                 let counters = Arc::clone(&counters);

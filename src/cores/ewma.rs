@@ -259,11 +259,11 @@ mod model {
     use std::sync::Arc;
 
     use super::*;
-    use crate::cores::sync::model::{every_order, join, spawn};
+    use crate::cores::sync::model::{every_order, join, spawn, with_interruptions};
 
     #[test]
     fn of_samples_at_once_the_peak_is_kept() {
-        every_order(|| {
+        with_interruptions(2, || {
             let now = Tick::new(0);
             let average = Arc::new(AtomicEwma::new(Ewma::new(1.0, now)));
             let threads = [3.0, 9.0, 5.0].map(|sample| {

@@ -9,7 +9,7 @@
 pub(crate) use std::sync::{Mutex, MutexGuard, atomic};
 
 #[cfg(mainstay_loom)]
-pub(crate) use loom::sync::{Mutex, MutexGuard, atomic};
+pub(crate) use loom::sync::{Mutex, MutexGuard};
 
 #[cfg(not(mainstay_loom))]
 pub(crate) use super::lock::lock;
@@ -19,6 +19,101 @@ pub(crate) use super::lock::lock;
 #[track_caller]
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("a model's mutex is not poisoned")
+}
+
+/// `loom`'s atomics, but for one thing: loads of the same atomic come in every order, too.
+///
+/// Of the accesses before a store, `loom` reorders the store with the last one only. A thread that reads an atomic before
+/// it writes it hides from it what other threads have read, and orders in which they read later would never be tried. So
+/// each load first takes a turn, by a relaxed operation on another atomic; turns are put in every order, and order nothing
+/// but themselves.
+#[cfg(mainstay_loom)]
+pub(crate) mod atomic {
+    use loom::sync::atomic;
+    pub(crate) use loom::sync::atomic::Ordering;
+
+    macro_rules! atomics {
+        ($($name:ident: $value:ty, $($operation:ident)*;)*) => {$(
+            #[derive(Debug)]
+            pub(crate) struct $name {
+                turn: atomic::AtomicU8,
+                value: atomic::$name,
+            }
+
+            #[allow(dead_code, reason = "what std has")]
+            impl $name {
+                #[track_caller]
+                pub(crate) fn new(value: $value) -> Self {
+                    Self { turn: atomic::AtomicU8::new(0), value: atomic::$name::new(value) }
+                }
+
+                #[track_caller]
+                pub(crate) fn load(&self, order: Ordering) -> $value {
+                    self.turn.swap(0, Ordering::Relaxed);
+                    self.value.load(order)
+                }
+
+                #[track_caller]
+                pub(crate) fn store(&self, value: $value, order: Ordering) {
+                    self.value.store(value, order);
+                }
+
+                #[track_caller]
+                pub(crate) fn compare_exchange(
+                    &self,
+                    from: $value,
+                    to: $value,
+                    success: Ordering,
+                    failure: Ordering,
+                ) -> Result<$value, $value> {
+                    self.value.compare_exchange(from, to, success, failure)
+                }
+
+                #[track_caller]
+                pub(crate) fn compare_exchange_weak(
+                    &self,
+                    from: $value,
+                    to: $value,
+                    success: Ordering,
+                    failure: Ordering,
+                ) -> Result<$value, $value> {
+                    self.value.compare_exchange_weak(from, to, success, failure)
+                }
+
+                #[track_caller]
+                pub(crate) fn fetch_update(
+                    &self,
+                    set: Ordering,
+                    fetch: Ordering,
+                    mut update: impl FnMut($value) -> Option<$value>,
+                ) -> Result<$value, $value> {
+                    let mut before = self.load(fetch);
+                    while let Some(after) = update(before) {
+                        match self.compare_exchange_weak(before, after, set, fetch) {
+                            Ok(before) => return Ok(before),
+                            Err(seen) => before = seen,
+                        }
+                    }
+                    Err(before)
+                }
+
+                $(
+                    #[track_caller]
+                    pub(crate) fn $operation(&self, value: $value, order: Ordering) -> $value {
+                        self.value.$operation(value, order)
+                    }
+                )*
+            }
+        )*};
+    }
+
+    atomics! {
+        AtomicBool: bool, swap fetch_or fetch_and;
+        AtomicU32: u32, swap fetch_or fetch_and fetch_add fetch_sub fetch_max fetch_min;
+        AtomicU64: u64, swap fetch_or fetch_and fetch_add fetch_sub fetch_max fetch_min;
+        AtomicI64: i64, swap fetch_or fetch_and fetch_add fetch_sub fetch_max fetch_min;
+        AtomicUsize: usize, swap fetch_or fetch_and fetch_add fetch_sub fetch_max fetch_min;
+    }
 }
 
 /// How the models are run.
