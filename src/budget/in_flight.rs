@@ -175,11 +175,11 @@ mod model {
     use std::sync::Arc;
 
     use super::*;
-    use crate::cores::sync::model::{every_order, join, spawn};
+    use crate::cores::sync::model::{every_order, join, spawn, with_interruptions};
 
     #[test]
     fn no_two_take_the_same_room_and_what_ended_makes_room_once() {
-        every_order(|| {
+        with_interruptions(3, || {
             let in_flight = Arc::new(InFlight::new(InFlightConfig { ratio: 0.0, minimum: 1 }));
             let running = Arc::new(std::sync::atomic::AtomicU32::new(0));
             let threads = [1, 2].map(|tries| {

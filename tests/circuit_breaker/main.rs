@@ -6,6 +6,7 @@ mod accounts;
 mod closed;
 mod control;
 mod half_open;
+mod hammer;
 mod open;
 mod open_time;
 mod per_period;
