@@ -94,11 +94,13 @@ fn failures_in_a_row_eject_once_however_they_come() {
         let ejection = EjectionConfig { consecutive_failures: 2, ..EjectionConfig::default() };
         let registry = pool(PoolConfig { ejection: Some(ejection), ..PoolConfig::default() }, [1, 2]);
         let endpoint = only(&registry);
-        let callers = [(); 2].map(|()| {
+        let callers = [1, 2].map(|calls| {
             let endpoint = Arc::clone(&endpoint);
             spawn(move || {
-                let mut flight = Flight::begin(&endpoint, &Now::unread()).expect("it takes calls");
-                flight.finish(Outcome::Transient);
+                for _ in 0..calls {
+                    let mut flight = Flight::begin(&endpoint, &Now::unread()).expect("it takes calls");
+                    flight.finish(Outcome::Transient);
+                }
             })
         });
         callers.into_iter().for_each(join);

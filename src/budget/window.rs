@@ -305,6 +305,21 @@ mod model {
         }
     }
 
+    /// The deviation that is allowed: were it exactly as much as lapses, it might lapse with that.
+    #[test]
+    fn what_is_earned_while_older_credit_lapses_does_not_lapse_with_it() {
+        with_interruptions(3, || {
+            let window = window(2, 0);
+            let now = Duration::from_secs(11);
+            let (earning, spending) = (Arc::clone(&window), Arc::clone(&window));
+            let earner = spawn(move || earning.earn(1, now, now));
+            let spender = spawn(move || usize::from(spending.try_withdraw(now)));
+            join(earner);
+            let spent = join(spender) + (0..3).filter(|_| window.try_withdraw(now)).count();
+            assert_eq!(spent, 1);
+        });
+    }
+
     #[test]
     fn what_is_earned_while_another_withdraws_is_there_once() {
         for now in [start(), next_slot()] {

@@ -518,10 +518,10 @@ mod tests {
 
 #[cfg(all(test, mainstay_loom))]
 mod model {
-    use std::sync::atomic::AtomicU32;
     use std::task::Wake;
 
     use super::*;
+    use crate::cores::sync::atomic::AtomicU32;
     use crate::cores::sync::model::{every_order, join, spawn};
 
     struct Woken(AtomicU32);

@@ -96,7 +96,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         file: WINDOW,
         text: "match self.credit.compare_exchange_weak(credit, earned, Ordering::Relaxed, Ordering::Acquire) {",
         fault: "match Ok::<i64, i64>(self.credit.fetch_min(earned, Ordering::Relaxed)) {",
-        model: "budget::ledger::model::no_two_spend_what_one_call_earned",
+        model: "budget::window::model::what_is_earned_while_older_credit_lapses_does_not_lapse_with_it",
     },
     Mutant {
         name: "credit is seen before what earned it",
@@ -193,8 +193,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "an endpoint is ejected twice",
         file: REGISTRY,
-        text: " || member.standing.ejection.span(now).is_some() {",
-        fault: " && member.standing.ejection.span(now).is_some() {",
+        text: "if !member.endpoint.is_generation(generation) || member.standing.ejection.span(now).is_some() {",
+        fault: "if generation == u32::MAX {",
         model: "balance::model::failures_in_a_row_eject_once_however_they_come",
     },
     Mutant {
@@ -347,11 +347,11 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         model: "circuit_breaker::shared::model::no_three_probes_share_two_slots_and_none_is_lost",
     },
     Mutant {
-        name: "of two failures at once each opens the circuit",
+        name: "a change of state begins no new generation",
         file: STATE,
-        text: "        if self.state != CircuitState::Closed {\n            return None;\n        }\n        let counts = self.window.counts(now);",
-        fault: "        let counts = self.window.counts(now);",
-        model: "circuit_breaker::shared::model::failures_in_a_row_open_the_circuit_once_however_they_come",
+        text: "let from = std::mem::replace(&mut self.state, to);\n        self.generation += 1;",
+        fault: "let from = std::mem::replace(&mut self.state, to);",
+        model: "circuit_breaker::shared::model::a_straggler_of_an_older_generation_changes_nothing",
     },
     Mutant {
         name: "an abandoned call is counted as one that failed",
