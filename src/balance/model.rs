@@ -90,23 +90,26 @@ fn each_call_is_in_flight_from_its_pick_to_its_end_however_it_ends() {
 
 #[test]
 fn failures_in_a_row_eject_once_however_they_come() {
-    with_interruptions(2, || {
-        let ejection = EjectionConfig { consecutive_failures: 2, ..EjectionConfig::default() };
-        let registry = pool(PoolConfig { ejection: Some(ejection), ..PoolConfig::default() }, [1, 2]);
-        let endpoint = only(&registry);
-        let callers = [1, 2].map(|calls| {
-            let endpoint = Arc::clone(&endpoint);
-            spawn(move || {
-                for _ in 0..calls {
-                    let mut flight = Flight::begin(&endpoint, &Now::unread()).expect("it takes calls");
-                    flight.finish(Outcome::Transient);
-                }
-            })
+    // As many as it takes, and one more.
+    for calls in [[1, 1], [1, 2]] {
+        with_interruptions(2, move || {
+            let ejection = EjectionConfig { consecutive_failures: 2, ..EjectionConfig::default() };
+            let registry = pool(PoolConfig { ejection: Some(ejection), ..PoolConfig::default() }, [1, 2]);
+            let endpoint = only(&registry);
+            let callers = calls.map(|calls| {
+                let endpoint = Arc::clone(&endpoint);
+                spawn(move || {
+                    for _ in 0..calls {
+                        let mut flight = Flight::begin(&endpoint, &Now::unread()).expect("it takes calls");
+                        flight.finish(Outcome::Transient);
+                    }
+                })
+            });
+            callers.into_iter().for_each(join);
+            assert_eq!(registry.core.ejections.all(), [1, 0]);
+            assert_eq!(registry.look(|members, _, _| [0, 1].map(|at| members[at].verdict.usable)), [false, true]);
         });
-        callers.into_iter().for_each(join);
-        assert_eq!(registry.core.ejections.all(), [1, 0]);
-        assert_eq!(registry.look(|members, _, _| [0, 1].map(|at| members[at].verdict.usable)), [false, true]);
-    });
+    }
 }
 
 /// What began before the ejection says nothing about what came back.

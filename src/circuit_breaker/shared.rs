@@ -922,9 +922,10 @@ mod model {
 
     #[test]
     fn a_straggler_of_an_older_generation_changes_nothing() {
-        for healthy in [true, false] {
+        for (healthy, closes) in [(true, false), (false, false), (false, true)] {
             with_interruptions(3, move || {
-                let (shared, origin) = breaker(&tripping(Duration::ZERO));
+                let config = CircuitBreakerConfig { probes: 1, ..tripping(Duration::ZERO) };
+                let (shared, origin) = breaker(&config);
                 let ticket = shared.call(origin).expect("closed");
                 let straggler = {
                     let shared = Arc::clone(&shared);
@@ -932,9 +933,13 @@ mod model {
                 };
                 shared.transition_to(CircuitState::Open, None, origin).expect("it may open");
                 let probe = shared.call(origin).expect("it is due");
-                join(straggler);
                 assert!(shared.is_probe(probe));
-                assert_eq!((shared.state(), shared.counts(origin).calls), (CircuitState::HalfOpen, 0));
+                if closes {
+                    shared.succeeds(probe, origin).expect("all that it takes to close");
+                }
+                join(straggler);
+                let state = if closes { CircuitState::Closed } else { CircuitState::HalfOpen };
+                assert_eq!((shared.state(), shared.counts(origin).calls), (state, 0));
             });
         }
     }
