@@ -634,3 +634,50 @@ impl CircuitBreakerHandle {
         debug_assert!(result.is_ok(), "{result:?}");
     }
 }
+
+#[cfg(all(test, mainstay_loom))]
+mod model {
+    use std::time::Duration;
+
+    use super::super::config::OpenTime;
+    use super::*;
+    use crate::cores::sync::model::{join, spawn, with_interruptions};
+    use crate::outcome::Outcome;
+
+    /// Calls = successes + refused + failures + ignored + rejected + abandoned, whatever the circuit goes through.
+    #[test]
+    fn every_call_is_accounted_for_once() {
+        with_interruptions(2, || {
+            let config = CircuitBreakerConfig {
+                consecutive_failures: Some(1),
+                failure_rate: None,
+                open_time: OpenTime::Constant(Duration::ZERO),
+                probes: 1,
+                ..CircuitBreakerConfig::default()
+            };
+            let breaker = CircuitBreakerHandle::one_of_many("model".into(), config);
+            let threads = [Some(Outcome::Success), Some(Outcome::Transient), None].map(|outcome| {
+                let breaker = breaker.clone();
+                spawn(move || match (breaker.try_acquire(), outcome) {
+                    (Ok(permit), Some(outcome)) => {
+                        permit.record(outcome);
+                        false
+                    }
+                    (Ok(permit), None) => {
+                        drop(permit);
+                        false
+                    }
+                    (Err(_), _) => true,
+                })
+            });
+            let [success, failure, abandoned] = threads.map(join);
+            let now = breaker.statistics();
+            let rejected = u64::from(success) + u64::from(failure) + u64::from(abandoned);
+            assert_eq!((now.calls(), now.rejected), (3, rejected));
+            assert_eq!(now.successes, u64::from(!success));
+            assert_eq!(now.failures, u64::from(!failure));
+            assert_eq!(now.abandoned, u64::from(!abandoned));
+            assert_eq!((now.refused, now.ignored, now.probes_in_flight), (0, 0, 0));
+        });
+    }
+}

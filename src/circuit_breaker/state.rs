@@ -766,6 +766,8 @@ impl Machine {
                 // Probes that are out have no say any more.
                 self.probes.clear();
                 self.forget_calls();
+                // A probe that is still out is a straggler now.
+                self.probes.clear();
             }
             // The cause outlives the probes: what they refuse, they refuse for the same reason.
             CircuitState::HalfOpen => {

@@ -8,11 +8,11 @@
 
 use std::array;
 use std::cell::Cell;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
-use super::lock::lock;
+use super::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use super::sync::{Mutex, lock};
 
 /// `N` counters, striped by thread.
 #[derive(Debug)]
@@ -58,7 +58,7 @@ impl<const N: usize> StripedCounters<N> {
     #[inline]
     pub(crate) fn count(&self, which: usize) -> u64 {
         // A slot that is not assigned yet is beyond the end, as is one that is not owned: one comparison for all of them.
-        match self.owned.get(SLOT.get()) {
+        match self.owned.get(SLOT.with(Cell::get)) {
             Some(stripe) => stripe.count(which),
             None => self.count_slow(which),
         }
@@ -104,6 +104,10 @@ impl<const N: usize> Stripe<N> {
 /// How many threads get a stripe of their own: twice the processors, from 4 to 64.
 pub(crate) fn owned_stripes() -> usize {
     static COUNT: OnceLock<usize> = OnceLock::new();
+    if cfg!(mainstay_loom) {
+        // Enough for one to be owned, and few enough for the next thread to share.
+        return 1;
+    }
     *COUNT.get_or_init(|| thread::available_parallelism().map_or(4, |count| (count.get() * 2).clamp(4, 64)))
 }
 
@@ -112,25 +116,40 @@ pub(crate) fn owned_stripes() -> usize {
 const UNASSIGNED: usize = usize::MAX;
 const SHARED: usize = usize::MAX - 1;
 
+#[cfg(not(mainstay_loom))]
 thread_local! {
     static SLOT: Cell<usize> = const { Cell::new(UNASSIGNED) };
     static RELEASE: Release = const { Release };
 }
 
 /// Slots that ended threads gave back. Taking one from behind the lock orders this thread after all writes of the last.
+#[cfg(not(mainstay_loom))]
 static FREE: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+#[cfg(not(mainstay_loom))]
 static NEXT: AtomicUsize = AtomicUsize::new(0);
+
+// A model's threads, and its statics: they end with each order that is tried.
+#[cfg(mainstay_loom)]
+loom::thread_local! {
+    static SLOT: Cell<usize> = Cell::new(UNASSIGNED);
+}
+
+#[cfg(mainstay_loom)]
+loom::lazy_static! {
+    static ref FREE: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+    static ref NEXT: AtomicUsize = AtomicUsize::new(0);
+}
 
 /// Whether `slot` is this thread's. One that has none yet has no other's.
 #[inline]
 pub(crate) fn is_slot_of_thread(slot: usize) -> bool {
-    slot == SLOT.get()
+    slot == SLOT.with(Cell::get)
 }
 
 /// This thread's slot: exclusive among live threads, but for those that are being torn down, which share one.
 #[inline]
 pub(crate) fn slot_of_thread() -> usize {
-    let slot = SLOT.get();
+    let slot = SLOT.with(Cell::get);
     if slot == UNASSIGNED { assign_slot() } else { slot }
 }
 
@@ -138,24 +157,42 @@ pub(crate) fn slot_of_thread() -> usize {
 #[inline(never)]
 fn assign_slot() -> usize {
     // A thread that is being torn down cannot promise to give the slot back, so it shares.
-    let slot = if RELEASE.try_with(|_| ()).is_ok() {
+    let slot = if will_give_slot_back() {
         lock(&FREE).pop().unwrap_or_else(|| NEXT.fetch_add(1, Ordering::Relaxed))
     } else {
         SHARED
     };
-    SLOT.set(slot);
+    SLOT.with(|cell| cell.set(slot));
     slot
 }
 
+#[cfg(not(mainstay_loom))]
+fn will_give_slot_back() -> bool {
+    RELEASE.try_with(|_| ()).is_ok()
+}
+
+/// The models' own `spawn` sees to it: in `loom`, locals outlive the statics.
+#[cfg(mainstay_loom)]
+fn will_give_slot_back() -> bool {
+    true
+}
+
+/// The thread counts on the shared stripe from here on; another may have its own.
+pub(super) fn give_slot_back() {
+    let slot = SLOT.with(|cell| cell.replace(SHARED));
+    if slot < SHARED {
+        lock(&FREE).push(slot);
+    }
+}
+
 /// Gives the thread's slot back when the thread ends.
+#[cfg(not(mainstay_loom))]
 struct Release;
 
+#[cfg(not(mainstay_loom))]
 impl Drop for Release {
     fn drop(&mut self) {
-        let slot = SLOT.replace(SHARED);
-        if slot < SHARED {
-            lock(&FREE).push(slot);
-        }
+        give_slot_back();
     }
 }
 
@@ -205,5 +242,62 @@ mod tests {
             counters.add(0);
             assert_eq!(counters.get(0), expected);
         }
+    }
+}
+
+#[cfg(all(test, mainstay_loom))]
+mod model {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::cores::sync::model::{every_order, join, spawn, with_interruptions};
+
+    #[test]
+    fn no_count_is_lost_or_doubled_whoever_shares_a_stripe() {
+        with_interruptions(3, || {
+            // One owns a stripe, the two others share one.
+            let counters = Arc::new(StripedCounters::<1>::new());
+            let threads = [1, 1, 1].map(|counts| {
+                let counters = Arc::clone(&counters);
+                spawn(move || (0..counts).for_each(|_| counters.add(0)))
+            });
+            threads.into_iter().for_each(join);
+            assert_eq!(counters.all(), [3]);
+        });
+    }
+
+    #[test]
+    fn a_stripe_that_is_handed_on_keeps_what_its_last_owner_counted() {
+        every_order(|| {
+            let counters = Arc::new(StripedCounters::<2>::new());
+            let count = |which| {
+                let counters = Arc::clone(&counters);
+                spawn(move || counters.add(which))
+            };
+            let first = count(0);
+            let second = count(0);
+            join(first);
+            // By now the first slot may be free, and may be taken again.
+            join(count(0));
+            join(second);
+            assert_eq!(counters.all(), [3, 0]);
+        });
+    }
+
+    #[test]
+    fn a_reader_sees_its_own_counts_and_none_that_were_not_made() {
+        with_interruptions(2, || {
+            let counters = Arc::new(StripedCounters::<1>::new());
+            let threads = [1, 2].map(|counts| {
+                let counters = Arc::clone(&counters);
+                spawn(move || {
+                    for counted in 1..=counts {
+                        counters.add(0);
+                        assert!((counted..=3).contains(&counters.get(0)));
+                    }
+                })
+            });
+            threads.into_iter().for_each(join);
+        });
     }
 }

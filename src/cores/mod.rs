@@ -13,4 +13,5 @@ pub(crate) mod serde_duration;
 #[cfg(feature = "circuit-breaker")]
 pub(crate) mod sliding_window;
 pub(crate) mod striped_arc;
+pub(crate) mod sync;
 pub(crate) mod unwind;

@@ -1,8 +1,9 @@
 //! [`AtomicDuration`]: a duration in one word, without a division on either side.
 #![allow(dead_code, reason = "used by the families, each behind its feature")]
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use super::sync::atomic::{AtomicU64, Ordering};
 
 /// The bits of the nanoseconds; a thousand million of them need 30.
 const NANOS_BITS: u32 = 30;
@@ -16,7 +17,7 @@ pub(crate) struct AtomicDuration(AtomicU64);
 // === impl AtomicDuration ===
 
 impl AtomicDuration {
-    pub(crate) const fn new(duration: Duration) -> Self {
+    pub(crate) fn new(duration: Duration) -> Self {
         Self(AtomicU64::new(pack(duration)))
     }
 

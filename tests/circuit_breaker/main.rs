@@ -8,6 +8,7 @@ mod control;
 mod follow;
 mod gate;
 mod half_open;
+mod hammer;
 mod in_flight;
 mod keyed;
 mod model;
