@@ -310,6 +310,52 @@ mod tests {
         assert_eq!(Arc::strong_count(&counts), 1);
     }
 
+    fn change(generation: u64, to: CircuitState) -> Transition {
+        Transition {
+            from: CircuitState::Closed,
+            to,
+            reason: super::super::state::TransitionReason::Operator,
+            calls: 0,
+            failures: 0,
+            slow_calls: 0,
+            consecutive_failures: 0,
+            period_failures: 0,
+            open_for: None,
+            cause: None,
+            generation,
+        }
+    }
+
+    #[test]
+    fn changes_told_in_the_wrong_order_leave_the_later_one() {
+        let watchers = watchers();
+        watchers.begin(1, CircuitState::Closed);
+        watchers.tell(&change(3, CircuitState::Open));
+        watchers.tell(&change(2, CircuitState::Disabled));
+        let latest = watchers.latest();
+        assert_eq!(
+            (latest.state, latest.version, latest.transition.map(|it| it.to)),
+            (CircuitState::Open, 2, Some(CircuitState::Open))
+        );
+    }
+
+    #[test]
+    fn a_change_that_was_seen_before_it_was_told_is_one_change() {
+        let watchers = watchers();
+        watchers.begin(1, CircuitState::Closed);
+        // Another one begins to watch between the change and its telling.
+        watchers.begin(2, CircuitState::Open);
+        assert_eq!((watchers.latest().version, watchers.latest().transition), (2, None));
+        watchers.tell(&change(2, CircuitState::Open));
+        assert_eq!(
+            (watchers.latest().version, watchers.latest().transition.map(|it| it.to)),
+            (2, Some(CircuitState::Open))
+        );
+        // A reset of a closed circuit is a new generation, and nothing to tell.
+        watchers.begin(3, CircuitState::Open);
+        assert_eq!(watchers.latest().version, 2);
+    }
+
     #[test]
     fn a_waker_that_panics_keeps_nobody_asleep() {
         let watchers = watchers();
