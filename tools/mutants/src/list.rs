@@ -3,7 +3,7 @@
 //! Left out, because no model can see them:
 //!
 //! * Weaker orders between operations of which one is a read-modify-write of the same atomic: `loom`, like every machine, lets
-//!   it read the latest value (`SeqCst` of an endpoint's flights, `AcqRel` of `pending`, the slots of a ring).
+//!   it read the latest value (`SeqCst` of an endpoint's flights, the slots of a ring).
 //! * `SeqCst` against `AcqRel`: `loom` takes the one for the other.
 //! * Orders that a lock makes up for: the version of a pool's snapshot, whose reader takes the lock of the snapshot next; the
 //!   mark of an invalidated flight, around which the store is locked.
@@ -273,14 +273,14 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         name: "the state is published before what belongs to it",
         file: SHARED,
         text: "        store(&self.refuse_until, refuse_until, Ordering::Release);",
-        fault: "        store(&self.stamp, stamp_of(machine).word(), Ordering::Release);\n        store(&self.refuse_until, refuse_until, Ordering::Release);",
+        fault: "        store(&self.stamp, self.stamp_of(machine).word(), Ordering::Release);\n        store(&self.refuse_until, refuse_until, Ordering::Release);",
         model: "circuit_breaker::shared::model::who_sees_a_circuit_open_sees_until_when_and_why",
     },
     Mutant {
         name: "the state is published without what belongs to it",
         file: SHARED,
-        text: "        store(&self.stamp, stamp.word(), Ordering::Release);",
-        fault: "        store(&self.stamp, stamp.word(), Ordering::Relaxed);",
+        text: "        store(&self.stamp, self.stamp_of(machine).word(), Ordering::Release);",
+        fault: "        store(&self.stamp, self.stamp_of(machine).word(), Ordering::Relaxed);",
         model: "circuit_breaker::shared::model::who_sees_a_circuit_open_sees_until_when_and_why",
     },
     Mutant {
@@ -291,31 +291,24 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         model: "circuit_breaker::shared::model::who_sees_a_circuit_open_sees_until_when_and_why",
     },
     Mutant {
-        name: "folding forgets what is counted until it has published",
+        name: "what was folded is folded again",
         file: SHARED,
-        text: "let pending = self.pending.swap(BUSY, Ordering::AcqRel);",
-        fault: "let pending = self.pending.load(Ordering::Acquire);",
+        text: "let new = all.wrapping_sub(std::mem::replace(&mut locked.folded, all));",
+        fault: "let new = all.wrapping_sub(locked.folded);",
         model: "circuit_breaker::shared::model::every_verdict_is_in_a_time_window_once",
     },
     Mutant {
-        name: "what was folded stays there to be folded again",
+        name: "what was absorbed is not folded",
         file: SHARED,
-        text: "            self.pending.store(tag(stamp.generation(), *pending_bucket) << 32, Ordering::Release);",
-        fault: "            self.pending.fetch_or(0, Ordering::Release);\n            self.pending.store(tag(stamp.generation(), *pending_bucket) << 32 | 1, Ordering::Release);",
+        text: "            window.add_successes(new);",
+        fault: "            let _ = new;",
         model: "circuit_breaker::shared::model::every_verdict_is_in_a_time_window_once",
     },
     Mutant {
-        name: "of two successes at once one is not counted",
+        name: "a success is absorbed whatever generation is being counted",
         file: SHARED,
-        text: "match self.pending.compare_exchange_weak(pending, pending + 1, Ordering::AcqRel, Ordering::Relaxed) {",
-        fault: "self.pending.store(pending + 1, Ordering::Release);\n            match Ok::<u64, u64>(pending) {",
-        model: "circuit_breaker::shared::model::every_verdict_is_in_a_time_window_once",
-    },
-    Mutant {
-        name: "a success is counted whatever generation and bucket are being counted",
-        file: SHARED,
-        text: "if pending >> 32 != tag || pending & 0xffff_ffff >= MOST_PENDING {",
-        fault: "if tag == 0 || pending & 0xffff_ffff >= MOST_PENDING {",
+        text: "if self.stamp.load(Ordering::Acquire) != ticket.stamp.word() | CLEAN {",
+        fault: "if self.load().payload() & CLEAN == 0 {",
         model: "circuit_breaker::shared::model::a_window_holds_the_verdicts_of_its_generation_and_no_others",
     },
     Mutant {
