@@ -764,7 +764,6 @@ impl Machine {
                 }
                 self.judged = counts;
                 // Probes that are out have no say any more.
-                self.probes.clear();
                 self.forget_calls();
                 // A probe that is still out is a straggler now.
                 self.probes.clear();
