@@ -139,6 +139,13 @@ pub fn current() -> Context {
     })
 }
 
+/// The deadline of the running code, without the rest.
+#[allow(dead_code, reason = "used by the families, each behind its feature")]
+#[inline]
+pub(crate) fn deadline() -> Option<Instant> {
+    AMBIENT.with(|ambient| ambient.deadline.get())
+}
+
 /// Runs `future` under the context of here, wherever it is polled: for `tokio::spawn` and other boundaries.
 ///
 /// # Cancel safety
@@ -502,6 +509,16 @@ impl Scope for DeadlineScope {
     }
 }
 
+/// A scope that may have nothing to set.
+impl<S: Scope> Scope for Option<S> {
+    #[inline]
+    fn swap(&mut self) {
+        if let Some(scope) = self {
+            scope.swap();
+        }
+    }
+}
+
 impl Scope for AttemptScope {
     #[inline]
     fn swap(&mut self) {
@@ -594,6 +611,11 @@ pin_project! {
 impl<S: Scope, F> InScope<S, F> {
     pub(crate) const fn new(scope: S, future: F) -> Self {
         Self { scope, future: Some(future) }
+    }
+
+    /// Without a future: there is nothing to poll.
+    pub(crate) const fn empty(scope: S) -> Self {
+        Self { scope, future: None }
     }
 
     /// Makes the future inside the scope: for the inner service's `call`.

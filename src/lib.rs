@@ -109,6 +109,8 @@ pub use cache::{Cache, CacheConfig, CacheHandle, CacheLayer, CacheStatistics};
 #[cfg(feature = "circuit-breaker")]
 pub use circuit_breaker::{
     CircuitBreaker, CircuitBreakerConfig, CircuitBreakerHandle, CircuitBreakerLayer, CircuitBreakerStatistics,
+    KeyedCircuitBreaker, KeyedCircuitBreakerConfig, KeyedCircuitBreakerHandle, KeyedCircuitBreakerLayer,
+    KeyedCircuitBreakerStatistics,
 };
 pub use circuit_state::CircuitState;
 pub use error::{

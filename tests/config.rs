@@ -157,6 +157,30 @@ fn timeout() {
     assert_eq!(handle.set_timeout(ZERO).unwrap_err().field(), "timeout");
 }
 
+#[cfg(feature = "circuit-breaker")]
+#[test]
+fn keyed_circuit_breaker() {
+    use mainstay::circuit_breaker::{AdmissionMode, FailuresPerPeriod, KeyedCircuitBreakerConfig, Window};
+    refused! { KeyedCircuitBreakerConfig:
+        "breaker.probes" = "0", |it| it.breaker.probes = 0;
+        "breaker.admission" = "Gate", |it| it.breaker.admission = AdmissionMode::Gate;
+        "max_keys" = "0", |it| it.max_keys = 0;
+        "max_keys" = "1048577", |it| it.max_keys = (1 << 20) + 1;
+        "idle_after" = "0ns", |it| it.idle_after = ZERO;
+        "idle_after" = "59s", |it| {
+            it.idle_after = Duration::from_secs(59);
+            it.breaker.window = Window::Time { length: Duration::from_secs(60) };
+        };
+        "idle_after" = "29s", |it| {
+            it.idle_after = Duration::from_secs(29);
+            it.breaker.failures_per_period = Some(FailuresPerPeriod { failures: 3, period: Duration::from_secs(30) });
+        };
+    }
+    let mut config = KeyedCircuitBreakerConfig::default();
+    (config.max_keys, config.idle_after) = (1 << 20, MAX);
+    assert_eq!(config.validate(), Ok(()));
+}
+
 #[cfg(feature = "balance")]
 #[test]
 fn balance() {
@@ -182,6 +206,11 @@ fn balance() {
         "circuit_breaker.probes" = "0", |it| {
             let mut breaker = CircuitBreakerConfig::default();
             breaker.probes = 0;
+            it.circuit_breaker = Some(breaker);
+        };
+        "circuit_breaker.admission" = "Gate", |it| {
+            let mut breaker = CircuitBreakerConfig::default();
+            breaker.admission = mainstay::circuit_breaker::AdmissionMode::Gate;
             it.circuit_breaker = Some(breaker);
         };
     }
@@ -471,6 +500,8 @@ mod files {
         reads::<mainstay::budget::BudgetConfig>();
         #[cfg(feature = "circuit-breaker")]
         reads::<mainstay::circuit_breaker::CircuitBreakerConfig>();
+        #[cfg(feature = "circuit-breaker")]
+        reads::<mainstay::circuit_breaker::KeyedCircuitBreakerConfig>();
         #[cfg(feature = "retry")]
         reads::<mainstay::retry::RetryConfig>();
         #[cfg(feature = "timeout")]

@@ -185,6 +185,14 @@ mod loopback {
     }
 
     async fn serve() -> String {
+        serve_by(handle).await
+    }
+
+    async fn serve_by<F, Fut>(handler: F) -> String
+    where
+        F: Fn(Request<hyper::body::Incoming>) -> Fut + Clone + Send + 'static,
+        Fut: Future<Output = Result<Response<tonic::body::Body>, Infallible>> + Send + 'static,
+    {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move {
@@ -193,13 +201,59 @@ mod loopback {
                 let headers = ContextHeaders::new().grpc_timeout(true);
                 let service = ServiceBuilder::new()
                     .layer(AcceptContextLayer::default().headers(headers).unwrap())
-                    .service(service_fn(handle));
+                    .service(service_fn(handler.clone()));
                 let service = hyper_util::service::TowerToHyperService::new(service);
                 let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
                 tokio::spawn(server.serve_connection(TokioIo::new(stream), service));
             }
         });
         format!("http://{address}")
+    }
+
+    /// A pushback is waited for, and a wish not to be asked again is heeded, by a tonic client whose messages are kept for that. The
+    /// clock is paused: it goes on only while nobody has anything to do, which is during the delay. Retry, scenario 15.
+    #[cfg(feature = "retry")]
+    #[tokio::test(start_paused = true)]
+    async fn a_tonic_call_is_retried_as_the_pushback_says() {
+        use std::sync::Arc;
+        use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+        use mainstay::RetryLayer;
+        use mainstay::http::{ReplayBodies, ReplayBody, ReplayLayer};
+
+        for (pushback, attempts, slept) in [("7000", 2, 7), ("-1", 1, 0), ("", 1, 0)] {
+            let asked = Arc::new(AtomicU32::new(0));
+            let count = asked.clone();
+            let handler = move |request: Request<hyper::body::Incoming>| {
+                let first = count.fetch_add(1, Relaxed) == 0;
+                async move {
+                    let mut answer = handle(request).await?;
+                    if first {
+                        let unavailable = metadata(&[("grpc-status", "14"), ("grpc-retry-pushback-ms", pushback)]);
+                        answer = answer.map(|_| tonic::body::Body::empty());
+                        answer.headers_mut().extend(unavailable);
+                    }
+                    Ok::<_, Infallible>(answer)
+                }
+            };
+            let channel = tonic::transport::Endpoint::from_shared(serve_by(handler).await).unwrap();
+            let layer = RetryLayer::builder("test").requests(ReplayBodies::new()).classify(GrpcClassifier::new());
+            let layer = layer.build().unwrap();
+            let service = ServiceBuilder::new()
+                .layer(ReplayLayer::new(1_024))
+                .layer(layer.clone())
+                .map_request(|request: Request<ReplayBody<_>>| request.map(tonic::body::Body::new))
+                .map_err(BoxError::from)
+                .service(channel.connect().await.unwrap());
+            let start = Instant::now();
+            let mut client = tonic::client::Grpc::new(service);
+            client.ready().await.unwrap();
+            let path = http::uri::PathAndQuery::from_static("/test.Test/Call");
+            let result = client.unary(tonic::Request::new(Bytes::from("trailers 0")), path, Raw).await;
+            assert_eq!(result.is_ok(), attempts == 2, "{pushback:?}");
+            assert_eq!((asked.load(Relaxed), layer.handle().statistics().retries), (attempts, u64::from(attempts - 1)));
+            assert!(start.elapsed() >= Duration::from_secs(slept), "{:?}", start.elapsed());
+        }
     }
 
     struct Called {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
-use mainstay::http::{IdleBodyError, IdleTimeoutBody, OnEndBody};
+use mainstay::http::{IdleBodyError, IdleTimeoutBody, OnEnd, OnEndBody};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, advance};
 use tokio_test::{assert_pending, assert_ready, task};
@@ -137,6 +137,53 @@ async fn a_body_that_knows_its_length_ends_with_its_last_byte() {
     assert!(ended, "nobody polls on after that");
 }
 
+/// A body of an announced length that ends only when the channel does.
+struct OfLength(ByHand, u64);
+
+impl Body for OfLength {
+    type Data = Bytes;
+    type Error = &'static str;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Sent>> {
+        let frame = std::task::ready!(self.0.0.poll_recv(cx));
+        if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()) {
+            self.1 -= data.len() as u64;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        http_body::SizeHint::with_exact(self.1)
+    }
+}
+
+/// A function is told of trailers after the last byte; who wants none is told with that.
+#[test]
+fn the_last_byte_of_an_announced_length_is_the_end_for_whoever_wants_no_trailers() {
+    struct Ends<'a>(&'a std::cell::Cell<u32>, bool);
+    impl OnEnd<&'static str> for Ends<'_> {
+        fn ended(self, end: Result<Option<&HeaderMap>, &&'static str>) {
+            self.0.set(if end.unwrap().is_some() { 2 } else { 1 });
+        }
+        fn ends_with_data(&self) -> bool {
+            self.1
+        }
+    }
+    for (wants_none, after_data, after_trailers) in [(true, 1, 1), (false, 0, 2)] {
+        let ended = std::cell::Cell::new(0);
+        let (sender, body) = by_hand();
+        [data(), data(), trailers(&[])].into_iter().for_each(|frame| sender.send(frame).unwrap());
+        let mut body = OnEndBody::of(OfLength(body, 8), Ends(&ended, wants_none));
+        for expected in [0, after_data, after_trailers] {
+            let _ = assert_ready!(task::spawn(body.frame()).poll());
+            assert_eq!(ended.get(), expected, "{wants_none}");
+        }
+    }
+    let ended = std::cell::Cell::new(0);
+    drop(OnEndBody::of(OfLength(by_hand().1, 0), Ends(&ended, true)));
+    assert_eq!(ended.get(), 1, "no byte is the last of none");
+}
+
 // === the breaker ===
 
 #[cfg(feature = "circuit-breaker")]
@@ -204,6 +251,58 @@ mod breaker {
             assert_eq!((handle.statistics().abandoned, handle.statistics().calls()), (1, 1));
             assert_eq!(handle.state() == CircuitState::Open, abandoned_is_failure);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_can_have_no_body_is_judged_by_its_head() {
+        for status in [204, 304] {
+            let handle = breaker(CircuitBreakerConfig::default());
+            // This body does not know that it is empty; a decoder's may not.
+            let (_sender, response) = answer(&handle, status).await;
+            drop(response);
+            assert_eq!((handle.statistics().successes, handle.statistics().calls()), (1, 1), "{status}");
+        }
+    }
+
+    /// A body that stands still is the callee's failure inside, and nobody's outside.
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_stands_still_is_a_failure_where_the_idle_timeout_is_inside() {
+        for inside in [true, false] {
+            let handle = breaker(CircuitBreakerConfig::default());
+            let idle = mainstay::http::IdleTimeout::new(SECOND).unwrap();
+            let (_sender, body) = by_hand();
+            let mut body = Some(body);
+            let client = service_fn(move |()| {
+                let response = Response::new(body.take().unwrap());
+                async { Ok::<_, BoxError>(response) }
+            });
+            if inside {
+                let client = client.map_response(move |response: Response<_>| response.map(|body| idle.limit(body)));
+                let response = ServiceExt::oneshot(layer(&handle).layer(client), ()).await.unwrap();
+                assert!(Box::pin(response.into_body()).frame().await.unwrap().unwrap_err().is_idle());
+            } else {
+                let response = ServiceExt::oneshot(layer(&handle).layer(client), ()).await.unwrap();
+                let body = response.map(|body| idle.limit(body)).into_body();
+                assert!(Box::pin(body).frame().await.unwrap().unwrap_err().is_idle());
+            }
+            let counted = handle.statistics();
+            assert_eq!((counted.failures, counted.abandoned), (u64::from(inside), u64::from(!inside)));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_while_the_body_is_polled_is_a_failure_and_no_callers_leaving() {
+        let handle = breaker(CircuitBreakerConfig::default());
+        let (sender, body) = by_hand();
+        let mut body = Some(body.map_frame(|_| -> Frame<Bytes> { panic!("of the body") }));
+        let service = layer(&handle).layer(service_fn(move |()| {
+            let response = Response::new(body.take().unwrap());
+            async { Ok::<_, BoxError>(response) }
+        }));
+        let response = ServiceExt::oneshot(service, ()).await.unwrap();
+        sender.send(data()).unwrap();
+        assert!(tokio::spawn(response.into_body().collect()).await.unwrap_err().is_panic());
+        assert_eq!((handle.statistics().failures, handle.statistics().calls()), (1, 1));
     }
 
     #[tokio::test(start_paused = true)]

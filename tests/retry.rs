@@ -475,6 +475,23 @@ async fn waiting_for_readiness_ends_at_the_deadline() {
 
 // === nested ===
 
+/// Nobody polled it in time: the delay and the deadline are both over, and the service is ready.
+#[tokio::test(start_paused = true)]
+async fn no_attempt_is_started_after_the_deadline() {
+    let (callee, budget) = (always(Fail::Sick), Budget::default());
+    let layer = every(SECOND).budget(budget.clone()).build().unwrap();
+    let mut service = layer.layer(callee.service());
+    let scope = Context::new().with_deadline(Instant::now() + 2 * SECOND);
+    let mut call = task::spawn(scope.scope(service.call(())));
+    assert_pending!(call.poll());
+    let paid = budget.balance();
+    advance(3 * SECOND).await;
+    let error = assert_ready_err!(call.poll());
+    assert_eq!(error.as_rejected(), Some(&Rejected::DeadlineExceeded { sent: true }));
+    assert_eq!((callee.calls(), layer.handle().statistics().calls()), (1, 1));
+    assert!(budget.balance() > paid, "the attempt that was not made is given back");
+}
+
 /// R11: without the mark it is 9.
 #[tokio::test(start_paused = true)]
 async fn of_nested_retries_the_innermost_works() {

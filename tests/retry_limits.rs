@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
-use mainstay::backoff::BackoffConfig;
+use mainstay::backoff::{BackoffConfig, Jitter};
 use mainstay::budget::Budget;
 use mainstay::context::{self, Context};
 use mainstay::retry::{AfterAttempt, AttemptReport, EndedAttempt, GiveUpReason, RetryBuilder, RetryConfig};
@@ -84,6 +84,43 @@ async fn a_delay_can_come_from_the_attempt_and_its_outcome() {
     assert_eq!(start.elapsed(), Duration::from_millis(100 + 200 + 1_000));
     let transient = Outcome::Transient;
     assert_eq!(*seen.lock().unwrap(), [(1, transient, 0), (2, transient, 100), (3, transient, 200)]);
+}
+
+/// Scenarios 10 and 22: three delays and then no more are four attempts; none at all are one.
+#[tokio::test(start_paused = true)]
+async fn an_iterator_of_delays_says_how_long_and_how_often_to_wait() {
+    let three = || [1, 5, 2].map(Duration::from_secs);
+    for (delays, most, attempts, slept) in [(3, 99, 4, 8), (0, 99, 1, 0), (3, 2, 2, 1)] {
+        let retry =
+            every(SECOND / 9).max_attempts(most).delays(move || three().into_iter().take(delays)).build().unwrap();
+        for _ in 0..2 {
+            let start = Instant::now();
+            retry.run(reset).await.unwrap_err();
+            assert_eq!(start.elapsed(), slept * SECOND, "each call starts over");
+        }
+        let counted = retry.handle().statistics();
+        assert_eq!((counted.attempts(), counted.gave_up_attempts), (2 * attempts, 2));
+    }
+}
+
+/// One of this crate is an iterator, too; what `delay_by` says comes first, and what the callee asks for is not undercut.
+#[tokio::test(start_paused = true)]
+async fn an_iterator_of_delays_gives_way_to_what_is_known_of_the_attempt() {
+    let doubling = BackoffConfig::exponential(SECOND).with_jitter(Jitter::None).build().unwrap();
+    let first_at_once = |ended: &EndedAttempt| (ended.attempt == 1).then_some(Duration::ZERO);
+    let retry = every(SECOND / 9)
+        .max_attempts(5)
+        .delays(move || doubling.delays())
+        .delay_by(first_at_once)
+        .classify(classify_fn(by_status))
+        .build()
+        .unwrap();
+    let (mut answers, start) = ([503, 503, 503, 200].into_iter(), Instant::now());
+    retry.run(|| ready(Ok::<_, BoxError>(answers.next().unwrap()))).await.unwrap();
+    assert_eq!(start.elapsed(), (2 + 4) * SECOND);
+    let (mut answers, start) = ([503, 429, 200].into_iter(), Instant::now());
+    retry.run(|| ready(Ok::<_, BoxError>(answers.next().unwrap()))).await.unwrap();
+    assert_eq!(start.elapsed(), 2 * SECOND, "as long as the 429 says, and the second of the sequence");
 }
 
 /// R4, and with a delay of the user's own.

@@ -1,15 +1,15 @@
-//! Retries of code that is no service: `RetryLayer::run`.
+//! Retries of code that is no service: `RetryLayer::run`, and `retry`.
 #![cfg(feature = "retry")]
 
 use std::cell::Cell;
-use std::future::pending;
+use std::future::{pending, ready};
 use std::io;
 use std::time::Duration;
 
 use mainstay::backoff::BackoffConfig;
 use mainstay::budget::Budget;
 use mainstay::context::{self, Context};
-use mainstay::retry::RetryBuilder;
+use mainstay::retry::{RetryBuilder, retry};
 use mainstay::{BoxError, Error, Outcome, Rejectable, Rejected, RetryLayer, classify_fn};
 use tokio::time::Instant;
 use tokio_test::{assert_pending, task};
@@ -113,4 +113,21 @@ async fn an_operation_that_is_dropped_is_abandoned_and_not_started_again() {
     assert_pending!(call.poll());
     drop(call);
     assert_eq!((calls.get(), retry.handle().statistics().abandoned), (1, 1));
+}
+
+/// Any error will do, and comes back beside the refusals of the crate.
+#[tokio::test(start_paused = true)]
+async fn an_operation_with_any_error_is_retried_by_the_function() {
+    let policy = every(SECOND).attempt_timeout(SECOND).build().unwrap();
+    let mut left = 2;
+    let parse = || {
+        left -= 1;
+        ready(if left > 0 { "no number" } else { "42" }.parse::<u32>())
+    };
+    assert_eq!(retry(&policy, parse).await.unwrap(), 42);
+    let error = retry(&policy, || ready("no number".parse::<u32>())).await.unwrap_err();
+    assert!(matches!(error, mainstay::Error::Service(_)), "{error:?}");
+    let stuck = retry(&policy, pending::<Result<(), std::num::ParseIntError>>).await.unwrap_err();
+    assert!(stuck.as_rejected().is_some_and(Rejected::is_timeout));
+    assert_eq!((policy.handle().statistics().calls(), policy.handle().statistics().retries), (3, 1 + 2 + 2));
 }

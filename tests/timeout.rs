@@ -52,6 +52,22 @@ async fn a_call_that_takes_too_long_ends_at_its_timeout() {
     }
 }
 
+/// Scenario 1: that is the caller's doing, before the time is up or after.
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_leaves_is_no_timeout() {
+    for layer in both(2 * SECOND) {
+        for waits in [SECOND, 9 * SECOND] {
+            let mut service = layer.layer(sleeper());
+            let mut call = task::spawn(service.call(60 * SECOND));
+            assert_pending!(call.poll());
+            advance(waits).await;
+            drop(call);
+        }
+        let counted = layer.handle().statistics();
+        assert_eq!((counted.abandoned, counted.timed_out, counted.calls()), (2, 0, 2));
+    }
+}
+
 /// Scenario 1 has zero mean "none"; here it is a mistake that is named.
 #[test]
 fn unlike_others_a_timeout_of_zero_is_refused_and_none_is_to_leave_the_layer_out() {

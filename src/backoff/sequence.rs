@@ -79,6 +79,13 @@ impl Backoff {
         &self.config
     }
 
+    /// Whether every delay is zero: there is nothing to be worked out then.
+    #[allow(dead_code, reason = "used by the families, each behind its feature")]
+    pub(crate) const fn never_waits(&self) -> bool {
+        self.config.cap.is_zero()
+            || (self.config.initial.is_zero() && !matches!(self.config.growth, Growth::Linear { .. }))
+    }
+
     /// The delays, without end, drawn by a generator that differs from all others of the process.
     ///
     /// # Examples

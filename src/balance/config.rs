@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::circuit_breaker::CircuitBreakerConfig;
+use crate::circuit_breaker::{AdmissionMode, CircuitBreakerConfig};
 use crate::error::InvalidConfig;
 
 /// How an endpoint is picked.
@@ -192,6 +192,11 @@ impl PoolConfig {
         }
         if let Some(breaker) = &self.circuit_breaker {
             breaker.validate().map_err(|error| error.within("circuit_breaker"))?;
+            if breaker.admission != AdmissionMode::Reject {
+                let requirement =
+                    "must be `Reject`: a pool does not pick what its breaker refuses, and nothing waits at it";
+                return Err(InvalidConfig::new("circuit_breaker.admission", breaker.admission, requirement));
+            }
         }
         Ok(())
     }

@@ -2,7 +2,6 @@
 
 use std::fmt::Display;
 use std::hash::Hash;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
@@ -18,6 +17,7 @@ use super::registry::Registry;
 use crate::circuit_breaker::{Admits, CircuitBreakerHandle, Permit};
 use crate::circuit_state::CircuitState;
 use crate::context::EndpointId;
+use crate::cores::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::outcome::{Health, Outcome};
 
 /// What names an endpoint in its pool: an address, a number, a name.
@@ -263,6 +263,11 @@ impl<K, S> Endpoint<K, S> {
         }
     }
 
+    /// Whether no ejection and no return came since the call that was given `generation` began.
+    pub(crate) fn is_generation(&self, generation: u32) -> bool {
+        self.generation.load(Ordering::Relaxed) == generation
+    }
+
     pub(crate) fn set_unready(&self, unready: bool) {
         self.unready.store(unready, Ordering::Relaxed);
     }
@@ -285,13 +290,13 @@ impl<K: Key, S> Endpoint<K, S> {
     #[inline(always)]
     fn succeeded(&self, generation: u32) {
         // The common case only reads.
-        if self.streak.load(Ordering::Relaxed) != 0 && self.generation.load(Ordering::Relaxed) == generation {
+        if self.streak.load(Ordering::Relaxed) != 0 && self.is_generation(generation) {
             self.streak.store(0, Ordering::Relaxed);
         }
-        if self.ejected.load(Ordering::Relaxed) && self.generation.load(Ordering::Relaxed) == generation {
+        if self.ejected.load(Ordering::Relaxed) && self.is_generation(generation) {
             // It is ejected, was used in spite of it, and works.
             if let Some(registry) = self.registry.upgrade() {
-                registry.lift(self.id);
+                registry.lift(self.id, generation);
             }
         }
     }
@@ -300,14 +305,15 @@ impl<K: Key, S> Endpoint<K, S> {
     fn failed(&self, generation: u32) {
         self.failures.fetch_add(1, Ordering::Relaxed);
         let Some(ejection) = &self.core.config.ejection else { return };
-        if self.generation.load(Ordering::Relaxed) != generation || self.ejected.load(Ordering::Relaxed) {
+        if !self.is_generation(generation) || self.ejected.load(Ordering::Relaxed) {
             return;
         }
         let streak = self.streak.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-        if streak == ejection.consecutive_failures
+        // Above it, too: the one that reached it may have been a straggler, and without effect.
+        if streak >= ejection.consecutive_failures
             && let Some(registry) = self.registry.upgrade()
         {
-            registry.eject_for_failures(self.id, streak);
+            registry.eject_for_failures(self.id, generation, streak);
         }
     }
 

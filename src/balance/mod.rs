@@ -120,6 +120,8 @@ mod follow_health;
 mod future;
 mod handle;
 mod load;
+#[cfg(all(test, mainstay_loom))]
+mod model;
 mod outlier;
 mod pick;
 mod pool;

@@ -4,8 +4,7 @@
 //! the published [`Snapshot`] and take no lock. Events are sent after the lock is released, so a listener may use the handle.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot};
@@ -15,7 +14,8 @@ use super::eligibility::{self, Circuit, Limits, Standing, Verdict};
 use super::endpoint::{Endpoint, Flight, Key};
 use super::snapshot::{Snapshot, Tried};
 use crate::context::EndpointId;
-use crate::cores::lock::lock;
+use crate::cores::sync::atomic::{AtomicU64, Ordering};
+use crate::cores::sync::{Mutex, lock};
 use crate::health_status::HealthStatus;
 use crate::telemetry::Event;
 use crate::telemetry::event::{BalanceEvent, BalanceEventKind};
@@ -265,11 +265,13 @@ impl<K: Key, S> Registry<K, S> {
         self.change_one(key, |member, _| member.reset(&now))
     }
 
-    pub(crate) fn eject_for_failures(&self, id: EndpointId, failures: u32) {
+    /// The last of `failures` in a row came from a call of `generation`.
+    pub(crate) fn eject_for_failures(&self, id: EndpointId, generation: u32, failures: u32) {
         let Some(config) = &self.core.config.ejection else { return };
         let now = Now::unread().get();
         self.change_by_id(id, |member, notices| {
-            if member.standing.ejection.span(now).is_some() {
+            // Asked again: what the call knew may have changed before the lock was had.
+            if !member.endpoint.is_generation(generation) || member.standing.ejection.span(now).is_some() {
                 return false;
             }
             let time = member.standing.ejection.eject(now, config);
@@ -280,11 +282,14 @@ impl<K: Key, S> Registry<K, S> {
         });
     }
 
-    /// The endpoint was used although it is ejected, and works.
+    /// The endpoint was used although it is ejected, and works, as a call of `generation` found.
     #[cold]
-    pub(crate) fn lift(&self, id: EndpointId) {
+    pub(crate) fn lift(&self, id: EndpointId, generation: u32) {
         let now = Now::unread().get();
         self.change_by_id(id, |member, _| {
+            if !member.endpoint.is_generation(generation) {
+                return false;
+            }
             let out = member.standing.ejection.span(now).is_some();
             member.standing.ejection.lift(now);
             member.endpoint.set_ejected(false);

@@ -84,6 +84,11 @@ impl<K, S> Snapshot<K, S> {
         Self { entries, probes, cycle, next_change, none_because }
     }
 
+    #[cfg(all(test, mainstay_loom))]
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// Picks an endpoint, not one of `tried`, and begins a call to it.
     #[inline(always)]
     pub(crate) fn pick(&self, core: &Core, now: &Now, tried: &Tried) -> Option<Flight<K, S>> {

@@ -1,8 +1,8 @@
 //! [`InFlight`]: extra attempts as a share of the calls that run. Pure: needs no time at all.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::cores::sync::atomic::{AtomicU64, Ordering};
 use crate::error::InvalidConfig;
 
 /// The settings of a [`Budget::in_flight`](super::Budget::in_flight).
@@ -88,7 +88,7 @@ impl InFlightConfig {
 
 impl InFlight {
     /// `config` must be valid.
-    pub(super) const fn new(config: InFlightConfig) -> Self {
+    pub(super) fn new(config: InFlightConfig) -> Self {
         Self { config, calls: AtomicU64::new(0), extra: AtomicU64::new(0) }
     }
 
@@ -167,5 +167,58 @@ mod tests {
             assert_eq!(InFlightConfig { ratio, ..good }.validate().unwrap_err().field(), "ratio");
         }
         assert_eq!(InFlightConfig { minimum: 1_000_001, ..good }.validate().unwrap_err().field(), "minimum");
+    }
+}
+
+#[cfg(all(test, mainstay_loom))]
+mod model {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::cores::sync::model::{every_order, join, spawn, with_interruptions};
+
+    #[test]
+    fn no_two_take_the_same_room_and_what_ended_makes_room_once() {
+        with_interruptions(3, || {
+            let in_flight = Arc::new(InFlight::new(InFlightConfig { ratio: 0.0, minimum: 1 }));
+            let running = Arc::new(std::sync::atomic::AtomicU32::new(0));
+            let threads = [1, 2].map(|tries| {
+                let (in_flight, running) = (Arc::clone(&in_flight), Arc::clone(&running));
+                spawn(move || {
+                    for _ in 0..tries {
+                        if in_flight.try_start() {
+                            assert_eq!(running.fetch_add(1, Ordering::Relaxed), 0, "one at a time");
+                            in_flight.balance();
+                            running.fetch_sub(1, Ordering::Relaxed);
+                            in_flight.end();
+                        }
+                    }
+                })
+            });
+            threads.into_iter().for_each(join);
+            assert_eq!(in_flight.balance(), 1.0);
+            assert!(in_flight.try_start() && !in_flight.try_start());
+        });
+    }
+
+    #[test]
+    fn the_share_follows_the_calls_that_run() {
+        every_order(|| {
+            let in_flight = Arc::new(InFlight::new(InFlightConfig { ratio: 1.0, minimum: 0 }));
+            let threads = [(); 2].map(|()| {
+                let in_flight = Arc::clone(&in_flight);
+                spawn(move || {
+                    in_flight.start_call();
+                    (CallInFlight(Some(Arc::clone(&in_flight))), in_flight.try_start())
+                })
+            });
+            let (calls, started): (Vec<_>, Vec<_>) = threads.into_iter().map(join).unzip();
+            // A call that has just begun may not be seen yet by another thread.
+            let started = started.into_iter().filter(|started| *started).count();
+            let more = (0..3).filter(|_| in_flight.try_start()).count();
+            assert!(started >= 1 && started + more == 2, "{started} and {more} for two calls");
+            drop(calls);
+            assert_eq!(in_flight.limit(), 0);
+        });
     }
 }

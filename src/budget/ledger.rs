@@ -1,15 +1,15 @@
 //! [`Ledger`]: a [`Window`] and the calls that were not yet entered into it. Pure: takes `now`.
 //!
 //! A call that succeeds should cost a budget nothing worth mentioning. So calls are counted in a stripe of the thread's own, and
-//! entered into the window in batches: by each [`BATCH`]th call of a thread, and before each withdrawal.
+//! entered into the window in batches: by each [`BATCH`]th call of a thread, and by a withdrawal that finds no credit.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::BudgetConfig;
 use super::ring::nanos;
 use super::window::Window;
 use crate::cores::counters::StripedCounters;
+use crate::cores::sync::atomic::{AtomicU64, Ordering};
 
 /// How many calls of a thread may wait to be entered.
 const BATCH: u64 = 64;
@@ -51,6 +51,10 @@ impl Ledger {
 
     pub(super) fn try_withdraw(&self, now: Instant) -> bool {
         let now = self.since_start(now);
+        // What was entered already often is enough, and is spent first in any case.
+        if self.window.try_spend(now) {
+            return true;
+        }
         self.enter(now);
         self.window.try_withdraw(now)
     }
@@ -208,5 +212,53 @@ mod tests {
                 prop_assert!(recent(&retried, 10_000) <= paid);
             }
         }
+    }
+}
+
+#[cfg(all(test, mainstay_loom))]
+mod model {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::cores::sync::model::{self, join, spawn, with_interruptions};
+
+    #[test]
+    fn each_call_is_entered_once_whoever_enters_it() {
+        with_interruptions(3, || {
+            let begin = model::now();
+            let window = Duration::from_secs(10);
+            let config = BudgetConfig { ratio: 1.0, window, reserve: 0, reserve_window: window };
+            let ledger = Arc::new(Ledger::new(config, begin));
+            let threads = [1, 2].map(|calls| {
+                let ledger = Arc::clone(&ledger);
+                spawn(move || {
+                    (0..calls).for_each(|_| ledger.record_sent(|| begin));
+                    ledger.enter(Duration::ZERO);
+                })
+            });
+            threads.into_iter().for_each(join);
+            assert_eq!(ledger.balance(begin), 3.0);
+            assert_eq!(ledger.balance(begin), 3.0, "not again");
+        });
+    }
+
+    #[test]
+    fn no_two_spend_what_one_call_earned() {
+        with_interruptions(2, || {
+            let begin = model::now();
+            let window = Duration::from_secs(10);
+            let config = BudgetConfig { ratio: 1.0, window, reserve: 0, reserve_window: window };
+            let ledger = Arc::new(Ledger::new(config, begin));
+            let threads = [(); 2].map(|()| {
+                let ledger = Arc::clone(&ledger);
+                spawn(move || {
+                    ledger.record_sent(|| begin);
+                    u32::from(ledger.try_withdraw(begin))
+                })
+            });
+            let spent: u32 = threads.into_iter().map(join).sum();
+            let left = (0..3).filter(|_| ledger.try_withdraw(begin)).count() as u32;
+            assert_eq!(spent + left, 2);
+        });
     }
 }

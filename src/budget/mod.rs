@@ -42,8 +42,8 @@
 //! * Counting a call ([`record_sent`](Budget::record_sent)) is a load and a store on the thread's own cache line. The clock is
 //!   read by each 64th call of a thread and by each withdrawal; calls counted in between are spread evenly over the time
 //!   since, so up to 63 calls a thread can be dated wrongly by as long as they took to come in.
-//! * Withdrawals are exact under concurrency: no two spend the same token. What is earned in the very nanoseconds in which
-//!   another thread begins a new tenth of the window may be lost.
+//! * Withdrawals are exact under concurrency: no two spend the same token. What is earned meanwhile is not
+//!   lost, but where exactly as much lapses in the same nanoseconds.
 //!
 //! [`Budget::in_flight`] goes by another rule: extra attempts in flight are at most 20 % of the calls in flight, or 3. Who uses
 //! such a budget by hand says when a call starts ([`call_started`](Budget::call_started)) and when an extra attempt has ended

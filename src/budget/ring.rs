@@ -3,8 +3,11 @@
 //! Time is cut into slots, a tenth of the window each. What is added is noted in the slot of its time, and taken out of
 //! the sum when that slot leaves the window; so the sum is one atomic, whatever the length of the window.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::array;
 use std::time::Duration;
+
+use crate::cores::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use crate::cores::sync::{Mutex, lock};
 
 /// Ten tenths and the one that has just begun: never less than the whole window counts.
 const SLOTS: usize = 11;
@@ -17,6 +20,8 @@ pub(super) struct Ring {
     slots: [AtomicI64; SLOTS],
     /// The number of the slot that was begun last, counted from the start.
     newest: AtomicU64,
+    /// Held while a slot is begun: ten times a window.
+    beginning: Mutex<()>,
 }
 
 impl Ring {
@@ -24,8 +29,9 @@ impl Ring {
         Self {
             slot_nanos: nanos(window / TENTHS).max(1),
             sum: AtomicI64::new(0),
-            slots: [const { AtomicI64::new(0) }; SLOTS],
+            slots: array::from_fn(|_| AtomicI64::new(0)),
             newest: AtomicU64::new(0),
+            beginning: Mutex::new(()),
         }
     }
 
@@ -71,25 +77,32 @@ impl Ring {
     /// Begins the slot of `now`, takes out what has left the window, and returns the slot's number.
     fn advance(&self, now: Duration) -> u64 {
         let current = self.slot_at(now);
+        let newest = self.newest.load(Ordering::Acquire);
+        if current <= newest { newest } else { self.begin(current) }
+    }
+
+    /// Begins slot `current`. Nobody notes anything in it before all that has left the window is out of it, or it would be
+    /// taken out with that: who comes meanwhile waits.
+    #[cold]
+    fn begin(&self, current: u64) -> u64 {
+        let _beginning = lock(&self.beginning);
         let newest = self.newest.load(Ordering::Relaxed);
         if current <= newest {
             return newest;
-        }
-        if let Err(newest) = self.newest.compare_exchange(newest, current, Ordering::Relaxed, Ordering::Relaxed) {
-            // Another thread has just done it, or is at it.
-            return newest.max(current);
         }
         let begun = (current - newest).min(SLOTS as u64);
         for slot in current + 1 - begun..=current {
             let left = self.slot(slot).swap(0, Ordering::Relaxed);
             self.sum.fetch_sub(left, Ordering::Relaxed);
         }
+        self.newest.store(current, Ordering::Release);
         current
     }
 
     fn note(&self, slot: u64, amount: i64) {
-        self.slot(slot).fetch_add(amount, Ordering::Relaxed);
+        // In this order the sum is never less than what counts, whoever takes the slot out in between.
         self.sum.fetch_add(amount, Ordering::Relaxed);
+        self.slot(slot).fetch_add(amount, Ordering::Relaxed);
     }
 
     #[allow(clippy::cast_possible_truncation, reason = "a remainder by 11")]
@@ -188,5 +201,67 @@ mod tests {
             }
             prop_assert_eq!(ring.sum(now + Duration::from_millis(1_100)), 0);
         }
+    }
+}
+
+#[cfg(all(test, mainstay_loom))]
+mod model {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::cores::sync::model::{join, spawn, with_interruptions};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    const fn millis(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn no_two_take_the_last_of_a_limit() {
+        with_interruptions(3, || {
+            let ring = Arc::new(Ring::new(SECOND));
+            let threads = [(); 3].map(|()| {
+                let ring = Arc::clone(&ring);
+                spawn(move || u32::from(ring.try_add(1, 2, millis(0))))
+            });
+            assert_eq!(threads.into_iter().map(join).sum::<u32>(), 2);
+            assert_eq!(ring.sum(millis(0)), 2);
+        });
+    }
+
+    #[test]
+    fn no_two_take_the_last_of_a_limit_as_a_slot_begins() {
+        // The next slot, and one after a long silence.
+        for now in [millis(100), millis(5_000)] {
+            with_interruptions(3, move || {
+                let ring = Arc::new(Ring::new(SECOND));
+                ring.add(1, millis(0));
+                let had = if now < SECOND { 1 } else { 0 };
+                // One is a slot behind: it may find that a newer one has begun.
+                let threads = [now, now + millis(100)].map(|now| {
+                    let ring = Arc::clone(&ring);
+                    spawn(move || i64::from(ring.try_add(1, 2, now)) + i64::from(ring.try_add(1, 2, now)))
+                });
+                let taken: i64 = threads.into_iter().map(join).sum();
+                assert_eq!(taken + had, 2);
+                assert_eq!(ring.sum(now), 2);
+            });
+        }
+    }
+
+    #[test]
+    fn what_was_added_leaves_once_however_late_it_was_noted() {
+        with_interruptions(3, || {
+            let ring = Arc::new(Ring::new(SECOND));
+            let (adding, taking) = (Arc::clone(&ring), Arc::clone(&ring));
+            let adder = spawn(move || adding.add(5, millis(50)));
+            // Begins the slots that follow, and takes out the one that is being added to.
+            let taker = spawn(move || taking.try_add(1, 9, millis(1_150)));
+            join(adder);
+            join(taker);
+            assert!((1..=6).contains(&ring.sum(millis(1_150))));
+            assert_eq!(ring.sum(10 * SECOND), 0);
+        });
     }
 }

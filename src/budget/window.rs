@@ -5,11 +5,11 @@
 //! oldest is the newest. Because what was spent does not come back when its window ends, retries in a long outage are as
 //! even as the calls; a plain "at most n in a window" would let them through in one burst a window.
 
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use super::BudgetConfig;
 use super::ring::Ring;
+use crate::cores::sync::atomic::{AtomicI64, Ordering};
 
 /// What one extra attempt costs. Finer than any ratio that matters: 0.0001 of it is still 100.
 const TOKEN: i64 = 1_000_000;
@@ -43,15 +43,20 @@ impl Window {
         self.lapse(now);
         let amount = self.earning.saturating_mul(i64::try_from(calls).unwrap_or(i64::MAX));
         let counted = self.earned.add_spread(amount, since, now);
-        self.credit.fetch_add(counted, Ordering::Relaxed);
+        // Whoever sees this credit sees that it was earned, and does not take it for lapsed.
+        self.credit.fetch_add(counted, Ordering::Release);
     }
 
     /// Spends what one extra attempt costs: of the credit, else of the reserve.
     pub(super) fn try_withdraw(&self, now: Duration) -> bool {
+        self.try_spend(now) || self.drawn.try_add(1, self.reserve, now)
+    }
+
+    /// Spends what one extra attempt costs of the credit alone.
+    pub(super) fn try_spend(&self, now: Duration) -> bool {
         self.lapse(now);
         let spend = |credit: i64| Some(credit - TOKEN).filter(|&left| left >= 0);
         self.credit.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend).is_ok()
-            || self.drawn.try_add(1, self.reserve, now)
     }
 
     /// Takes one withdrawal back. To the reserve first, which is drawn on last.
@@ -73,9 +78,17 @@ impl Window {
 
     /// Lets go of the credit that is older than the window.
     fn lapse(&self, now: Duration) {
-        let earned = self.earned.sum(now);
-        if self.credit.load(Ordering::Relaxed) > earned {
-            self.credit.fetch_min(earned, Ordering::Relaxed);
+        let mut credit = self.credit.load(Ordering::Acquire);
+        loop {
+            let earned = self.earned.sum(now);
+            if credit <= earned {
+                return;
+            }
+            // What another thread has earned since is looked at with all that it was added to.
+            match self.credit.compare_exchange_weak(credit, earned, Ordering::Relaxed, Ordering::Acquire) {
+                Ok(_) => return,
+                Err(seen) => credit = seen,
+            }
         }
     }
 }
@@ -233,6 +246,96 @@ mod tests {
                 let balance = tokens.len() + reserve as usize - drawn.len();
                 prop_assert_eq!(window.balance(now), balance as f64);
             }
+        }
+    }
+}
+
+#[cfg(all(test, mainstay_loom))]
+mod model {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::cores::sync::model::{join, spawn, with_interruptions};
+
+    fn window(earned: u64, reserve: u32) -> Arc<Window> {
+        let length = Duration::from_secs(10);
+        let window = Window::new(&BudgetConfig { ratio: 1.0, window: length, reserve, reserve_window: length });
+        window.earn(earned, start(), start());
+        Arc::new(window)
+    }
+
+    const fn start() -> Duration {
+        Duration::ZERO
+    }
+
+    const fn next_slot() -> Duration {
+        Duration::from_secs(1)
+    }
+
+    #[test]
+    fn no_two_spend_the_same_token() {
+        for (earned, reserve) in [(1, 0), (0, 1), (1, 1)] {
+            for now in [start(), next_slot()] {
+                with_interruptions(3, move || {
+                    let window = window(earned, reserve);
+                    let threads = [1, 2].map(|tries| {
+                        let window = Arc::clone(&window);
+                        spawn(move || (0..tries).filter(|_| window.try_withdraw(now)).count() as u64)
+                    });
+                    let spent: u64 = threads.into_iter().map(join).sum();
+                    assert_eq!(spent, earned + u64::from(reserve));
+                    assert!(!window.try_withdraw(now));
+                });
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_given_back_can_be_spent_again_once() {
+        for (earned, reserve) in [(2, 0), (0, 2), (1, 1)] {
+            with_interruptions(3, move || {
+                let window = window(earned, reserve);
+                let threads = [(); 2].map(|()| {
+                    let window = Arc::clone(&window);
+                    spawn(move || {
+                        assert!(window.try_withdraw(start()));
+                        window.refund(start());
+                    })
+                });
+                threads.into_iter().for_each(join);
+                let again = (0..4).filter(|_| window.try_withdraw(start())).count();
+                assert_eq!(again, 2);
+            });
+        }
+    }
+
+    /// The deviation that is allowed: were it exactly as much as lapses, it might lapse with that.
+    #[test]
+    fn what_is_earned_while_older_credit_lapses_does_not_lapse_with_it() {
+        with_interruptions(3, || {
+            let window = window(2, 0);
+            let now = Duration::from_secs(11);
+            let (earning, spending) = (Arc::clone(&window), Arc::clone(&window));
+            let earner = spawn(move || earning.earn(1, now, now));
+            let spender = spawn(move || usize::from(spending.try_withdraw(now)));
+            join(earner);
+            let spent = join(spender) + (0..3).filter(|_| window.try_withdraw(now)).count();
+            assert_eq!(spent, 1);
+        });
+    }
+
+    #[test]
+    fn what_is_earned_while_another_withdraws_is_there_once() {
+        for now in [start(), next_slot()] {
+            with_interruptions(3, move || {
+                let window = window(1, 0);
+                let (earning, spending) = (Arc::clone(&window), Arc::clone(&window));
+                let earner = spawn(move || earning.earn(1, now, now));
+                let spender = spawn(move || (0..2).filter(|_| spending.try_withdraw(now)).count());
+                join(earner);
+                let spent = join(spender) + (0..3).filter(|_| window.try_withdraw(now)).count();
+                assert_eq!(spent, 2);
+            });
         }
     }
 }

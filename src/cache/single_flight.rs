@@ -8,14 +8,14 @@ use std::collections::HashMap;
 use std::fmt;
 use std::hash::Hash;
 use std::mem;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use tokio::task::AbortHandle;
 
 use super::entry::Entry;
-use crate::cores::lock::lock;
+use crate::cores::sync::atomic::{AtomicBool, Ordering};
+use crate::cores::sync::{Mutex, lock};
 use crate::error::{LoadFailed, Rejected};
 use crate::outcome::Outcome;
 
@@ -177,7 +177,7 @@ impl<K, V> fmt::Debug for Flights<K, V> {
 // === impl Flight ===
 
 impl<V> Flight<V> {
-    const fn new(phase: Phase<V>, callers: usize) -> Self {
+    fn new(phase: Phase<V>, callers: usize) -> Self {
         let state = State { phase, callers, wakers: Vec::new(), free: Vec::new(), stand_in: None, task: None };
         Self { state: Mutex::new(state), invalidated: AtomicBool::new(false) }
     }
@@ -513,5 +513,105 @@ mod tests {
         let (newer, _seat) = lead(&flights, 1);
         assert!(!newer.is_invalidated());
         assert!(pilot.land_and_refresh(Landing::Passed(Arc::new(7))).is_none());
+    }
+}
+
+#[cfg(all(test, mainstay_loom))]
+mod model {
+    use std::task::Wake;
+
+    use super::*;
+    use crate::cores::sync::atomic::AtomicU32;
+    use crate::cores::sync::model::{every_order, join, spawn};
+
+    struct Woken(AtomicU32);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn lead(flights: &Arc<Flights<u8, u32>>) -> (Pilot<u8, u32>, Seat<u32>) {
+        match flights.board(&1) {
+            Boarding::Leads(pilot, seat) => (pilot, seat),
+            Boarding::Joins(_) | Boarding::Full => panic!("there is no flight yet"),
+        }
+    }
+
+    #[test]
+    fn whoever_waits_sees_the_landing_or_is_woken_by_it() {
+        every_order(|| {
+            let (pilot, mut leader) = lead(&Arc::new(Flights::new(1)));
+            let waiter = spawn(move || {
+                let woken = Arc::new(Woken(AtomicU32::new(0)));
+                let waker = Waker::from(Arc::clone(&woken));
+                let landed = leader.poll(&Context::from_waker(&waker)).is_ready();
+                (leader, woken, landed)
+            });
+            pilot.land(Landing::Passed(Arc::new(7)));
+            let (mut leader, woken, landed) = join(waiter);
+            assert!(landed || woken.0.load(Ordering::Relaxed) == 1);
+            assert!(leader.poll(&Context::from_waker(Waker::noop())).is_ready());
+        });
+    }
+
+    #[test]
+    fn a_flight_is_called_off_or_flown_and_whoever_joins_it_gets_its_end() {
+        every_order(|| {
+            let flights = Arc::new(Flights::new(2));
+            let (pilot, seat) = lead(&flights);
+            let leaver = spawn(move || drop(seat));
+            let joiner = {
+                let flights = Arc::clone(&flights);
+                spawn(move || flights.board(&1))
+            };
+            let flown = pilot.begin();
+            if flown {
+                pilot.land(Landing::Passed(Arc::new(7)));
+            }
+            join(leaver);
+            let boarded = join(joiner);
+            drop(pilot);
+            match boarded {
+                Boarding::Joins(mut seat) => {
+                    assert!(flown, "a flight with somebody on board is not called off");
+                    assert!(seat.poll(&Context::from_waker(Waker::noop())).is_ready());
+                }
+                Boarding::Leads(pilot, _seat) => {
+                    assert!(!flown, "a flight that has not ended is joined");
+                    assert!(pilot.begin());
+                }
+                Boarding::Full => panic!("there is room for two"),
+            }
+            assert_eq!(flights.under_way(), 0);
+        });
+    }
+
+    /// The way of a load that stores its answer, and of an invalidation, in their least parts.
+    #[test]
+    fn an_invalidation_sticks_although_a_load_of_the_key_is_under_way() {
+        every_order(|| {
+            let flights = Arc::new(Flights::new(1));
+            let (source, store) = (Arc::new(AtomicU32::new(1)), Arc::new(Mutex::new(None)));
+            let (pilot, _seat) = lead(&flights);
+            let loader = {
+                let (source, store) = (Arc::clone(&source), Arc::clone(&store));
+                spawn(move || {
+                    let answer = source.load(Ordering::Relaxed);
+                    if !pilot.is_invalidated() {
+                        *lock(&store) = Some(answer);
+                        if pilot.is_invalidated() {
+                            *lock(&store) = None;
+                        }
+                    }
+                })
+            };
+            source.store(2, Ordering::Relaxed);
+            flights.invalidate(&1);
+            *lock(&store) = None;
+            join(loader);
+            assert_ne!(*lock(&store), Some(1));
+        });
     }
 }

@@ -11,13 +11,14 @@ use super::shared::{
     ABANDONED_FOR_FAILURE, Refusal, Refused, Shared, THROTTLED_FOR_FAILURE, THROTTLED_TO_OPEN, Ticket,
 };
 use super::state::{Evidence, Healthy, IllegalTransition, Transition};
+use super::watchers::{LazyWatchers, Watchers};
 use crate::circuit_state::CircuitState;
 use crate::cores::lock::lock;
 use crate::error::{CircuitOpen, InvalidConfig};
 use crate::name::Name;
 use crate::outcome::Outcome;
 use crate::telemetry::event::{CircuitBreakerEvent, CircuitBreakerEventKind};
-use crate::telemetry::{Emitter, Event, Listener, StateGauges, Tally, names};
+use crate::telemetry::{Emitter, Event, Listener, StateGauges, Tally, TallySum, names};
 
 /// Told of every transition, by the thread that made it and outside any lock.
 pub(super) type Observer = Box<dyn Fn(&Transition) + Send + Sync>;
@@ -33,6 +34,15 @@ pub(super) struct Breaker {
     gauges: Option<StateGauges<6>>,
     /// Held while the gauges are set, so that the last one to set them has read the latest state.
     publishing: Mutex<()>,
+    /// Whoever waits for a change: subscriptions, gates, followers. Made for the first of them.
+    watchers: LazyWatchers,
+}
+
+/// The counts of all breakers of a group, those that are gone among them.
+#[derive(Debug)]
+pub(super) struct GroupAccounts {
+    calls: TallySum<6>,
+    transitions: TallySum<6>,
 }
 
 /// What became of a call; the order is that of [`ENDS`].
@@ -59,15 +69,40 @@ impl Breaker {
         observers: Vec<Observer>,
         has_gauges: bool,
     ) -> Self {
-        let states = CircuitState::ALL.map(CircuitState::as_str);
         let initial = index(config.initial_state);
+        let gauges =
+            has_gauges.then(|| StateGauges::new(&name, names::CIRCUIT_BREAKER_STATE, "state", states(), initial));
+        let calls = Tally::new(&name, names::CIRCUIT_BREAKER_CALLS, "outcome", ENDS);
+        let transitions = Tally::new(&name, names::CIRCUIT_BREAKER_TRANSITIONS, "to", states());
         Self {
-            shared: Shared::new(&config, own, now()),
+            shared: Shared::new(&config, own, now(), !has_gauges),
             observers: observers.into_boxed_slice(),
-            calls: Tally::new(&name, names::CIRCUIT_BREAKER_CALLS, "outcome", ENDS),
-            transitions: Tally::new(&name, names::CIRCUIT_BREAKER_TRANSITIONS, "to", states),
-            gauges: has_gauges.then(|| StateGauges::new(&name, names::CIRCUIT_BREAKER_STATE, "state", states, initial)),
+            calls,
+            transitions,
+            gauges,
             publishing: Mutex::new(()),
+            watchers: LazyWatchers::new(),
+            emitter: Emitter::new(name, listener),
+        }
+    }
+
+    /// One of a group, whose counts add up.
+    pub(super) fn of_group(
+        name: Name,
+        config: CircuitBreakerConfig,
+        own: OwnRules,
+        listener: Option<Arc<dyn Listener>>,
+        observers: Vec<Observer>,
+        accounts: &GroupAccounts,
+    ) -> Self {
+        Self {
+            shared: Shared::new(&config, own, now(), true),
+            observers: observers.into_boxed_slice(),
+            calls: accounts.calls.part(),
+            transitions: accounts.transitions.part(),
+            gauges: None,
+            publishing: Mutex::new(()),
+            watchers: LazyWatchers::new(),
             emitter: Emitter::new(name, listener),
         }
     }
@@ -79,13 +114,12 @@ impl Breaker {
     /// Admits a call, or counts and tells why not.
     #[inline]
     pub(super) fn admit(&self) -> Result<Ticket, CircuitOpen> {
-        match self.shared.admit_closed(now) {
+        match self.shared.admit_at_once() {
             Some(ticket) => Ok(ticket),
             None => self.admit_otherwise(),
         }
     }
 
-    #[cold]
     #[inline(never)]
     fn admit_otherwise(&self) -> Result<Ticket, CircuitOpen> {
         let (result, change) = self.shared.admit(now);
@@ -100,38 +134,38 @@ impl Breaker {
     }
 
     /// Refuses a call without asking for admission, as it was `refused` before; without that, as of now.
+    #[inline]
     pub(super) fn refuse(&self, refused: Option<Refused>) -> CircuitOpen {
         self.rejected(self.shared.refuse(refused, now))
     }
 
+    #[inline]
     fn rejected(&self, refusal: Refusal) -> CircuitOpen {
         self.calls.add(End::Rejected as usize);
         CircuitOpen::from_parts(self.name().clone(), refusal.state, refusal.retry_after, refusal.cause)
     }
 
-    /// Takes the verdict of a finished call if it takes no clock, and changes nothing but a count. `false` when it was not
-    /// taken, and the call has to be [finished](Self::finished).
+    /// Takes the verdict of a call that succeeded, if it changes nothing but a count. `false` when it was not taken, and the call
+    /// has to be [judged](Self::judged).
     #[inline]
-    pub(super) fn absorbs_untimed(&self, ticket: Ticket, outcome: Outcome) -> bool {
-        let absorbed = outcome.is_success() && self.shared.absorbs_untimed(ticket);
+    pub(super) fn absorbs(&self, ticket: &Ticket) -> bool {
+        let absorbed =
+            if ticket.is_untimed() { self.shared.absorbs_untimed(ticket) } else { self.absorbs_timed(ticket) };
         if absorbed {
             self.calls.add(End::Success as usize);
         }
         absorbed
     }
 
-    /// The verdict of a finished call.
-    #[inline]
-    pub(super) fn finished(&self, ticket: Ticket, outcome: Outcome) {
-        if outcome.is_success() && self.shared.absorbs(ticket, now) {
-            self.calls.add(End::Success as usize);
-        } else {
-            self.judged(ticket, outcome);
-        }
+    /// Out of the way of calls that no clock is read for.
+    #[inline(never)]
+    fn absorbs_timed(&self, ticket: &Ticket) -> bool {
+        self.shared.absorbs(ticket, now)
     }
 
+    /// The verdict of a finished call.
     #[inline(never)]
-    fn judged(&self, ticket: Ticket, outcome: Outcome) {
+    pub(super) fn judged(&self, ticket: Ticket, outcome: Outcome) {
         if self.shared.is_unrecorded(ticket) {
             return;
         }
@@ -145,10 +179,11 @@ impl Breaker {
         self.calls.add(end as usize);
         let slow = health.is_some() && self.shared.is_slow(ticket, now);
         self.tell(match health {
-            Some(Healthy::Yes) if !outcome.is_success() && self.shared.absorbs(ticket, now) => None,
+            Some(Healthy::Yes) if !outcome.is_success() && self.shared.absorbs(&ticket, now) => None,
             None if !self.shared.has_to_tell(ticket) && !self.may_open(outcome) => None,
             _ => self.shared.record(ticket, Evidence { health, slow, outcome }, now),
         });
+        self.slot_freed(ticket);
     }
 
     /// Whether this outcome, which is no evidence, may open the circuit all the same.
@@ -167,11 +202,13 @@ impl Breaker {
         let health = self.shared.takes(ABANDONED_FOR_FAILURE).then_some(Healthy::No);
         if health.is_some() || slow || self.shared.has_to_tell(ticket) {
             self.tell(self.shared.record(ticket, Evidence { health, slow, outcome: Outcome::Ignored }, now));
+            self.slot_freed(ticket);
         }
     }
 
     /// The verdict of a call that failed, whatever `outcome` says: out of which a panic came, or of which a caller knows.
     #[cold]
+    #[inline(never)]
     pub(super) fn failed(&self, ticket: Ticket, outcome: Outcome) {
         if self.shared.is_unrecorded(ticket) {
             return;
@@ -180,21 +217,64 @@ impl Breaker {
         let slow = self.shared.is_slow(ticket, now);
         let evidence = Evidence { health: Some(Healthy::No), slow, outcome };
         self.tell(self.shared.record(ticket, evidence, now));
+        self.slot_freed(ticket);
+    }
+
+    /// A probe has its verdict or is gone: those who wait for a slot may look again.
+    #[inline]
+    fn slot_freed(&self, ticket: Ticket) {
+        if self.shared.is_probe(ticket) {
+            self.watchers.wake();
+        }
     }
 
     pub(super) fn transition_to(&self, to: CircuitState, open_for: Option<Duration>) -> Result<(), IllegalTransition> {
-        self.tell(self.shared.transition_to(to, open_for, now())?);
+        let change = self.shared.transition_to(to, open_for, now())?;
+        self.tell(change);
+        if change.is_none() && open_for.is_some() {
+            // A circuit that was open already has another wait now.
+            self.watchers.wake();
+        }
         Ok(())
+    }
+
+    /// Makes an open circuit half-open if its time is over.
+    pub(super) fn open_time_over(&self) {
+        self.tell(self.shared.open_time_over(now()));
+    }
+
+    /// Makes an open circuit half-open, and says whether it was one.
+    pub(super) fn health_check_passed(&self) -> bool {
+        let change = self.shared.health_check_passed(now());
+        self.tell(change);
+        change.is_some()
     }
 
     pub(super) fn reconfigure(&self, config: CircuitBreakerConfig) -> Result<(), InvalidConfig> {
         config.validate_with(self.shared.with_settings(|machine| machine.has_own_trip()))?;
         self.shared.reconfigure(config, now());
+        // What refuses, and for how long, may be different now.
+        self.watchers.wake();
         Ok(())
     }
 
     pub(super) fn reset(&self) {
         self.tell(self.shared.reset(now()));
+    }
+
+    /// Whether somebody waits for a change, or reads them.
+    pub(super) fn is_watched(&self) -> bool {
+        self.watchers.is_watched()
+    }
+
+    /// Where to wait for changes.
+    pub(super) fn watchers(&self) -> &Arc<Watchers> {
+        let watchers = self.watchers.get_or_init();
+        // Who changes the state does so under the lock, and looks for watchers after it. Either that lock comes before this
+        // one, and the change is seen here; or it comes after, and the watchers are seen there.
+        let (generation, state) = self.shared.with_machine(now(), |machine| (machine.generation(), machine.state()));
+        watchers.begin(generation, state);
+        watchers
     }
 
     /// How many calls ended in each [`End`].
@@ -211,6 +291,7 @@ impl Breaker {
 
     #[cold]
     fn tell_of(&self, change: &Transition) {
+        self.watchers.tell(change);
         self.transitions.add(index(change.to));
         if let Some(gauges) = &self.gauges {
             let _publishing = lock(&self.publishing);
@@ -238,6 +319,22 @@ impl Breaker {
     }
 }
 
+// === impl GroupAccounts ===
+
+impl GroupAccounts {
+    pub(super) fn new(name: &Name) -> Self {
+        Self {
+            calls: TallySum::new(name, names::CIRCUIT_BREAKER_CALLS, "outcome", ENDS),
+            transitions: TallySum::new(name, names::CIRCUIT_BREAKER_TRANSITIONS, "to", states()),
+        }
+    }
+
+    /// How many calls ended in each [`End`].
+    pub(super) fn ends(&self) -> [u64; 6] {
+        self.calls.all()
+    }
+}
+
 impl fmt::Debug for Breaker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Breaker")
@@ -251,6 +348,11 @@ impl fmt::Debug for Breaker {
 #[inline]
 pub(super) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
+}
+
+/// The labels of the states.
+fn states() -> [&'static str; 6] {
+    CircuitState::ALL.map(CircuitState::as_str)
 }
 
 /// The place of a state in [`CircuitState::ALL`].

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::admission::AdmissionMode;
 use super::failure_period::FailuresPerPeriod;
 use super::ramp::Ramp;
 use crate::backoff::Jitter;
@@ -90,6 +91,9 @@ pub struct CircuitBreakerConfig {
     pub throttled_opens: Option<Duration>,
     /// The state to begin in; anything but half-open. Default: closed.
     pub initial_state: CircuitState,
+    /// What the service says while the breaker refuses: that it is ready, and then no, or that it is not ready.
+    /// Default: [`AdmissionMode::Reject`].
+    pub admission: AdmissionMode,
 }
 
 /// Which calls the rates are taken over.
@@ -239,6 +243,7 @@ impl Default for CircuitBreakerConfig {
             throttled_is_failure: false,
             throttled_opens: None,
             initial_state: CircuitState::Closed,
+            admission: AdmissionMode::default(),
         }
     }
 }

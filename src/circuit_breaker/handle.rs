@@ -1,19 +1,22 @@
 //! [`CircuitBreakerHandle`]: reads a breaker, controls it, and admits calls without a service.
 
-use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::breaker::{Breaker, now};
 use super::config::CircuitBreakerConfig;
+use super::follow_open_time::FollowOpenTime;
 use super::future::ResponseFuture;
 use super::layer::{CircuitBreakerBuilder, CircuitBreakerLayer};
 use super::permit::Permit;
 use super::shared::Admits;
 use super::state::IllegalTransition;
 use super::statistics::CircuitBreakerStatistics;
+use super::subscription::Subscription;
 use crate::circuit_state::CircuitState;
+use crate::cores::striped_arc::StripedArc;
 use crate::error::{CircuitOpen, InvalidConfig};
 use crate::name::Name;
 use crate::outcome::DefaultClassifier;
@@ -50,7 +53,7 @@ use crate::outcome::DefaultClassifier;
 /// ```
 #[derive(Clone, Debug)]
 pub struct CircuitBreakerHandle {
-    breaker: Arc<Breaker>,
+    breaker: StripedArc<Breaker>,
 }
 
 // === impl CircuitBreakerHandle ===
@@ -77,7 +80,7 @@ impl CircuitBreakerHandle {
     /// states do not and are not published. The caller has validated `config`.
     #[cfg(feature = "balance")]
     pub(crate) fn one_of_many(name: Name, config: CircuitBreakerConfig) -> Self {
-        Self::from_breaker(Breaker::new(name, config, super::own_rules::OwnRules::default(), None, Vec::new(), false))
+        Self::one_of(Breaker::new(name, config, super::own_rules::OwnRules::default(), None, Vec::new(), false))
     }
 
     /// A builder; end it with [`build_handle`](CircuitBreakerBuilder::build_handle).
@@ -97,12 +100,36 @@ impl CircuitBreakerHandle {
         CircuitBreakerBuilder::new(name.into())
     }
 
+    /// The handle of one of many breakers, which takes little memory.
+    pub(super) fn one_of(breaker: Breaker) -> Self {
+        Self { breaker: StripedArc::lean(breaker) }
+    }
+
     pub(super) fn from_breaker(breaker: Breaker) -> Self {
-        Self { breaker: Arc::new(breaker) }
+        Self { breaker: StripedArc::new(breaker) }
     }
 
     pub(super) fn breaker(&self) -> &Breaker {
         &self.breaker
+    }
+
+    /// [`try_acquire`](Self::try_acquire) of a handle that is not needed any more.
+    pub(super) fn into_permit(self) -> Result<Permit, CircuitOpen> {
+        let ticket = self.breaker.admit()?;
+        Ok(Permit::new(self.breaker, ticket))
+    }
+
+    /// Whether there is nobody else who has the breaker (no handle, no permit of a running call) or watches it, and it is as a new
+    /// one would be: in its first state, in which calls flow.
+    pub(super) fn is_unused(&self) -> bool {
+        let is_alone = self.breaker.is_alone();
+        // Whoever dropped the last of the others has recorded before that.
+        fence(Ordering::Acquire);
+        let state = self.state();
+        is_alone
+            && !self.breaker.is_watched()
+            && state == self.breaker.shared.with_settings(|machine| machine.config().initial_state)
+            && matches!(state, CircuitState::Closed | CircuitState::Disabled | CircuitState::Observing)
     }
 
     /// A layer whose services all share this breaker.
@@ -267,6 +294,20 @@ impl CircuitBreakerHandle {
         Ok(Permit::new(self.breaker.clone(), ticket))
     }
 
+    /// The same for a handle that is used for one call after another. `None` when it takes more than a look at the state.
+    #[inline]
+    pub(super) fn acquire_at_once(&mut self) -> Option<Permit> {
+        let ticket = self.breaker.shared.admit_at_once()?;
+        Some(Permit::new(self.breaker.lend(), ticket))
+    }
+
+    /// The same when it also takes a look at the clock.
+    #[inline]
+    pub(super) fn acquire_measured(&mut self) -> Option<Permit> {
+        let ticket = self.breaker.shared.admit_measured(now)?;
+        Some(Permit::new(self.breaker.lend(), ticket))
+    }
+
     /// Runs `future` if the breaker admits it: an `Err` is a failure, an `Ok` a success. The slot is taken now, not when the
     /// future is first polled.
     ///
@@ -346,6 +387,26 @@ impl CircuitBreakerHandle {
     #[must_use]
     pub fn statistics(&self) -> CircuitBreakerStatistics {
         CircuitBreakerStatistics::of(&self.breaker)
+    }
+
+    /// The state as it is, and from then on each change of it: a [`Subscription`], which is a `Stream` too.
+    ///
+    /// A breaker that nobody subscribes to pays nothing for it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::CircuitState;
+    ///
+    /// let breaker = mainstay::CircuitBreakerHandle::builder("db").build_handle()?;
+    /// let mut states = breaker.subscribe();
+    /// breaker.force_open();
+    /// assert_eq!(states.try_changed().map(|change| change.state), Some(CircuitState::ForcedOpen));
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    #[must_use]
+    pub fn subscribe(&self) -> Subscription {
+        Subscription::new(self.breaker.watchers())
     }
 
     /// Refuses every call until told otherwise.
@@ -449,6 +510,55 @@ impl CircuitBreakerHandle {
         self.breaker.transition_to(CircuitState::Open, Some(wait))
     }
 
+    /// Tells that a check of one's own found the callee well: an open circuit becomes half-open, though its time is not over.
+    /// `true` if it was open; any other state stays as it is. Calls decide whether it closes.
+    ///
+    /// For a monitor of the family `health` there is `follow_health`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::CircuitState;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let breaker = mainstay::CircuitBreakerHandle::builder("db").build_handle()?;
+    /// assert!(!breaker.health_check_passed(), "it is closed");
+    /// breaker.open_for(Duration::from_secs(3600))?;
+    /// assert!(breaker.health_check_passed());
+    /// assert_eq!(breaker.state(), CircuitState::HalfOpen);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn health_check_passed(&self) -> bool {
+        self.breaker.health_check_passed()
+    }
+
+    /// Makes an open circuit half-open as soon as its time is over, without a call that asks, for as long as the answer is
+    /// polled; see [`FollowOpenTime`].
+    ///
+    /// # Examples
+    ///
+    /// See [`FollowOpenTime`].
+    pub fn follow_open_time(&self) -> FollowOpenTime {
+        FollowOpenTime::new(self.breaker.value())
+    }
+
+    /// Makes an open circuit half-open when the checks of the target `key` pass again, for as long as the answer is polled;
+    /// see [`FollowHealth`](super::FollowHealth).
+    ///
+    /// # Examples
+    ///
+    /// See [`FollowHealth`](super::FollowHealth).
+    #[cfg(feature = "health")]
+    pub fn follow_health<K: crate::health::Key>(
+        &self,
+        changes: crate::health::Subscription<K>,
+        key: K,
+    ) -> super::FollowHealth<K> {
+        super::FollowHealth::new(self.breaker.value(), changes, key)
+    }
+
     /// Opens the circuit until `until`, from when on it admits probes: [`open_for`](Self::open_for) the time that is left. An
     /// instant that has passed leaves no wait, and the next call is a probe.
     ///
@@ -522,5 +632,52 @@ impl CircuitBreakerHandle {
     fn force(&self, state: CircuitState) {
         let result = self.breaker.transition_to(state, None);
         debug_assert!(result.is_ok(), "{result:?}");
+    }
+}
+
+#[cfg(all(test, mainstay_loom))]
+mod model {
+    use std::time::Duration;
+
+    use super::super::config::OpenTime;
+    use super::*;
+    use crate::cores::sync::model::{join, spawn, with_interruptions};
+    use crate::outcome::Outcome;
+
+    /// Calls = successes + refused + failures + ignored + rejected + abandoned, whatever the circuit goes through.
+    #[test]
+    fn every_call_is_accounted_for_once() {
+        with_interruptions(2, || {
+            let config = CircuitBreakerConfig {
+                consecutive_failures: Some(1),
+                failure_rate: None,
+                open_time: OpenTime::Constant(Duration::ZERO),
+                probes: 1,
+                ..CircuitBreakerConfig::default()
+            };
+            let breaker = CircuitBreakerHandle::one_of_many("model".into(), config);
+            let threads = [Some(Outcome::Success), Some(Outcome::Transient), None].map(|outcome| {
+                let breaker = breaker.clone();
+                spawn(move || match (breaker.try_acquire(), outcome) {
+                    (Ok(permit), Some(outcome)) => {
+                        permit.record(outcome);
+                        false
+                    }
+                    (Ok(permit), None) => {
+                        drop(permit);
+                        false
+                    }
+                    (Err(_), _) => true,
+                })
+            });
+            let [success, failure, abandoned] = threads.map(join);
+            let now = breaker.statistics();
+            let rejected = u64::from(success) + u64::from(failure) + u64::from(abandoned);
+            assert_eq!((now.calls(), now.rejected), (3, rejected));
+            assert_eq!(now.successes, u64::from(!success));
+            assert_eq!(now.failures, u64::from(!failure));
+            assert_eq!(now.abandoned, u64::from(!abandoned));
+            assert_eq!((now.refused, now.ignored, now.probes_in_flight), (0, 0, 0));
+        });
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tower_layer::Layer;
 
+use super::admission::AdmissionMode;
 use super::breaker::{Breaker, Observer};
 use super::config::{CircuitBreakerConfig, OpenTime, ProbeRule, SlowCalls, Window};
 use super::failure_period::FailuresPerPeriod;
@@ -70,12 +71,12 @@ pub struct CircuitBreakerLayer<C = DefaultClassifier> {
 /// ```
 #[must_use = "a builder does nothing until it is built"]
 pub struct CircuitBreakerBuilder<C> {
-    name: Name,
-    config: CircuitBreakerConfig,
-    own: OwnRules,
-    classifier: C,
-    listener: Option<Arc<dyn Listener>>,
-    observers: Vec<Observer>,
+    pub(super) name: Name,
+    pub(super) config: CircuitBreakerConfig,
+    pub(super) own: OwnRules,
+    pub(super) classifier: C,
+    pub(super) listener: Option<Arc<dyn Listener>>,
+    pub(super) observers: Vec<Observer>,
 }
 
 // === impl CircuitBreakerLayer ===
@@ -579,6 +580,23 @@ impl<C> CircuitBreakerBuilder<C> {
     /// ```
     pub fn initial_state(mut self, state: CircuitState) -> Self {
         self.config.initial_state = state;
+        self
+    }
+
+    /// Sets [`CircuitBreakerConfig::admission`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::CircuitBreakerLayer;
+    /// use mainstay::circuit_breaker::AdmissionMode;
+    ///
+    /// let layer = CircuitBreakerLayer::builder("db").admission(AdmissionMode::Gate).build()?;
+    /// assert_eq!(layer.handle().config().admission, AdmissionMode::Gate);
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    pub fn admission(mut self, mode: AdmissionMode) -> Self {
+        self.config.admission = mode;
         self
     }
 

@@ -48,7 +48,7 @@
 //! | state | calls | leaves it |
 //! |---|---|---|
 //! | closed | flow and are judged | to open, when something trips |
-//! | open | are refused | to half-open, when a call asks and `now - opened >= wait` |
+//! | open | are refused | to half-open, when a call asks and `now - opened >= wait`, or as below |
 //! | half-open | [`probes`](CircuitBreakerConfig::probes) are admitted, the rest refused | to closed or open, as the probes show; to open, after a [longest stay](CircuitBreakerConfig::half_open_max) |
 //! | forced open | are refused | by hand |
 //! | disabled | flow, nothing is recorded | by hand |
@@ -99,6 +99,11 @@
 //! [`throttled_opens`](CircuitBreakerConfig::throttled_opens), one `Throttled` verdict that says how long to wait opens the
 //! circuit for just that time.
 //!
+//! An open circuit turns half-open at the next call after its time. Two futures do so without a call, for whoever spawns them:
+//! [`follow_open_time`](CircuitBreakerHandle::follow_open_time) as soon as the time is over, and `follow_health` (with the
+//! feature `health`) before that, when active checks of the callee pass again. A probe of one's own says so by
+//! [`health_check_passed`](CircuitBreakerHandle::health_check_passed). None of them closes a circuit: probes decide that.
+//!
 //! # Probes
 //!
 //! A half-open circuit hands out a fixed number of slots. Under [`ProbeRule::Rate`] each slot is for one verdict, and once
@@ -127,10 +132,20 @@
 //!
 //! A refusal arms no timer and allocates nothing, unless the error type is boxed.
 //!
+//! That is [`AdmissionMode::Reject`], the default. In [`AdmissionMode::Gate`] `poll_ready` is pending while the breaker
+//! refuses, for a load balancer or a queue that passes over what is not ready. All who wait are woken when the open time is
+//! over, when the slot of a probe is given back or has a verdict, when a probe's deadline passes, and when the state is
+//! changed by hand. The slots are still taken in `call`: of those who were woken for one slot and found the inner service
+//! ready, one gets it and the others are refused, as in reject mode; a handle that is polled after the slot was taken goes on
+//! waiting. What was ready once stays so until its `call`, though the circuit may open in between: such a call is refused.
+//! Put something above a gate that fails fast (a timeout, a load shedder): a forced-open breaker is not ready until it is
+//! told otherwise. A gate that waits for a time to pass holds a timer, which needs a tokio runtime.
+//!
 //! # Sharing
 //!
 //! A breaker is shared by all clones of a service, by **all services made by one layer** and its clones, and by whatever is
-//! made from its [handle](CircuitBreakerHandle). For independent breakers, build a layer each.
+//! made from its [handle](CircuitBreakerHandle). For independent breakers, build a layer each; for one a key, within bounds, see
+//! [`keyed`].
 //!
 //! # Cost
 //!
@@ -152,12 +167,18 @@
 //! Each transition is a [`CircuitBreakerEvent`](crate::telemetry::event::CircuitBreakerEvent) with the counts that it was
 //! decided on; going to the state that holds already is none.
 
+mod admission;
 mod breaker;
 mod config;
 mod failure_period;
+#[cfg(feature = "health")]
+mod follow_health;
+mod follow_open_time;
 mod future;
+mod gate;
 mod handle;
 mod in_flight;
+pub mod keyed;
 mod layer;
 mod opening;
 mod own_rules;
@@ -168,12 +189,22 @@ mod service;
 mod shared;
 mod state;
 mod statistics;
+mod subscription;
 mod trip;
+mod watchers;
 
+pub use admission::AdmissionMode;
 pub use config::{CircuitBreakerConfig, OpenTime, ProbeRule, SlowCalls, Window};
 pub use failure_period::FailuresPerPeriod;
+#[cfg(feature = "health")]
+pub use follow_health::FollowHealth;
+pub use follow_open_time::FollowOpenTime;
 pub use future::ResponseFuture;
 pub use handle::CircuitBreakerHandle;
+pub use keyed::{
+    BorrowedKey, BreakerKey, KeyOf, KeyedCircuitBreaker, KeyedCircuitBreakerBuilder, KeyedCircuitBreakerConfig,
+    KeyedCircuitBreakerHandle, KeyedCircuitBreakerLayer, KeyedCircuitBreakerStatistics, OwnedKey,
+};
 pub use layer::{CircuitBreakerBuilder, CircuitBreakerLayer};
 pub use opening::Opening;
 pub use permit::Permit;
@@ -182,4 +213,5 @@ pub use service::CircuitBreaker;
 pub use shared::Admits;
 pub use state::{IllegalTransition, Transition, TransitionReason};
 pub use statistics::CircuitBreakerStatistics;
+pub use subscription::{StateChange, Subscription};
 pub use trip::{Trip, TripStatistics};

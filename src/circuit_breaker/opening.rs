@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::state::TransitionReason;
@@ -49,13 +50,14 @@ pub struct Opening {
 }
 
 /// A wait that was given as a function, kept from unwinding through the lock.
-pub(super) struct OwnOpenTime(Box<dyn Fn(&Opening) -> Duration + Send + Sync>);
+#[derive(Clone)]
+pub(super) struct OwnOpenTime(Arc<dyn Fn(&Opening) -> Duration + Send + Sync>);
 
 // === impl OwnOpenTime ===
 
 impl OwnOpenTime {
     pub(super) fn new(wait: impl Fn(&Opening) -> Duration + Send + Sync + 'static) -> Self {
-        Self(Box::new(wait))
+        Self(Arc::new(wait))
     }
 
     pub(super) fn wait(&self, opening: &Opening) -> Duration {

@@ -4,7 +4,7 @@ use super::opening::OwnOpenTime;
 use super::trip::OwnTrip;
 
 /// Rules that are code and no data, and where its randomness starts; most breakers have none.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct OwnRules {
     pub(super) trip: Option<OwnTrip>,
     pub(super) open_time: Option<OwnOpenTime>,

@@ -1,10 +1,10 @@
 //! [`Permit`]: what a breaker admits a call with.
 
 use std::fmt;
-use std::sync::Arc;
 
 use super::breaker::Breaker;
 use super::shared::Ticket;
+use crate::cores::striped_arc::StripedArc;
 use crate::outcome::Outcome;
 
 /// The admission of one call, from [`CircuitBreakerHandle::try_acquire`](super::CircuitBreakerHandle::try_acquire).
@@ -34,7 +34,7 @@ use crate::outcome::Outcome;
 #[must_use = "a permit that is dropped counts as an abandoned call"]
 pub struct Permit {
     /// Taken by the verdict.
-    breaker: Option<Arc<Breaker>>,
+    breaker: Option<StripedArc<Breaker>>,
     ticket: Ticket,
 }
 
@@ -42,7 +42,7 @@ pub struct Permit {
 
 impl Permit {
     #[inline]
-    pub(super) fn new(breaker: Arc<Breaker>, ticket: Ticket) -> Self {
+    pub(super) fn new(breaker: StripedArc<Breaker>, ticket: Ticket) -> Self {
         Self { breaker: Some(breaker), ticket }
     }
 
@@ -119,22 +119,25 @@ impl Permit {
 
     #[inline(always)]
     pub(super) fn finish(&mut self, outcome: Outcome) {
-        match &self.breaker {
-            Some(breaker) if breaker.absorbs_untimed(self.ticket, outcome) => self.breaker = None,
-            _ => self.finish_otherwise(outcome),
+        if outcome.is_success()
+            && let Some(breaker) = &self.breaker
+            && breaker.absorbs(&self.ticket)
+        {
+            self.breaker = None;
+            return;
         }
+        self.finish_otherwise(outcome);
     }
 
     #[inline(never)]
     fn finish_otherwise(&mut self, outcome: Outcome) {
         if let Some(breaker) = self.breaker.take() {
-            breaker.finished(self.ticket, outcome);
+            breaker.judged(self.ticket, outcome);
         }
     }
 
-    /// A panic came out of the call.
-    #[cold]
-    #[inline(never)]
+    /// A panic came out of the call. In line, so that the permit need not be in memory for it.
+    #[inline(always)]
     pub(super) fn panicked(&mut self) {
         self.failed(Outcome::Permanent);
     }
@@ -159,7 +162,7 @@ impl Drop for Permit {
 /// Out of the way of permits that have had their verdict.
 #[cold]
 #[inline(never)]
-fn abandon(breaker: Arc<Breaker>, ticket: Ticket) {
+fn abandon(breaker: StripedArc<Breaker>, ticket: Ticket) {
     breaker.abandoned(ticket);
 }
 

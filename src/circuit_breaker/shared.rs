@@ -6,34 +6,43 @@
 //!   open and half-open circuits have the time until which they refuse in an atomic beside it.
 //! * **A success that changes nothing.** While the stamp has the bit [`CLEAN`], no failure and no slow call is in the window
 //!   and none precedes. On a full count window one more success is then the same window, so that one load is all there is
-//!   to do. On a time window it adds one to the current bucket: that is done in the atomic `pending`, which carries the
-//!   generation and the bucket it belongs to, and which the next holder of the lock adds to the window.
+//!   to do. On a time window it adds one to the current bucket: until that ends, each thread counts such successes in a
+//!   stripe of its own, and the next holder of the lock adds to the window what came since the last one.
 //!
 //! Where calls that hang are watched, none of this holds but for one thing: an admission adds one to the atomic `begun`, which
-//! is to the bucket in which a call began what `pending` is to that in which it ended.
+//! carries the generation and the bucket it counts for, and which the next holder of the lock adds to those that are watched.
 //!
 //! Everything else takes the lock, changes the machine and publishes it again. The stamp is published last: whoever sees a
 //! generation sees a `refuse_until` at least as new, and one that is newer still was true when it was read.
 //!
 //! Counting is exact in the order in which verdicts are recorded. A success that read [`CLEAN`] at the very moment in which
-//! another thread recorded a failure counts as the earlier of the two.
+//! another thread changes the machine counts as the earlier of the two on a count window; on a time window it may be counted
+//! by the holder of the lock after that one, in the bucket and generation of then. So a window can be off by one success for
+//! each thread that is between these two instructions (or by the few that its processor has not shown to the others yet), and
+//! by no failure.
 
-use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use super::admission::AdmissionMode;
 use super::config::CircuitBreakerConfig;
 use super::own_rules::OwnRules;
 use super::state::{Admission, Evidence, IllegalTransition, Machine, Origin, Transition};
 use crate::circuit_state::CircuitState;
+use crate::cores::counters::StripedCounters;
 use crate::cores::generation::Stamp;
-use crate::cores::lock::lock;
+use crate::cores::packed_duration::{AtomicDuration, pack, unpack};
+use crate::cores::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use crate::cores::sync::{Mutex, lock};
 use crate::outcome::Outcome;
 
 /// The bit of the stamp which says that a fast success changes nothing but a count.
-const CLEAN: u64 = 0b1000;
-const STATE: u64 = 0b0111;
+const CLEAN: u64 = 0b00_1000;
+const STATE: u64 = 0b00_0111;
+/// The bit which says that it matters how long a call takes.
+const MEASURED: u64 = 0b01_0000;
+/// The bit which says that it matters when a call ends.
+const DATED: u64 = 0b10_0000;
 /// The code of the closed state.
 const CLOSED: u64 = 0;
 /// The codes of the closed and the observing state while calls that hang are watched: other codes, so that without the
@@ -43,45 +52,49 @@ const OBSERVING: u64 = 5;
 const OBSERVING_WATCHED: u64 = 7;
 /// `refuse_until` when no end of the refusal is known.
 const NEVER: u64 = u64::MAX;
-/// `slow_nanos` when nobody asks how long a call takes.
+/// `slow` when nobody asks how long a call takes.
 const UNMEASURED: u64 = u64::MAX;
-/// `pending` while the holder of the lock has it; its number admits no more.
+/// `begun` while it counts for none; its number admits no more.
 const BUSY: u64 = u64::MAX;
-/// The highest number in `pending`.
-const MOST_PENDING: u64 = 0xffff_fffe;
+/// The highest number in `begun`.
+const MOST_BEGUN: u64 = 0xffff_fffe;
 /// A call that was dropped is a failure.
-pub(super) const ABANDONED_FOR_FAILURE: u8 = 0b001;
+pub(super) const ABANDONED_FOR_FAILURE: u8 = 0b0001;
 /// A throttled call is a failure.
-pub(super) const THROTTLED_FOR_FAILURE: u8 = 0b010;
+pub(super) const THROTTLED_FOR_FAILURE: u8 = 0b0010;
 /// A throttled call may open the circuit for the time it says.
-pub(super) const THROTTLED_TO_OPEN: u8 = 0b100;
+pub(super) const THROTTLED_TO_OPEN: u8 = 0b0100;
+/// Services wait while the circuit is open, instead of being refused.
+pub(super) const GATE: u8 = 0b1000;
 /// The slot of a ticket that is no probe's.
 const NO_SLOT: u32 = u32::MAX;
 
 /// A breaker's state, shared by everyone who asks it.
 #[derive(Debug)]
 pub(super) struct Shared {
-    /// State, [`CLEAN`] and generation.
+    /// State, [`CLEAN`], [`MEASURED`], [`DATED`] and generation.
     stamp: AtomicU64,
-    /// Until when the states open and half-open refuse, in nanoseconds since `origin`; zero when they do not.
+    /// Until when the states open and half-open refuse, since `origin` and packed; zero when they do not.
     refuse_until: AtomicU64,
     /// What opened the circuit, packed by [`pack_cause`].
     cause: AtomicU64,
-    /// Successes not yet in the time window: a tag in the upper half, the number in the lower.
-    pending: AtomicU64,
+    /// When the current bucket of the time window ends, since `origin`.
+    bucket_end: AtomicDuration,
+    /// Successes of a time window that took no lock, ever. Made with the first such window.
+    absorbed: OnceLock<StripedCounters<1>>,
+    /// One of many: its counters take little memory.
+    lean: bool,
     /// Calls that began and are not yet among those that are watched: a tag in the upper half, the number in the lower.
     begun: AtomicU64,
-    /// The length of a bucket in which watched calls begin; zero without the watch.
+    /// The length of a bucket in which watched calls begin, in nanoseconds; zero without the watch.
     begun_nanos: AtomicU64,
-    /// Where the nanoseconds start.
+    /// Where the packed times start.
     origin: Instant,
-    /// The length of a bucket of the time window; zero without one.
-    bucket_nanos: AtomicU64,
-    /// Neither a time window nor a slow threshold: a finished call needs no clock.
-    is_untimed: AtomicBool,
-    /// The slow threshold; [`UNMEASURED`] without one.
-    slow_nanos: AtomicU64,
-    /// What verdicts are taken for, beside what they say: [`ABANDONED_FOR_FAILURE`] and its like.
+    /// Of the stamp: [`MEASURED`] with a slow threshold, [`DATED`] with a time window. Without both, a call needs no clock.
+    timing: AtomicU64,
+    /// The slow threshold, packed; [`UNMEASURED`] without one.
+    slow: AtomicU64,
+    /// What verdicts are taken for, beside what they say: [`ABANDONED_FOR_FAILURE`] and its like; and [`GATE`].
     takes: AtomicU8,
     locked: Mutex<Locked>,
 }
@@ -89,8 +102,8 @@ pub(super) struct Shared {
 #[derive(Debug)]
 struct Locked {
     machine: Machine,
-    /// The bucket that `pending` counts for.
-    pending_bucket: u64,
+    /// How many of the absorbed successes are in the window, or were.
+    folded: u64,
     /// The generation and the bucket that `begun` counts for; `None` while it takes nothing.
     begun_for: Option<(u64, u64)>,
 }
@@ -99,8 +112,8 @@ struct Locked {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ticket {
     stamp: Stamp,
-    /// When it was admitted, in nanoseconds since the origin; [`UNMEASURED`] if nobody needs to know.
-    started: u64,
+    /// When it was admitted; `None` if nobody needs to know.
+    started: Option<Instant>,
     /// The slot of a probe, or [`NO_SLOT`].
     slot: u32,
 }
@@ -113,9 +126,9 @@ pub(super) struct Refusal {
     pub(super) cause: Option<Outcome>,
 }
 
-/// That a breaker refused, and when (in nanoseconds since its origin, where that matters).
+/// That a breaker refused, and how long calls had to wait then; `None` when no end was known.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Refused(u64);
+pub(super) struct Refused(Option<Duration>);
 
 /// What a breaker would say to the next call.
 ///
@@ -151,21 +164,23 @@ pub enum Admits {
 // === impl Shared ===
 
 impl Shared {
-    pub(super) fn new(config: &CircuitBreakerConfig, own: OwnRules, origin: Instant) -> Self {
+    /// A `lean` one is one of many, and takes little memory.
+    pub(super) fn new(config: &CircuitBreakerConfig, own: OwnRules, origin: Instant, lean: bool) -> Self {
         let machine = Machine::new(config.clone(), own, origin);
         let shared = Self {
             stamp: AtomicU64::new(0),
             refuse_until: AtomicU64::new(0),
             cause: AtomicU64::new(0),
-            pending: AtomicU64::new(BUSY),
+            bucket_end: AtomicDuration::new(Duration::ZERO),
+            absorbed: OnceLock::new(),
+            lean,
             begun: AtomicU64::new(BUSY),
             begun_nanos: AtomicU64::new(0),
             origin,
-            bucket_nanos: AtomicU64::new(0),
-            is_untimed: AtomicBool::new(false),
-            slow_nanos: AtomicU64::new(UNMEASURED),
+            timing: AtomicU64::new(0),
+            slow: AtomicU64::new(UNMEASURED),
             takes: AtomicU8::new(0),
-            locked: Mutex::new(Locked { machine, pending_bucket: 0, begun_for: None }),
+            locked: Mutex::new(Locked { machine, folded: 0, begun_for: None }),
         };
         let mut locked = lock(&shared.locked);
         shared.set_up(&mut locked.machine);
@@ -177,17 +192,20 @@ impl Shared {
     /// Makes the settings visible to those who do not take the lock. Who reads one of them a moment late ends a call a moment
     /// before the settings changed; what is counted meanwhile is counted under the generation and bucket that it is for.
     fn set_up(&self, machine: &mut Machine) {
-        let bucket_nanos = machine.time_window().map_or(0, |window| window.bucket_nanos());
-        self.bucket_nanos.store(bucket_nanos, Ordering::Relaxed);
+        let dated = machine.time_window().map_or(0, |_| DATED);
+        if dated != 0 {
+            self.absorbed.get_or_init(if self.lean { StripedCounters::lean } else { StripedCounters::new });
+        }
         self.begun_nanos.store(machine.begun_nanos(), Ordering::Relaxed);
         let config = machine.config();
-        self.is_untimed.store(bucket_nanos == 0 && config.slow_calls.is_none(), Ordering::Relaxed);
-        let slow_nanos = config.slow_calls.map_or(UNMEASURED, |slow| nanos(slow.longer_than).min(UNMEASURED - 1));
-        self.slow_nanos.store(slow_nanos, Ordering::Relaxed);
+        let measured = config.slow_calls.map_or(0, |_| MEASURED);
+        self.timing.store(dated | measured, Ordering::Relaxed);
+        self.slow.store(config.slow_calls.map_or(UNMEASURED, |slow| pack(slow.longer_than)), Ordering::Relaxed);
         let takes = [
             (config.abandoned_is_failure, ABANDONED_FOR_FAILURE),
             (config.throttled_is_failure, THROTTLED_FOR_FAILURE),
             (config.throttled_opens.is_some(), THROTTLED_TO_OPEN),
+            (config.admission == AdmissionMode::Gate, GATE),
         ];
         let takes = takes.into_iter().filter(|(yes, _)| *yes).map(|(_, bit)| bit).sum();
         self.takes.store(takes, Ordering::Relaxed);
@@ -208,7 +226,7 @@ impl Shared {
     pub(super) fn reconfigure(&self, config: CircuitBreakerConfig, now: Instant) {
         let mut locked = lock(&self.locked);
         // Under the old settings, and nothing may be counted by them from here on.
-        self.fold_pending(&mut locked, now);
+        self.fold(&mut locked, now);
         self.fold_begun(&mut locked);
         self.close_begun(&mut locked);
         locked.machine.reconfigure(config, now);
@@ -216,15 +234,13 @@ impl Shared {
         self.publish(&mut locked);
     }
 
-    /// The slow threshold; [`UNMEASURED`] without one.
+    /// The slow threshold, if there is one.
     #[inline]
-    fn slow_nanos(&self) -> u64 {
-        self.slow_nanos.load(Ordering::Relaxed)
-    }
-
-    #[inline]
-    fn bucket_nanos(&self) -> u64 {
-        self.bucket_nanos.load(Ordering::Relaxed)
+    fn slow(&self) -> Option<Duration> {
+        match self.slow.load(Ordering::Relaxed) {
+            UNMEASURED => None,
+            slow => Some(unpack(slow)),
+        }
     }
 
     /// The state. An open circuit whose time is over reads as open until a call asks.
@@ -239,34 +255,41 @@ impl Shared {
         self.load().payload() & STATE == CLOSED
     }
 
-    /// Admits a call to a closed circuit. `None` when it is not closed; ask [`admit`](Self::admit) then.
+    /// Admits a call to a closed circuit, for which it does not matter how long it takes. `None` when it is not so; ask
+    /// [`admit`](Self::admit) then.
     #[inline]
-    pub(super) fn admit_closed(&self, now: impl Fn() -> Instant) -> Option<Ticket> {
+    pub(super) fn admit_at_once(&self) -> Option<Ticket> {
         let stamp = self.load();
-        if stamp.payload() & STATE != CLOSED {
+        if stamp.payload() & (STATE | MEASURED) != CLOSED {
             return None;
         }
-        let started = if self.slow_nanos() == UNMEASURED { UNMEASURED } else { self.nanos_at(now()) };
-        Some(Ticket { stamp, started, slot: NO_SLOT })
+        Some(Ticket { stamp, started: None, slot: NO_SLOT })
+    }
+
+    /// Admits a call to a closed circuit, if it matters how long it takes, but nobody watches it meanwhile. `None` when it is not
+    /// so.
+    #[inline]
+    pub(super) fn admit_measured(&self, now: impl Fn() -> Instant) -> Option<Ticket> {
+        let stamp = self.load();
+        let is_measured = stamp.payload() & (STATE | MEASURED) == CLOSED | MEASURED;
+        is_measured.then(|| Ticket { stamp, started: Some(now()), slot: NO_SLOT })
     }
 
     /// Admits a call, or refuses it.
-    #[cold]
-    #[inline(never)]
     pub(super) fn admit(&self, now: impl Fn() -> Instant) -> (Result<Ticket, Refusal>, Option<Transition>) {
         let stamp = self.load();
         match state_of(stamp) {
             CircuitState::Closed | CircuitState::Observing if is_watched(stamp) => self.admit_watched(stamp, now()),
             CircuitState::Closed | CircuitState::Observing => {
-                let started = if self.slow_nanos() == UNMEASURED { UNMEASURED } else { self.nanos_at(now()) };
+                let started = (stamp.payload() & MEASURED != 0).then(now);
                 (Ok(Ticket { stamp, started, slot: NO_SLOT }), None)
             }
-            CircuitState::Disabled => (Ok(Ticket { stamp, started: UNMEASURED, slot: NO_SLOT }), None),
+            CircuitState::Disabled => (Ok(Ticket { stamp, started: None, slot: NO_SLOT }), None),
             CircuitState::ForcedOpen => {
                 let refusal = Refusal { state: CircuitState::ForcedOpen, retry_after: None, cause: None };
                 (Err(refusal), None)
             }
-            state => match self.refuses_for(|| self.nanos_at(now())) {
+            state => match self.refuses_for(&now) {
                 Some(retry_after) => (Err(self.refusal(state, retry_after)), None),
                 None => self.admit_locked(now()),
             },
@@ -275,24 +298,23 @@ impl Shared {
 
     /// Admits a call that is watched while it runs. The first of each bucket takes the lock, and sees who hangs.
     fn admit_watched(&self, stamp: Stamp, now: Instant) -> (Result<Ticket, Refusal>, Option<Transition>) {
-        let started = self.nanos_at(now);
-        if self.count_begun(stamp.generation(), started) {
-            return (Ok(Ticket { stamp, started, slot: NO_SLOT }), None);
+        if self.count_begun(stamp.generation(), now) {
+            return (Ok(Ticket { stamp, started: Some(now), slot: NO_SLOT }), None);
         }
         self.admit_locked(now)
     }
 
     #[cold]
     fn admit_locked(&self, now: Instant) -> (Result<Ticket, Refusal>, Option<Transition>) {
-        // A probe is known by when it began, which its ticket tells from the origin on.
         let now = now.max(self.origin);
         self.with_machine(now, |machine| {
             let now = machine.begins(now);
             let (admission, change) = machine.admit(now);
-            let stamp = stamp_of(machine);
+            let stamp = self.stamp_of(machine);
             let result = match admission {
-                Admission::Call => Ok(Ticket { stamp, started: self.nanos_at(now), slot: NO_SLOT }),
-                Admission::Probe(slot) => Ok(Ticket { stamp, started: self.nanos_at(now), slot }),
+                Admission::Call => Ok(Ticket { stamp, started: Some(now), slot: NO_SLOT }),
+                // A probe is known by its slot and by when it began.
+                Admission::Probe(slot) => Ok(Ticket { stamp, started: Some(now), slot }),
                 Admission::Refused => {
                     let retry_after = machine.refused_until(now).map(|until| until.saturating_duration_since(now));
                     Err(Refusal { state: machine.state(), retry_after, cause: machine.cause() })
@@ -307,7 +329,7 @@ impl Shared {
         match self.state() {
             CircuitState::Closed | CircuitState::Disabled | CircuitState::Observing => Admits::Call,
             CircuitState::ForcedOpen => Admits::Nothing { retry_after: None },
-            _ => match self.refuses_for(|| self.nanos_at(now())) {
+            _ => match self.refuses_for(&now) {
                 Some(retry_after) => Admits::Nothing { retry_after },
                 None => Admits::Probe,
             },
@@ -319,30 +341,31 @@ impl Shared {
     pub(super) fn refuses(&self, now: impl Fn() -> Instant) -> Option<Refused> {
         match self.state() {
             CircuitState::Closed | CircuitState::Disabled | CircuitState::Observing => None,
-            CircuitState::ForcedOpen => Some(Refused(0)),
-            _ => {
-                let mut at = 0;
-                let asked = || {
-                    at = self.nanos_at(now());
-                    at
-                };
-                self.refuses_for(asked).map(|_| Refused(at))
-            }
+            CircuitState::ForcedOpen => Some(Refused(None)),
+            _ => self.refuses_for(now).map(Refused),
         }
     }
 
     /// The refusal of a call that cannot be made although it may have been admitted by now. How long it is to wait is told as
     /// of the moment in which it was `refused`, if it was.
+    #[inline]
     pub(super) fn refuse(&self, refused: Option<Refused>, now: impl Fn() -> Instant) -> Refusal {
-        match self.state() {
-            CircuitState::ForcedOpen => Refusal { state: CircuitState::ForcedOpen, retry_after: None, cause: None },
-            state @ (CircuitState::Open | CircuitState::HalfOpen) => {
-                let at = || match refused {
-                    Some(Refused(at)) => at,
-                    None => self.nanos_at(now()),
-                };
-                let retry_after = self.refuses_for(at).unwrap_or(Some(Duration::ZERO));
+        match (self.state(), refused) {
+            (state @ (CircuitState::Open | CircuitState::HalfOpen), Some(Refused(retry_after))) => {
                 self.refusal(state, retry_after)
+            }
+            (CircuitState::ForcedOpen, _) => {
+                Refusal { state: CircuitState::ForcedOpen, retry_after: None, cause: None }
+            }
+            (state, _) => self.refuse_as_of(state, now()),
+        }
+    }
+
+    #[cold]
+    fn refuse_as_of(&self, state: CircuitState, now: Instant) -> Refusal {
+        match state {
+            CircuitState::Open | CircuitState::HalfOpen => {
+                self.refusal(state, self.refuses_for(|| now).unwrap_or(Some(Duration::ZERO)))
             }
             // It was open when the caller asked whether it was ready.
             _ => Refusal { state: CircuitState::Open, retry_after: Some(Duration::ZERO), cause: None },
@@ -354,17 +377,17 @@ impl Shared {
         Refusal { state, retry_after, cause: unpack_cause(self.cause.load(Ordering::Relaxed)) }
     }
 
-    /// How much longer an open or half-open circuit refuses everything, from `at` in nanoseconds since the origin; `Some(None)`
-    /// when no end is known.
+    /// How much longer an open or half-open circuit refuses everything; `Some(None)` when no end is known.
     #[inline]
-    fn refuses_for(&self, at: impl FnOnce() -> u64) -> Option<Option<Duration>> {
+    fn refuses_for(&self, now: impl FnOnce() -> Instant) -> Option<Option<Duration>> {
         match self.refuse_until.load(Ordering::Acquire) {
             NEVER => Some(None),
             // Not refusing at all, whatever the time.
             0 => None,
             until => {
-                let left = until.saturating_sub(at());
-                (left > 0).then(|| Some(Duration::from_nanos(left)))
+                let Some(end) = self.origin.checked_add(unpack(until)) else { return Some(None) };
+                let left = end.saturating_duration_since(now());
+                (!left.is_zero()).then_some(Some(left))
             }
         }
     }
@@ -378,33 +401,53 @@ impl Shared {
     /// Whether the call was running for longer than the slow threshold by `now`.
     #[inline]
     pub(super) fn is_slow(&self, ticket: Ticket, now: impl Fn() -> Instant) -> bool {
-        self.slow_nanos() != UNMEASURED && self.nanos_at(now()).saturating_sub(ticket.started) > self.slow_nanos()
+        self.slow().is_some() && self.is_slow_at(&ticket, now())
     }
 
-    /// [`absorbs`](Self::absorbs), of breakers for which no clock has to be read.
+    /// [`absorbs`](Self::absorbs), for a ticket that [is untimed](Ticket::is_untimed).
     #[inline]
-    pub(super) fn absorbs_untimed(&self, ticket: Ticket) -> bool {
-        self.is_untimed.load(Ordering::Relaxed) && self.stamp.load(Ordering::Acquire) == ticket.stamp.word() | CLEAN
+    pub(super) fn absorbs_untimed(&self, ticket: &Ticket) -> bool {
+        self.stamp.load(Ordering::Acquire) == ticket.stamp.word() | CLEAN
     }
 
     /// Takes a healthy call that changes nothing but a number, if it is one: nothing is wrong so far, and it was not slow.
     /// `false` when it has to be [recorded](Self::record).
     #[inline]
-    pub(super) fn absorbs(&self, ticket: Ticket, now: impl Fn() -> Instant) -> bool {
+    pub(super) fn absorbs(&self, ticket: &Ticket, now: impl Fn() -> Instant) -> bool {
         // The generation and the state as they were. A half-open circuit is never clean.
         if self.stamp.load(Ordering::Acquire) != ticket.stamp.word() | CLEAN {
             return false;
         }
-        self.is_untimed.load(Ordering::Relaxed) || self.absorbs_timed(ticket, self.nanos_at(now()))
+        ticket.is_untimed() || self.absorbs_timed(ticket, now())
     }
 
     #[inline]
-    fn absorbs_timed(&self, ticket: Ticket, ended: u64) -> bool {
-        // Nothing is longer than `UNMEASURED`.
-        ended.saturating_sub(ticket.started) <= self.slow_nanos()
-            && ended
-                .checked_div(self.bucket_nanos())
-                .is_none_or(|bucket| self.count_pending(ticket.stamp.generation(), bucket))
+    fn absorbs_timed(&self, ticket: &Ticket, ended: Instant) -> bool {
+        if self.is_slow_at(ticket, ended) {
+            return false;
+        }
+        if ticket.stamp.payload() & DATED == 0 {
+            return true;
+        }
+        let Some(absorbed) = self.absorbed.get() else { return false };
+        // Added rather than subtracted: that costs half of it.
+        let is_current = match self.origin.checked_add(self.bucket_end.load(Ordering::Relaxed)) {
+            Some(end) => ended < end,
+            None => true,
+        };
+        if is_current {
+            absorbed.add(0);
+        }
+        is_current
+    }
+
+    /// Whether the call ran for longer than the slow threshold until `ended`.
+    #[inline]
+    fn is_slow_at(&self, ticket: &Ticket, ended: Instant) -> bool {
+        match (ticket.started, self.slow()) {
+            (Some(started), Some(slow)) => started.checked_add(slow).is_some_and(|limit| ended > limit),
+            _ => false,
+        }
     }
 
     /// A verdict.
@@ -415,7 +458,7 @@ impl Shared {
             return None;
         }
         let now = now();
-        let started = (ticket.started != UNMEASURED).then(|| self.origin + Duration::from_nanos(ticket.started));
+        let started = ticket.started;
         let origin = Origin {
             generation: ticket.stamp.generation(),
             probe: started.filter(|_| ticket.slot != NO_SLOT).map(|since| (ticket.slot, since)),
@@ -449,40 +492,36 @@ impl Shared {
         self.with_machine(now, |machine| machine.reset(now))
     }
 
+    pub(super) fn open_time_over(&self, now: Instant) -> Option<Transition> {
+        self.with_machine(now, |machine| machine.open_time_over(now))
+    }
+
+    pub(super) fn health_check_passed(&self, now: Instant) -> Option<Transition> {
+        self.with_machine(now, |machine| machine.health_check_passed(now))
+    }
+
     /// Runs `f` with the machine, up to date, and publishes what it has become.
     pub(super) fn with_machine<R>(&self, now: Instant, f: impl FnOnce(&mut Machine) -> R) -> R {
         let mut locked = lock(&self.locked);
-        self.fold_pending(&mut locked, now);
+        self.fold(&mut locked, now);
         self.fold_begun(&mut locked);
         let result = f(&mut locked.machine);
         self.publish(&mut locked);
         result
     }
 
-    /// Adds a success to `pending`, if that counts for this generation and bucket.
-    #[inline]
-    fn count_pending(&self, generation: u64, bucket: u64) -> bool {
-        let tag = tag(generation, bucket);
-        let mut pending = self.pending.load(Ordering::Relaxed);
-        loop {
-            // A number about to reach the tag goes to the window first.
-            if pending >> 32 != tag || pending & 0xffff_ffff >= MOST_PENDING {
-                return false;
-            }
-            match self.pending.compare_exchange_weak(pending, pending + 1, Ordering::AcqRel, Ordering::Relaxed) {
-                Ok(_) => return true,
-                Err(seen) => pending = seen,
-            }
-        }
-    }
-
     /// Adds a call to `begun`, if that counts for this generation and the bucket of `started`.
-    fn count_begun(&self, generation: u64, started: u64) -> bool {
-        let Some(bucket) = started.checked_div(self.begun_nanos.load(Ordering::Relaxed)) else { return false };
+    fn count_begun(&self, generation: u64, started: Instant) -> bool {
+        let started = started.saturating_duration_since(self.origin).as_nanos();
+        let Some(bucket) =
+            u64::try_from(started).unwrap_or(u64::MAX).checked_div(self.begun_nanos.load(Ordering::Relaxed))
+        else {
+            return false;
+        };
         let tag = tag(generation, bucket);
         let mut begun = self.begun.load(Ordering::Relaxed);
         loop {
-            if begun >> 32 != tag || begun & 0xffff_ffff >= MOST_PENDING {
+            if begun >> 32 != tag || begun & 0xffff_ffff >= MOST_BEGUN {
                 return false;
             }
             match self.begun.compare_exchange_weak(begun, begun + 1, Ordering::AcqRel, Ordering::Relaxed) {
@@ -536,16 +575,13 @@ impl Shared {
         *begun_for = next;
     }
 
-    #[allow(clippy::cast_possible_truncation, reason = "the lower half is the number")]
-    fn fold_pending(&self, locked: &mut MutexGuard<'_, Locked>, now: Instant) {
-        if self.bucket_nanos() == 0 {
-            return;
-        }
-        let pending = self.pending.swap(BUSY, Ordering::AcqRel);
-        let successes = if pending == BUSY { 0 } else { pending as u32 };
-        let bucket = locked.pending_bucket;
+    /// Adds to the time window what was absorbed since the lock was last held.
+    fn fold(&self, locked: &mut Locked, now: Instant) {
+        let Some(absorbed) = self.absorbed.get() else { return };
+        let all = absorbed.get(0);
+        let new = all.wrapping_sub(std::mem::replace(&mut locked.folded, all));
         if let Some(window) = locked.machine.time_window() {
-            window.add_successes(bucket, successes);
+            window.add_successes(new);
             window.advance(now);
         }
     }
@@ -553,20 +589,18 @@ impl Shared {
     /// Makes what the machine has become visible to those who do not take the lock.
     fn publish(&self, locked: &mut Locked) {
         self.publish_begun(locked);
-        let Locked { machine, pending_bucket, .. } = locked;
+        let machine = &mut locked.machine;
         let refuse_until = match machine.refuses_until() {
             None => 0,
             Some(None) => NEVER,
-            Some(Some(until)) => self.nanos_at(until).min(NEVER - 1),
+            Some(Some(until)) => pack(until.saturating_duration_since(self.origin)),
         };
         store(&self.refuse_until, refuse_until, Ordering::Release);
         store(&self.cause, pack_cause(machine.cause()), Ordering::Relaxed);
-        let stamp = stamp_of(machine);
         if let Some(window) = machine.time_window() {
-            *pending_bucket = window.current_bucket();
-            self.pending.store(tag(stamp.generation(), *pending_bucket) << 32, Ordering::Release);
+            self.bucket_end.store(window.end_of_bucket(), Ordering::Release);
         }
-        store(&self.stamp, stamp.word(), Ordering::Release);
+        store(&self.stamp, self.stamp_of(machine).word(), Ordering::Release);
     }
 
     #[inline]
@@ -574,9 +608,14 @@ impl Shared {
         Stamp::from_word(self.stamp.load(Ordering::Acquire))
     }
 
-    #[inline]
-    fn nanos_at(&self, now: Instant) -> u64 {
-        nanos(now.saturating_duration_since(self.origin))
+    fn stamp_of(&self, machine: &Machine) -> Stamp {
+        let clean = if machine.is_clean() { CLEAN } else { 0 };
+        let code = match code(machine.state()) {
+            CLOSED if machine.watches() => CLOSED_WATCHED,
+            OBSERVING if machine.watches() => OBSERVING_WATCHED,
+            code => code,
+        };
+        Stamp::new(machine.generation(), code | clean | self.timing.load(Ordering::Relaxed))
     }
 }
 
@@ -587,27 +626,11 @@ fn store(atomic: &AtomicU64, value: u64, order: Ordering) {
     }
 }
 
-/// Nanoseconds, up to 584 years.
-#[inline]
-fn nanos(duration: Duration) -> u64 {
-    duration.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(duration.subsec_nanos()))
-}
-
-/// Which generation and bucket `pending` counts for: eight bits of the one, 24 of the other. A thread would have to sleep
+/// Which generation and bucket `begun` counts for: eight bits of the one, 24 of the other. A thread would have to sleep
 /// through 256 generations, or 2^24 buckets of the same one, between two instructions to be mistaken.
 #[inline]
 fn tag(generation: u64, bucket: u64) -> u64 {
     (generation & 0xff) << 24 | (bucket & 0xff_ffff)
-}
-
-fn stamp_of(machine: &Machine) -> Stamp {
-    let clean = if machine.is_clean() { CLEAN } else { 0 };
-    let code = match code(machine.state()) {
-        CLOSED if machine.watches() => CLOSED_WATCHED,
-        OBSERVING if machine.watches() => OBSERVING_WATCHED,
-        code => code,
-    };
-    Stamp::new(machine.generation(), code | clean)
 }
 
 /// Whether calls that run in this state, closed or observing, are watched.
@@ -648,6 +671,7 @@ fn pack_cause(cause: Option<Outcome>) -> u64 {
         Some(Outcome::Permanent) => 4,
         Some(Outcome::Throttled { retry_after }) => {
             // One more than the nanoseconds, so that zero is "none"; 73 years are the longest.
+            let nanos = |after: Duration| u64::try_from(after.as_nanos()).unwrap_or(u64::MAX);
             let after = retry_after.map_or(0, |after| nanos(after).saturating_add(1).min(u64::MAX >> 3));
             5 | after << 3
         }
@@ -656,7 +680,12 @@ fn pack_cause(cause: Option<Outcome>) -> u64 {
     }
 }
 
+#[inline]
 fn unpack_cause(packed: u64) -> Option<Outcome> {
+    if packed == 0 { None } else { unpack_some_cause(packed) }
+}
+
+fn unpack_some_cause(packed: u64) -> Option<Outcome> {
     Some(match packed & 0b111 {
         0 => return None,
         1 => Outcome::Success,
@@ -667,6 +696,16 @@ fn unpack_cause(packed: u64) -> Option<Outcome> {
         6 => Outcome::DependencyFailed,
         _ => Outcome::Ignored,
     })
+}
+
+// === impl Ticket ===
+
+impl Ticket {
+    /// Whether no clock was read for the call, and none will have to be if it succeeds.
+    #[inline]
+    pub(super) fn is_untimed(&self) -> bool {
+        self.stamp.payload() & (MEASURED | DATED) == 0
+    }
 }
 
 #[cfg(test)]
@@ -754,7 +793,7 @@ mod tests {
             reads.set(reads.get() + 1);
             origin + Duration::from_secs(1)
         };
-        let shared = Shared::new(&CircuitBreakerConfig::default(), OwnRules::default(), origin);
+        let shared = Shared::new(&CircuitBreakerConfig::default(), OwnRules::default(), origin, false);
         let asked = || {
             let refused = shared.refuses(now);
             assert!(refused.is_some());
@@ -813,14 +852,14 @@ mod tests {
             let now = || clock.get();
             let trip = |limit| OwnTrip::new(move |seen: &TripStatistics, _: Outcome| seen.failures >= limit);
             let own = || OwnRules { trip: own_trip.map(trip), open_time: None, seed: Some(1) };
-            let shared = Shared::new(&config, own(), origin);
+            let shared = Shared::new(&config, own(), origin, false);
             let mut machine = Machine::new(config.clone(), own(), origin);
             let mut reconfigured = false;
             let mut running: Vec<(Ticket, Origin, Instant)> = Vec::new();
             for step in steps {
                 match step {
                     Step::Admit => {
-                        let front = shared.admit_closed(now).map_or_else(|| shared.admit(now), |it| (Ok(it), None));
+                        let front = shared.admit_at_once().map_or_else(|| shared.admit(now), |it| (Ok(it), None));
                         let begins = machine.begins(now());
                         let (admission, change) = machine.admit(begins);
                         prop_assert_eq!(front.1, change);
@@ -855,7 +894,7 @@ mod tests {
                         prop_assert!(reconfigured || slow == (health.is_some() && now().saturating_duration_since(began) > limit));
                         let outcome = if health == Some(Healthy::No) { Outcome::Transient } else { Outcome::Success };
                         let evidence = Evidence { health, slow, outcome };
-                        let absorbed = health == Some(Healthy::Yes) && shared.absorbs(ticket, now);
+                        let absorbed = health == Some(Healthy::Yes) && shared.absorbs(&ticket, now);
                         let change = if absorbed { None } else { shared.record(ticket, evidence, now) };
                         prop_assert_eq!(change, machine.record(origin, evidence, now()));
                     }
@@ -899,7 +938,353 @@ mod tests {
 
     #[test]
     fn a_breaker_is_small_whatever_it_has_seen() {
-        assert!(size_of::<Shared>() <= 640, "{}", size_of::<Shared>());
-        assert!(size_of::<Ticket>() <= 24);
+        assert!(size_of::<Shared>() <= 672, "{}", size_of::<Shared>());
+        assert!(size_of::<Ticket>() <= 32);
+    }
+}
+
+#[cfg(all(test, mainstay_loom))]
+mod model {
+    //! Verdicts are told as a permit tells them: absorbed if they can be, else recorded.
+
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicU32;
+
+    use super::super::config::{OpenTime, ProbeRule, Window};
+    use super::super::state::Healthy;
+    use super::*;
+    use crate::cores::sliding_window::WindowCounts;
+    use crate::cores::sync::model::{every_order, join, now, spawn, with_interruptions};
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const LATER: Duration = Duration::from_secs(3_600);
+
+    /// Judges by what its windows hold, but not before an amount of calls that no model makes.
+    fn counting(window: Window) -> CircuitBreakerConfig {
+        CircuitBreakerConfig {
+            window,
+            failure_rate: Some(1.0),
+            minimum_calls: 1_000,
+            consecutive_failures: None,
+            slow_calls: None,
+            ..CircuitBreakerConfig::default()
+        }
+    }
+
+    fn seconds() -> CircuitBreakerConfig {
+        counting(Window::Time { length: 10 * SECOND })
+    }
+
+    /// Opens at the first failure.
+    fn tripping(open: Duration) -> CircuitBreakerConfig {
+        CircuitBreakerConfig {
+            failure_rate: None,
+            consecutive_failures: Some(1),
+            open_time: OpenTime::Constant(open),
+            ..counting(Window::Count { calls: 3 })
+        }
+    }
+
+    /// A circuit that is open, and due to admit this many probes.
+    fn due(probes: u32, probe_rule: ProbeRule) -> CircuitBreakerConfig {
+        CircuitBreakerConfig { initial_state: CircuitState::Open, probes, probe_rule, ..tripping(Duration::ZERO) }
+    }
+
+    fn breaker(config: &CircuitBreakerConfig) -> (Arc<Shared>, Instant) {
+        let origin = now();
+        (Arc::new(Shared::new(config, OwnRules::default(), origin, false)), origin)
+    }
+
+    impl Shared {
+        fn call(&self, now: Instant) -> Result<Ticket, Refusal> {
+            self.admit_at_once().map_or_else(|| self.admit(|| now).0, Ok)
+        }
+
+        fn succeeds(&self, ticket: Ticket, now: Instant) -> Option<Transition> {
+            if self.absorbs(&ticket, || now) {
+                return None;
+            }
+            self.record(ticket, evidence(Some(Healthy::Yes), Outcome::Success), || now)
+        }
+
+        fn fails(&self, ticket: Ticket, now: Instant) -> Option<Transition> {
+            self.record(ticket, evidence(Some(Healthy::No), Outcome::Transient), || now)
+        }
+
+        fn is_abandoned(&self, ticket: Ticket, now: Instant) -> Option<Transition> {
+            self.record(ticket, evidence(None, Outcome::Ignored), || now)
+        }
+
+        fn counts(&self, now: Instant) -> WindowCounts {
+            self.with_machine(now, |machine| machine.counts(now))
+        }
+    }
+
+    fn evidence(health: Option<Healthy>, outcome: Outcome) -> Evidence {
+        Evidence { health, slow: false, outcome }
+    }
+
+    #[test]
+    fn every_verdict_is_in_a_time_window_once() {
+        with_interruptions(3, || {
+            let (shared, origin) = breaker(&seconds());
+            let succeeding = {
+                let shared = Arc::clone(&shared);
+                spawn(move || {
+                    for _ in 0..2 {
+                        let ticket = shared.call(origin).expect("closed");
+                        assert_eq!(shared.succeeds(ticket, origin), None);
+                    }
+                })
+            };
+            let failing = {
+                let shared = Arc::clone(&shared);
+                spawn(move || {
+                    let ticket = shared.call(origin).expect("closed");
+                    assert_eq!(shared.fails(ticket, origin), None);
+                })
+            };
+            // Who looks adds to the window what was counted beside it.
+            assert!(shared.counts(origin).calls <= 3);
+            join(succeeding);
+            join(failing);
+            assert_eq!(shared.counts(origin), WindowCounts { calls: 3, failures: 1, slow: 0 });
+        });
+    }
+
+    #[test]
+    fn a_success_joins_the_bucket_of_its_time_although_another_has_begun() {
+        with_interruptions(3, || {
+            let (shared, origin) = breaker(&seconds());
+            let threads = [origin, origin + SECOND].map(|now| {
+                let shared = Arc::clone(&shared);
+                spawn(move || {
+                    let ticket = shared.call(now).expect("closed");
+                    shared.succeeds(ticket, now);
+                })
+            });
+            threads.into_iter().for_each(join);
+            assert_eq!(shared.counts(origin + SECOND).calls, 2);
+            assert_eq!(shared.counts(origin + LATER).calls, 0, "both leave");
+        });
+    }
+
+    /// The deviation that is allowed: on a full window without failures, a success that is told while another thread tells
+    /// the first failure may count as the earlier of the two, which does not end its row.
+    #[test]
+    fn a_failure_is_in_a_count_window_once_and_a_success_at_the_same_time_may_count_as_the_earlier() {
+        every_order(|| {
+            let (shared, origin) = breaker(&counting(Window::Count { calls: 2 }));
+            for _ in 0..2 {
+                shared.succeeds(shared.call(origin).expect("closed"), origin);
+            }
+            let threads = [true, false].map(|succeeds| {
+                let shared = Arc::clone(&shared);
+                spawn(move || {
+                    let ticket = shared.call(origin).expect("closed");
+                    if succeeds { shared.succeeds(ticket, origin) } else { shared.fails(ticket, origin) }
+                })
+            });
+            assert_eq!(threads.map(join), [None, None]);
+            assert_eq!(shared.counts(origin), WindowCounts { calls: 2, failures: 1, slow: 0 });
+            let in_a_row = shared.with_machine(origin, |machine| machine.consecutive_failures());
+            assert!(in_a_row <= 1);
+            // Once the failure is there, nothing is told beside it.
+            shared.succeeds(shared.call(origin).expect("closed"), origin);
+            shared.succeeds(shared.call(origin).expect("closed"), origin);
+            assert_eq!(shared.counts(origin).failures, 0, "both successes came after it");
+        });
+    }
+
+    #[test]
+    fn failures_in_a_row_open_the_circuit_once_however_they_come() {
+        every_order(|| {
+            let config = CircuitBreakerConfig { consecutive_failures: Some(2), ..tripping(SECOND) };
+            let (shared, origin) = breaker(&config);
+            let threads = [(); 2].map(|()| {
+                let shared = Arc::clone(&shared);
+                spawn(move || {
+                    let ticket = shared.call(origin).expect("closed");
+                    shared.fails(ticket, origin).map_or(0, |change| {
+                        assert_eq!((change.from, change.to), (CircuitState::Closed, CircuitState::Open));
+                        1
+                    })
+                })
+            });
+            assert_eq!(threads.into_iter().map(join).sum::<u32>(), 1);
+            assert_eq!(shared.state(), CircuitState::Open);
+            assert_eq!(shared.with_machine(origin, |machine| machine.opens()), 1);
+        });
+    }
+
+    #[derive(Clone, Copy)]
+    enum End {
+        Success,
+        Failure,
+        Abandoned,
+    }
+
+    fn probes_are_bounded(probes: u32, rule: ProbeRule, ends: &[End]) {
+        let (shared, origin) = breaker(&due(probes, rule));
+        let out = Arc::new(AtomicU32::new(0));
+        let threads = ends.iter().map(|&end| {
+            let (shared, out) = (Arc::clone(&shared), Arc::clone(&out));
+            spawn(move || {
+                let Ok(ticket) = shared.call(origin) else { return };
+                if shared.is_probe(ticket) {
+                    assert!(out.fetch_add(1, Ordering::Relaxed) < probes);
+                    shared.state();
+                    out.fetch_sub(1, Ordering::Relaxed);
+                }
+                match end {
+                    End::Success => shared.succeeds(ticket, origin),
+                    End::Failure => shared.fails(ticket, origin),
+                    End::Abandoned => shared.is_abandoned(ticket, origin),
+                };
+            })
+        });
+        threads.collect::<Vec<_>>().into_iter().for_each(join);
+        assert_eq!(shared.with_machine(origin, |machine| machine.probes_in_flight()), 0);
+        assert!(shared.call(origin + LATER).is_ok(), "stuck in {:?}", shared.state());
+    }
+
+    #[test]
+    fn no_two_probes_share_one_slot_and_it_is_not_lost() {
+        use End::{Abandoned, Failure, Success};
+        for ends in [[Success, Failure], [Success, Abandoned], [Failure, Failure], [Failure, Abandoned]] {
+            with_interruptions(2, move || probes_are_bounded(1, ProbeRule::Rate, &ends));
+            with_interruptions(2, move || probes_are_bounded(1, ProbeRule::ConsecutiveSuccesses(2), &ends));
+        }
+    }
+
+    #[test]
+    fn no_three_probes_share_two_slots_and_none_is_lost() {
+        use End::{Abandoned, Failure, Success};
+        for ends in [[Success, Success, Abandoned], [Success, Failure, Failure]] {
+            with_interruptions(1, move || probes_are_bounded(2, ProbeRule::Rate, &ends));
+            with_interruptions(1, move || probes_are_bounded(2, ProbeRule::ConsecutiveSuccesses(2), &ends));
+        }
+    }
+
+    #[test]
+    fn a_probe_that_never_ends_gives_its_slot_up_in_time() {
+        with_interruptions(3, || {
+            let config = due(1, ProbeRule::Rate);
+            let (shared, origin) = breaker(&config);
+            let threads = [(); 2].map(|()| {
+                let shared = Arc::clone(&shared);
+                spawn(move || shared.call(origin))
+            });
+            let admitted: Vec<_> = threads.into_iter().filter_map(|thread| join(thread).ok()).collect();
+            let [lost] = admitted[..] else { panic!("one slot, {} probes", admitted.len()) };
+            assert!(shared.call(origin).is_err());
+            let next = origin + config.probe_deadline;
+            let probe = shared.call(next).expect("the slot is free again");
+            // The lost one comes back, and has no say.
+            let late = {
+                let shared = Arc::clone(&shared);
+                spawn(move || shared.fails(lost, next))
+            };
+            let change = shared.succeeds(probe, next).map(|change| change.to);
+            assert_eq!((join(late), change), (None, Some(CircuitState::Closed)));
+        });
+    }
+
+    #[test]
+    fn a_straggler_of_an_older_generation_changes_nothing() {
+        for (healthy, closes) in [(true, false), (false, false), (false, true)] {
+            with_interruptions(3, move || {
+                let config = CircuitBreakerConfig { probes: 1, ..tripping(Duration::ZERO) };
+                let (shared, origin) = breaker(&config);
+                let ticket = shared.call(origin).expect("closed");
+                let straggler = {
+                    let shared = Arc::clone(&shared);
+                    spawn(move || if healthy { shared.succeeds(ticket, origin) } else { shared.fails(ticket, origin) })
+                };
+                shared.transition_to(CircuitState::Open, None, origin).expect("it may open");
+                let probe = shared.call(origin).expect("it is due");
+                assert!(shared.is_probe(probe));
+                if closes {
+                    shared.succeeds(probe, origin).expect("all that it takes to close");
+                }
+                join(straggler);
+                let state = if closes { CircuitState::Closed } else { CircuitState::HalfOpen };
+                assert_eq!((shared.state(), shared.counts(origin).calls), (state, 0));
+            });
+        }
+    }
+
+    /// Nor is one of this generation forgotten: after a reset the window holds exactly what was admitted after it. The deviation
+    /// that is allowed: a time window may also hold successes that were told while it was reset. Those of a call that ends
+    /// later it never holds.
+    #[test]
+    fn a_window_holds_the_verdicts_of_its_generation_and_no_others() {
+        for window in [Window::Time { length: 10 * SECOND }, Window::Count { calls: 8 }] {
+            with_interruptions(3, move || {
+                let (shared, origin) = breaker(&counting(window));
+                let succeed = move |shared: &Shared| {
+                    let ticket = shared.call(origin).expect("closed");
+                    shared.succeeds(ticket, origin);
+                    ticket.stamp.generation()
+                };
+                let caller = {
+                    let shared = Arc::clone(&shared);
+                    spawn(move || [succeed(&shared), succeed(&shared)])
+                };
+                assert_eq!(shared.reset(origin), None);
+                let own = succeed(&shared);
+                let generations = join(caller);
+                let current = 1 + generations.into_iter().filter(|&generation| generation == own).count() as u64;
+                let late = if matches!(window, Window::Time { .. }) { 3 - current } else { 0 };
+                let counted = shared.counts(origin).calls;
+                assert!((current..=current + late).contains(&counted), "{counted} instead of {current}");
+                let straggler = shared.call(origin).expect("closed");
+                shared.reset(origin);
+                shared.succeeds(straggler, origin);
+                assert_eq!(shared.counts(origin).calls, 0);
+            });
+        }
+    }
+
+    #[test]
+    fn who_sees_a_circuit_open_sees_until_when_and_why() {
+        every_order(|| {
+            let (shared, origin) = breaker(&tripping(5 * SECOND));
+            let ticket = shared.call(origin).expect("closed");
+            let failing = {
+                let shared = Arc::clone(&shared);
+                spawn(move || shared.fails(ticket, origin))
+            };
+            match shared.admits(|| origin) {
+                Admits::Call => {}
+                told => assert_eq!(told, Admits::Nothing { retry_after: Some(5 * SECOND) }),
+            }
+            if let Err(refusal) = shared.call(origin) {
+                let (retry_after, cause) = (Some(5 * SECOND), Some(Outcome::Transient));
+                assert_eq!(refusal, Refusal { state: CircuitState::Open, retry_after, cause });
+            }
+            assert!(join(failing).is_some());
+            assert!(shared.call(origin + 5 * SECOND).is_ok());
+        });
+    }
+
+    #[test]
+    fn who_is_refused_hears_a_time_that_was_true() {
+        every_order(|| {
+            let (shared, origin) = breaker(&tripping(5 * SECOND));
+            shared.transition_to(CircuitState::Open, None, origin).expect("it may open");
+            let operator = {
+                let shared = Arc::clone(&shared);
+                spawn(move || {
+                    shared.transition_to(CircuitState::Open, Some(9 * SECOND), origin).expect("it is open");
+                    shared.reset(origin);
+                })
+            };
+            if let Err(refusal) = shared.call(origin) {
+                assert!([5, 9].map(|seconds| Some(seconds * SECOND)).contains(&refusal.retry_after), "{refusal:?}");
+            }
+            join(operator);
+            assert!(shared.call(origin).is_ok());
+        });
     }
 }

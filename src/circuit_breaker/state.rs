@@ -138,6 +138,8 @@ pub struct Transition {
     pub open_for: Option<Duration>,
     /// The outcome of the call that caused the change, if one did.
     pub cause: Option<Outcome>,
+    /// The generation of the new state: of two transitions the later one has the higher.
+    pub(super) generation: u64,
 }
 
 /// Why a breaker changed its state.
@@ -167,6 +169,8 @@ pub enum TransitionReason {
     Throttled,
     /// The open time is over.
     OpenTimeOver,
+    /// A health check of the callee passed while the circuit was open.
+    HealthCheckPassed,
     /// The probes had not decided anything within [`half_open_max`](super::CircuitBreakerConfig::half_open_max).
     HalfOpenTimeOver,
     /// The probes showed that the callee is not well.
@@ -459,14 +463,31 @@ impl Machine {
                 None => (self.probe(now), None),
             },
             CircuitState::Open => {
-                if self.open_until.is_none_or(|until| now < until) {
+                let change = self.open_time_over(now);
+                if change.is_none() {
                     return (Admission::Refused, None);
                 }
-                let counts = self.judged;
-                let change = self.go(CircuitState::HalfOpen, TransitionReason::OpenTimeOver, counts, None, None, now);
-                (self.probe(now), Some(change))
+                (self.probe(now), change)
             }
         }
+    }
+
+    /// An open circuit whose time is over becomes half-open.
+    pub(super) fn open_time_over(&mut self, now: Instant) -> Option<Transition> {
+        if self.open_until.is_none_or(|until| now < until) {
+            return None;
+        }
+        self.leave_open(TransitionReason::OpenTimeOver, now)
+    }
+
+    /// A health check of the callee passed: an open circuit becomes half-open, however long it was to stay open.
+    pub(super) fn health_check_passed(&mut self, now: Instant) -> Option<Transition> {
+        self.leave_open(TransitionReason::HealthCheckPassed, now)
+    }
+
+    fn leave_open(&mut self, reason: TransitionReason, now: Instant) -> Option<Transition> {
+        let counts = self.judged;
+        (self.state == CircuitState::Open).then(|| self.go(CircuitState::HalfOpen, reason, counts, None, None, now))
     }
 
     fn admit_on_ramp(&mut self, now: Instant) -> (Admission, Option<Transition>) {
@@ -745,6 +766,8 @@ impl Machine {
                 // Probes that are out have no say any more.
                 self.probes.clear();
                 self.forget_calls();
+                // A probe that is still out is a straggler now.
+                self.probes.clear();
             }
             // The cause outlives the probes: what they refuse, they refuse for the same reason.
             CircuitState::HalfOpen => {
@@ -767,6 +790,7 @@ impl Machine {
             period_failures,
             open_for,
             cause,
+            generation: self.generation,
         }
     }
 
@@ -908,8 +932,8 @@ impl Transition {
 
 impl TransitionReason {
     /// The reason as a fixed word: `failure_rate`, `slow_call_rate`, `consecutive_failures`, `failures_per_period`,
-    /// `custom_trip`, `throttled`, `open_time_over`, `half_open_time_over`, `probes_failed`, `probes_succeeded`,
-    /// `ramp_over` or `operator`.
+    /// `custom_trip`, `throttled`, `open_time_over`, `health_check_passed`, `half_open_time_over`, `probes_failed`,
+    /// `probes_succeeded`, `ramp_over` or `operator`.
     ///
     /// # Examples
     ///
@@ -926,6 +950,7 @@ impl TransitionReason {
             Self::CustomTrip => "custom_trip",
             Self::Throttled => "throttled",
             Self::OpenTimeOver => "open_time_over",
+            Self::HealthCheckPassed => "health_check_passed",
             Self::HalfOpenTimeOver => "half_open_time_over",
             Self::ProbesFailed => "probes_failed",
             Self::ProbesSucceeded => "probes_succeeded",

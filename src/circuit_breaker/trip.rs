@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use crate::cores::sliding_window::WindowCounts;
 use crate::outcome::Outcome;
@@ -73,7 +74,8 @@ pub struct TripStatistics {
 }
 
 /// A trip that was given, kept from unwinding through the lock.
-pub(super) struct OwnTrip(Box<dyn Trip>);
+#[derive(Clone)]
+pub(super) struct OwnTrip(Arc<dyn Trip>);
 
 // === impl Trip ===
 
@@ -132,7 +134,7 @@ impl TripStatistics {
 
 impl OwnTrip {
     pub(super) fn new(trip: impl Trip) -> Self {
-        Self(Box::new(trip))
+        Self(Arc::new(trip))
     }
 
     pub(super) fn trips(&self, seen: &TripStatistics, verdict: Outcome) -> bool {

@@ -13,7 +13,7 @@
 //!
 //! The rule is that of Twitter's Finagle ("peak EWMA"); tower and linkerd use the same.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use super::sync::atomic::{AtomicU64, Ordering};
 
 /// `exp(-x)` for `x >= 0`, with a relative error below 1e-5.
 ///
@@ -251,5 +251,45 @@ mod tests {
                 prop_assert!(value >= 0.0 && value <= highest * 1.0001, "{value} of at most {highest}");
             }
         }
+    }
+}
+
+#[cfg(all(test, mainstay_loom))]
+mod model {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::cores::sync::model::{every_order, join, spawn, with_interruptions};
+
+    #[test]
+    fn of_samples_at_once_the_peak_is_kept() {
+        with_interruptions(2, || {
+            let now = Tick::new(0);
+            let average = Arc::new(AtomicEwma::new(Ewma::new(1.0, now)));
+            let threads = [3.0, 9.0, 5.0].map(|sample| {
+                let average = Arc::clone(&average);
+                spawn(move || average.update(|ewma| ewma.observe(sample, now, 1e9)))
+            });
+            threads.into_iter().for_each(join);
+            assert_eq!(average.load(), Ewma::new(9.0, now));
+        });
+    }
+
+    #[test]
+    fn of_changes_at_once_none_is_lost() {
+        every_order(|| {
+            let now = Tick::new(0);
+            let phantoms = Arc::new(AtomicEwma::new(Ewma::new(0.0, now)));
+            let threads = [1, 2].map(|times| {
+                let phantoms = Arc::clone(&phantoms);
+                spawn(move || {
+                    for _ in 0..times {
+                        phantoms.update(|ewma| ewma.observe(ewma.at(now, 1e9) + 1.0, now, 1e9));
+                    }
+                })
+            });
+            threads.into_iter().for_each(join);
+            assert_eq!(phantoms.load(), Ewma::new(3.0, now));
+        });
     }
 }

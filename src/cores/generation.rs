@@ -5,17 +5,17 @@
 //! nor decide a probe. Both parts are in one `u64` so that one atomic load sees them together.
 
 /// The bits below the generation: what the owner of the stamp puts there.
-const PAYLOAD_BITS: u32 = 4;
+const PAYLOAD_BITS: u32 = 6;
 const PAYLOAD: u64 = (1 << PAYLOAD_BITS) - 1;
 
-/// A generation, and four bits of state.
+/// A generation, and six bits of state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp(u64);
 
 // === impl Stamp ===
 
 impl Stamp {
-    /// The stamp of `generation` with `payload`, of which the lowest four bits are kept.
+    /// The stamp of `generation` with `payload`, of which the lowest six bits are kept.
     pub(crate) const fn new(generation: u64, payload: u64) -> Self {
         Self((generation << PAYLOAD_BITS) | (payload & PAYLOAD))
     }
@@ -30,12 +30,12 @@ impl Stamp {
         self.0
     }
 
-    /// The generation; it wraps after 2^60, some 36 years of one change a nanosecond.
+    /// The generation; it wraps after 2^58, some 9 years of one change a nanosecond.
     pub(crate) const fn generation(self) -> u64 {
         self.0 >> PAYLOAD_BITS
     }
 
-    /// The four bits of state.
+    /// The six bits of state.
     pub(crate) const fn payload(self) -> u64 {
         self.0 & PAYLOAD
     }

@@ -6,9 +6,12 @@ pub(crate) mod ewma;
 #[cfg(feature = "circuit-breaker")]
 pub(crate) mod generation;
 pub(crate) mod lock;
+pub(crate) mod packed_duration;
 pub(crate) mod random;
 #[cfg(feature = "serde")]
 pub(crate) mod serde_duration;
 #[cfg(feature = "circuit-breaker")]
 pub(crate) mod sliding_window;
+pub(crate) mod striped_arc;
+pub(crate) mod sync;
 pub(crate) mod unwind;

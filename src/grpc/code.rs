@@ -161,3 +161,40 @@ impl std::fmt::Display for Code {
         f.write_str(self.as_str())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ::http::HeaderValue;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn of(value: HeaderValue) -> Option<Code> {
+        Code::from_headers(&HeaderMap::from_iter([(GRPC_STATUS, value)]))
+    }
+
+    #[test]
+    fn every_code_is_read_as_it_is_written() {
+        for code in Code::ALL {
+            assert_eq!(of(HeaderValue::from(code as u16)), Some(code));
+            assert_eq!(Code::from_number(code as u32), code);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic_and_what_is_no_code_is_unknown(bytes in proptest::collection::vec(any::<u8>(), 0..12)) {
+            let Ok(value) = HeaderValue::from_bytes(&bytes) else { return Ok(()) };
+            let number = std::str::from_utf8(&bytes).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+            let expected = number.filter(|text| text.len() <= 2).and_then(|text| text.parse().ok()).map(Code::from_number);
+            prop_assert_eq!(of(value), Some(expected.unwrap_or(Code::Unknown)));
+        }
+
+        #[test]
+        fn every_number_is_its_code_or_unknown(number: u32) {
+            let expected = Code::ALL.into_iter().find(|code| *code as u32 == number).unwrap_or(Code::Unknown);
+            prop_assert_eq!(Code::from_number(number), expected);
+            prop_assert_eq!(of(HeaderValue::from(number)), Some(expected));
+        }
+    }
+}

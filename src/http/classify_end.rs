@@ -48,6 +48,21 @@ pub trait ClassifyEnd<E> {
         false
     }
 
+    /// Whether a body has ended when all of the data has come that its length announced, so that there are no trailers to wait for.
+    /// By default they are waited for.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::HttpClassifier;
+    /// use mainstay::http::ClassifyEnd;
+    ///
+    /// assert!(ClassifyEnd::<std::io::Error>::ends_with_data(&HttpClassifier::new()));
+    /// ```
+    fn ends_with_data(&self) -> bool {
+        false
+    }
+
     /// The outcome of a call whose body has ended: with its trailers, if it had any, or with an error.
     ///
     /// # Examples
@@ -63,8 +78,12 @@ pub trait ClassifyEnd<E> {
     fn classify_end(&self, end: Result<Option<&HeaderMap>, &E>) -> Outcome;
 }
 
-/// A body that breaks off is what [`on_error`](HttpClassifier::on_error) says; any other end is a success.
+/// A body that breaks off is what [`on_error`](HttpClassifier::on_error) says; any other end is a success. Trailers say nothing.
 impl<E> ClassifyEnd<E> for HttpClassifier {
+    fn ends_with_data(&self) -> bool {
+        true
+    }
+
     fn classify_end(&self, end: Result<Option<&HeaderMap>, &E>) -> Outcome {
         if end.is_ok() { Outcome::Success } else { self.error_outcome() }
     }

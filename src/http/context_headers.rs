@@ -195,3 +195,39 @@ impl SharedHeaders {
         self.0.as_deref().unwrap_or(&DEFAULT)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ::http::HeaderValue;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn every_number_is_read_as_it_is_written(value: u64) {
+            let headers = HeaderMap::from_iter([(ATTEMPT, HeaderValue::from(value))]);
+            prop_assert_eq!(number(&headers, &ATTEMPT), Some(value));
+        }
+
+        #[test]
+        fn no_bytes_panic_and_what_is_no_number_is_nothing(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
+            let Ok(value) = HeaderValue::from_bytes(&bytes) else { return Ok(()) };
+            let digits = !bytes.is_empty() && bytes.iter().all(u8::is_ascii_digit);
+            let expected = digits.then(|| String::from_utf8(bytes).unwrap().parse().unwrap_or(u64::MAX));
+            let headers = HeaderMap::from_iter([(DEADLINE_MS, value)]);
+            prop_assert_eq!(number(&headers, &DEADLINE_MS), expected);
+            prop_assert_eq!(ContextHeaders::new().remaining(&headers), expected.map(Duration::from_millis));
+        }
+
+        /// The nearer of two limits holds, in whichever header, and one that cannot be read is none.
+        #[test]
+        fn no_pair_of_limits_panics(ours in "[0-9a]{0,22}", grpc in "[0-9]{0,10}[HMSmunx]?") {
+            let headers = HeaderMap::from_iter([(DEADLINE_MS, ours.parse().unwrap()), (GRPC_TIMEOUT, grpc.parse().unwrap())]);
+            let one = number(&headers, &DEADLINE_MS).map(Duration::from_millis);
+            let other = parse_grpc_timeout(&headers[GRPC_TIMEOUT]);
+            let nearer = [one, other].into_iter().flatten().min();
+            prop_assert_eq!(ContextHeaders::new().grpc_timeout(true).remaining(&headers), nearer);
+        }
+    }
+}

@@ -20,7 +20,8 @@ pin_project! {
     /// somebody waits for a frame: it starts when the inner body is first pending, and anew with each frame. A frame that has
     /// come wins over a time that is up, and a body that never lets its reader wait arms no timer.
     ///
-    /// When the time is up the inner body is dropped at once, and this one has ended.
+    /// When the time is up the inner body is dropped at once, and this one has ended. What waits for the end of a body
+    /// ([`OnEndBody`](super::OnEndBody), a `StreamBreakerLayer`) goes around this one, and so hears of it.
     ///
     /// It holds its timer in itself and so is not `Unpin`; whoever needs that boxes and pins it (`BodyExt::boxed` does).
     ///

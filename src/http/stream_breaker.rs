@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use ::http::{HeaderMap, Response};
+use ::http::{HeaderMap, Response, StatusCode};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
@@ -21,7 +21,8 @@ use crate::outcome::{Classify, Outcome, judge};
 ///
 /// A [`CircuitBreakerLayer`](crate::CircuitBreakerLayer) judges the head: a server that answers 200 and breaks off, or a gRPC server, whose
 /// status comes last, is healthy to it. Here the permit goes along with the body. A call that fails with its head is judged
-/// there; so is one whose head is [final](ClassifyEnd::is_final), and one without a body. A body that is dropped before its end counts as
+/// there; so is one whose head is [final](ClassifyEnd::is_final), and one without a body (by its status, or as it says itself: nobody
+/// polls those). A body whose poll panics is a failure. One that is dropped before its end counts as
 /// abandoned, which is a failure if [`abandoned_is_failure`](crate::CircuitBreakerConfig::abandoned_is_failure) says so. The
 /// time of a call, for slow calls, is the time to the end of its body: for streams that live long by intent leave
 /// [`slow_calls`](crate::CircuitBreakerConfig::slow_calls) unset. A probe of a half-open circuit holds its slot until then.
@@ -223,6 +224,11 @@ where
     }
 }
 
+/// Whether an answer of this status can have a body at all (RFC 9110, sections 15.3.5 and 15.4.5).
+const fn has_body(status: StatusCode) -> bool {
+    !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
 /// A panic of the callee is a failure of it.
 #[cold]
 fn panicked<C>(verdict: &mut Option<StreamVerdict<C>>) {
@@ -272,8 +278,8 @@ where
         };
         let (head, body) = response.into_parts();
         let body = match permit {
-            Some(permit) if outcome.is_success() && !classifier.is_final(&head.headers) => {
-                OnEndBody::held(body, StreamVerdict { permit, classifier })
+            Some(permit) if outcome.is_success() && has_body(head.status) && !classifier.is_final(&head.headers) => {
+                OnEndBody::of(body, StreamVerdict { permit, classifier })
             }
             permit => {
                 record(permit, outcome);
@@ -292,5 +298,13 @@ impl<C: ClassifyEnd<E>, E> OnEnd<E> for StreamVerdict<C> {
         let mut permit = Some(permit);
         let outcome = judged(&mut permit, || classifier.classify_end(end));
         record(permit, outcome);
+    }
+
+    fn ends_with_data(&self) -> bool {
+        self.classifier.ends_with_data()
+    }
+
+    fn panicked(self) {
+        self.permit.record(Outcome::Permanent);
     }
 }

@@ -4,7 +4,6 @@ use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
@@ -18,6 +17,7 @@ use super::{AfterAttempt, GiveUpReason, RequestPolicy};
 use crate::backoff::Progress;
 use crate::budget::CallInFlight;
 use crate::context::{self, AttemptScope, InScope};
+use crate::cores::striped_arc::StripedArc;
 use crate::cores::unwind::on_unwind;
 use crate::error::{Rejectable, Rejected};
 use crate::outcome::{Classify, Outcome, RetryHint, judge};
@@ -67,7 +67,7 @@ pin_project! {
         progress: Progress,
         call: Call,
         in_flight: CallInFlight,
-        shared: Arc<Shared<C, R>>,
+        shared: StripedArc<Shared<C, R>>,
     }
 
     impl<S, Req, C, R> PinnedDrop for ResponseFuture<S, Req, C, R>
@@ -144,7 +144,7 @@ where
         call: Call,
         in_flight: CallInFlight,
         cutoff: Option<Cutoff>,
-        shared: Arc<Shared<C, R>>,
+        shared: StripedArc<Shared<C, R>>,
     ) -> Self {
         Self {
             attempt,
@@ -328,7 +328,11 @@ where
             || context::within(this.attempt.as_mut().scope_mut(), || service.poll_ready(cx)),
         );
         let ended = match ready {
-            Poll::Ready(Ok(())) => None,
+            // Where the delay, or the wait, ended late: no work is started for a caller that no longer waits.
+            Poll::Ready(Ok(())) => context::current()
+                .deadline()
+                .filter(|&deadline| deadline <= Instant::now())
+                .map(|_| S::Error::from_rejected(Rejected::DeadlineExceeded { sent: this.call.sent })),
             Poll::Ready(Err(error)) => Some(error),
             Poll::Pending => {
                 let deadline = context::current().deadline();

@@ -334,20 +334,24 @@ impl Core {
         &self.config
     }
 
-    /// The next delay of a call that has come this far.
-    pub(super) fn next_delay(&self, attempt: u32, outcome: Outcome, progress: &mut Progress) -> Duration {
+    /// The next delay of a call that has come this far; `None` when a sequence of the user's own has ended.
+    pub(super) fn next_delay(&self, attempt: u32, outcome: Outcome, progress: &mut Progress) -> Option<Duration> {
+        if self.hooks.delay.is_none() && self.hooks.sequence.is_none() && self.backoff.never_waits() {
+            progress.note(Duration::ZERO);
+            return Some(Duration::ZERO);
+        }
         let draw = match &self.random {
             Some(random) => lock(random).draw(),
             None => random::thread_draw(),
         };
         let ended = EndedAttempt { attempt, outcome, previous: progress.last(), draw };
-        match self.hooks.delay.as_ref().and_then(|delay| delay.next_delay(&ended)) {
-            Some(delay) => {
-                progress.note(delay);
-                delay
-            }
-            None => self.backoff.next_delay(progress, draw),
-        }
+        let delay = match (self.hooks.delay.as_ref().and_then(|delay| delay.next_delay(&ended)), &self.hooks.sequence) {
+            (Some(delay), _) => delay,
+            (None, Some(sequence)) => sequence(attempt)?,
+            (None, None) => return Some(self.backoff.next_delay(progress, draw)),
+        };
+        progress.note(delay);
+        Some(delay)
     }
 
     #[inline]

@@ -57,7 +57,8 @@ pub struct EndedAttempt {
 /// # Ok::<(), mainstay::InvalidConfig>(())
 /// ```
 pub trait NextDelay: Send + Sync + 'static {
-    /// How long to wait after this attempt; `None` leaves it to the configured backoff.
+    /// How long to wait after this attempt; `None` leaves it to [`delays`](super::RetryBuilder::delays), or else to the
+    /// configured backoff.
     ///
     /// # Examples
     ///
@@ -119,12 +120,15 @@ pub enum AfterAttempt {
 }
 
 type Predicate = dyn Fn(Outcome) -> bool + Send + Sync;
+/// The delay after this many attempts; `None` where none is left.
+type Sequence = dyn Fn(u32) -> Option<Duration> + Send + Sync;
 type Observer = dyn Fn(&AttemptReport) + Send + Sync;
 
 /// What a user has put in; nothing by default, and then it costs nothing.
 #[derive(Clone, Default)]
 pub(super) struct Hooks {
     pub(super) delay: Option<Arc<dyn NextDelay>>,
+    pub(super) sequence: Option<Arc<Sequence>>,
     pub(super) outcomes: Option<Arc<Predicate>>,
     pub(super) observer: Option<Arc<Observer>>,
 }
@@ -169,6 +173,7 @@ impl fmt::Debug for Hooks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Hooks")
             .field("delay", &self.delay.is_some())
+            .field("sequence", &self.sequence.is_some())
             .field("outcomes", &self.outcomes.is_some())
             .field("observer", &self.observer.is_some())
             .finish()

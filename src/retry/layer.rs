@@ -14,6 +14,7 @@ use super::{
 };
 use crate::backoff::{Backoff, BackoffConfig};
 use crate::budget::Budget;
+use crate::cores::striped_arc::StripedArc;
 use crate::error::InvalidConfig;
 use crate::name::Name;
 use crate::outcome::{DefaultClassifier, Outcome};
@@ -34,7 +35,7 @@ use crate::telemetry::{Emitter, Listener};
 /// # Ok::<(), mainstay::InvalidConfig>(())
 /// ```
 pub struct RetryLayer<C = DefaultClassifier, R = CloneRequests> {
-    shared: Arc<Shared<C, R>>,
+    shared: StripedArc<Shared<C, R>>,
 }
 
 /// Builds a [`RetryLayer`].
@@ -133,7 +134,7 @@ impl<C, R> RetryLayer<C, R> {
 }
 
 impl<C, R> RetryLayer<C, R> {
-    pub(super) const fn shared(&self) -> &Arc<Shared<C, R>> {
+    pub(super) const fn shared(&self) -> &StripedArc<Shared<C, R>> {
         &self.shared
     }
 }
@@ -462,8 +463,42 @@ impl<C, R> RetryBuilder<C, R> {
         self
     }
 
-    /// Asks `delay` how long to wait after each attempt; where it answers `None`, the configured backoff does. Never shorter than
-    /// a `retry_after`; the backoff's cap does not hold for it.
+    /// Waits for the delays of an iterator in place of the configured backoff, and gives up when it has no more: n delays are at
+    /// most n + 1 attempts, and [`max_attempts`](Self::max_attempts) of the settings if that is fewer. Never shorter than a
+    /// `retry_after`; the backoff's cap and jitter do not hold for it.
+    ///
+    /// Calls share nothing: `make` is asked for a new iterator at each retry, of which the delay after the n-th attempt is the
+    /// n-th item. So both should be cheap, and one that draws must be content to draw anew.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::RetryLayer;
+    ///
+    /// let three = || [10, 100, 1_000].map(Duration::from_millis);
+    /// let layer = RetryLayer::builder("users").unlimited_attempts().delays(three).build()?;
+    ///
+    /// // Any iterator of durations will do, such as that of a crate for backoffs.
+    /// let squares = || (1..).map(|n: u32| Duration::from_millis(10) * n * n);
+    /// let layer = RetryLayer::builder("users").max_attempts(4).delays(squares).build()?;
+    /// # let _ = layer;
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    pub fn delays<I>(mut self, make: impl Fn() -> I + Send + Sync + 'static) -> Self
+    where
+        I: IntoIterator<Item = Duration>,
+    {
+        let after = move |attempt: u32| {
+            let passed = usize::try_from(attempt.saturating_sub(1)).unwrap_or(usize::MAX);
+            make().into_iter().nth(passed)
+        };
+        self.hooks.sequence = Some(Arc::new(after));
+        self
+    }
+
+    /// Asks `delay` how long to wait after each attempt; where it answers `None`, [`delays`](Self::delays) or the configured backoff do.
+    /// Never shorter than a `retry_after`; the backoff's cap does not hold for it.
     ///
     /// # Examples
     ///
@@ -557,7 +592,7 @@ impl<C, R> RetryBuilder<C, R> {
             None => Budget::new(config.budget)?,
         };
         let core = Arc::new(Core::new(Emitter::new(name, listener), config, backoff, budget, hooks));
-        Ok(RetryLayer { shared: Arc::new(Shared { core, classifier, requests }) })
+        Ok(RetryLayer { shared: StripedArc::new(Shared { core, classifier, requests }) })
     }
 }
 

@@ -33,14 +33,14 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Code that is no service is retried just so, by [`RetryLayer::run`]:
+//! Code that is no service is retried just so, by [`retry`] (or [`RetryLayer::run`], where the error can carry a refusal itself):
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() -> Result<(), mainstay::BoxError> {
-//! use mainstay::{BoxError, RetryLayer, retry::RetryConfig};
+//! use mainstay::retry::{RetryConfig, RetryLayer, retry};
 //!
-//! let retry = RetryLayer::new("users", RetryConfig::default())?;
-//! let answer = retry.run(|| async { Ok::<_, BoxError>(42) }).await?;
+//! let policy = RetryLayer::new("users", RetryConfig::default())?;
+//! let answer = retry(&policy, || async { "42".parse::<u32>() }).await?;
 //! assert_eq!(answer, 42);
 //! # Ok(()) }
 //! ```
@@ -59,8 +59,8 @@
 //!    idempotent; when there is no copy of it; when that copy can no longer be sent; when the
 //!    callee asked for a longer wait than [`max_retry_after`](RetryConfig::max_retry_after); when the next attempt would start at
 //!    or after the deadline, or not within [`max_elapsed`](RetryConfig::max_elapsed); or when the budget is used up.
-//! 4. Else it drops the response, waits (the longer of the backoff, or what [`delay_by`](RetryBuilder::delay_by) has, and
-//!    `retry_after`, nothing on top; a zero delay touches no timer), waits until the service is ready, and makes the next attempt.
+//! 4. Else it drops the response, waits (the longer of the backoff, or what [`delay_by`](RetryBuilder::delay_by) or
+//!    [`delays`](RetryBuilder::delays) have, and `retry_after`, nothing on top; a zero delay touches no timer), waits until the service is ready, and makes the next attempt.
 //!
 //! * **Requests** are copied only when another attempt can follow: never with 1 attempt, at most twice with 3. One that cannot
 //!   be copied still gets its first attempt.
@@ -73,7 +73,7 @@
 //!   attempts are not burnt on an open circuit.
 //! * **Readiness** is waited for before each attempt, until the deadline or for
 //!   [`ready_timeout`](RetryConfig::ready_timeout), by choice not at all; a service that fails to become ready ends the
-//!   call with that error.
+//!   call with that error. One that is ready only after the deadline is not called any more.
 //! * **The deadline** is the ambient one ([`context`](crate::context)). Each attempt knows its number by
 //!   [`Context::attempt`](crate::context::Context::attempt).
 //!
@@ -109,5 +109,5 @@ pub use hooks::{AfterAttempt, AttemptReport, EndedAttempt, NextDelay};
 pub use layer::{RetryBuilder, RetryLayer};
 pub use policy::GiveUpReason;
 pub use request::{CloneRequests, CloneWith, IdempotentIf, RequestPolicy, RetryIf, TryClone, TryCloneRequests};
-pub use run::Operation;
+pub use run::{Operation, retry};
 pub use service::Retry;

@@ -14,7 +14,8 @@ use crate::outcome::RetryHint;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum GiveUpReason {
-    /// It has had all of its attempts.
+    /// It has had all of its attempts: [`max_attempts`](super::RetryConfig::max_attempts), or one more than there are
+    /// [`delays`](super::RetryBuilder::delays).
     Attempts,
     /// The budget is used up.
     Budget,
@@ -74,12 +75,13 @@ pub(super) enum Decision {
     Retry(Duration),
 }
 
-/// `now` is asked only if it matters, and `backoff` only if a delay is needed, since it draws.
+/// `now` is asked only if it matters, and `backoff` only if a delay is needed, since it draws. It has none when its sequence
+/// has ended.
 pub(super) fn decide(
     ended: Ended,
     limits: Limits,
     now: impl Fn() -> Instant,
-    backoff: impl FnOnce() -> Duration,
+    backoff: impl FnOnce() -> Option<Duration>,
 ) -> Decision {
     let at_least = match ended.hint {
         RetryHint::No => return Decision::Return,
@@ -108,7 +110,8 @@ pub(super) fn decide(
     if at_least > limits.max_retry_after {
         return Decision::GiveUp(GiveUpReason::RetryAfter);
     }
-    let delay = backoff().max(at_least);
+    let Some(delay) = backoff() else { return Decision::GiveUp(GiveUpReason::Attempts) };
+    let delay = delay.max(at_least);
     for (limit, reason) in [(limits.deadline, GiveUpReason::Deadline), (limits.over_at, GiveUpReason::Elapsed)] {
         if let Some(limit) = limit
             && now().checked_add(delay).is_none_or(|next| next >= limit)
@@ -171,7 +174,7 @@ mod tests {
         let now = tokio::time::Instant::now().into_std();
         let deadline = deadline_in.map(|left| now + left);
         let limits = Limits { max_retry_after: 10 * SECOND, deadline, over_at: None };
-        decide(ended, limits, || now, || SECOND / 10)
+        decide(ended, limits, || now, || Some(SECOND / 10))
     }
 
     #[test]
@@ -191,6 +194,14 @@ mod tests {
         gives_up(Ended { hint: RetryHint::After(11 * SECOND), ..first() }, GiveUpReason::RetryAfter);
     }
 
+    /// Scenario 22.
+    #[test]
+    fn a_sequence_of_delays_that_has_ended_ends_the_attempts() {
+        let now = tokio::time::Instant::now().into_std();
+        let limits = Limits { max_retry_after: SECOND, deadline: None, over_at: None };
+        assert_eq!(decide(first(), limits, || now, || None), Decision::GiveUp(GiveUpReason::Attempts));
+    }
+
     #[test]
     fn one_attempt_is_a_retry_turned_off() {
         assert_eq!(decided(Ended { max_attempts: 1, ..first() }, None), Decision::Return);
@@ -202,7 +213,7 @@ mod tests {
         let now = tokio::time::Instant::now().into_std();
         let after = |left| {
             let limits = Limits { max_retry_after: SECOND, deadline: None, over_at: Some(now + left) };
-            decide(first(), limits, || now, || SECOND / 10)
+            decide(first(), limits, || now, || Some(SECOND / 10))
         };
         assert_eq!(after(SECOND / 10), Decision::GiveUp(GiveUpReason::Elapsed));
         assert_eq!(after(SECOND / 9), Decision::Retry(SECOND / 10));

@@ -2,7 +2,6 @@
 
 use std::borrow::BorrowMut;
 use std::fmt;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::time::Instant;
@@ -13,6 +12,7 @@ use super::handle::Cause;
 use super::layer::Shared;
 use super::{RequestPolicy, ResponseFuture};
 use crate::context::{self, Attempt, AttemptScope, InScope};
+use crate::cores::striped_arc::StripedArc;
 use crate::cores::unwind::on_unwind;
 use crate::error::Rejectable;
 use crate::outcome::{Classify, DefaultClassifier};
@@ -33,13 +33,13 @@ use crate::timer::Cutoff;
 /// ```
 pub struct Retry<S, C = DefaultClassifier, R = super::CloneRequests> {
     inner: S,
-    shared: Arc<Shared<C, R>>,
+    shared: StripedArc<Shared<C, R>>,
 }
 
 // === impl Retry ===
 
 impl<S, C, R> Retry<S, C, R> {
-    pub(super) const fn new(inner: S, shared: Arc<Shared<C, R>>) -> Self {
+    pub(super) const fn new(inner: S, shared: StripedArc<Shared<C, R>>) -> Self {
         Self { inner, shared }
     }
 }
@@ -66,7 +66,7 @@ where
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         // The clone is for the attempts that may follow; this one is for the service that was made ready.
-        begin(&mut self.inner, request, self.shared.clone(), |inner| inner.clone())
+        begin(&mut self.inner, request, self.shared.lend(), |inner| inner.clone())
     }
 }
 
@@ -75,7 +75,7 @@ where
 pub(super) fn begin<I, S, Req, C, R>(
     mut inner: I,
     request: Req,
-    shared: Arc<Shared<C, R>>,
+    shared: StripedArc<Shared<C, R>>,
     keep: impl FnOnce(I) -> S,
 ) -> ResponseFuture<S, Req, C, R>
 where

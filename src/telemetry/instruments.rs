@@ -23,6 +23,14 @@ pub(crate) struct Tally<const N: usize> {
     exported: recorder::Counters<N>,
 }
 
+/// The sum of many [`Tally`]s of the same metric, each of which counts for itself too.
+#[derive(Debug)]
+pub(crate) struct TallySum<const N: usize> {
+    counters: Arc<StripedCounters<N>>,
+    #[cfg(feature = "metrics")]
+    exported: Arc<recorder::Counters<N>>,
+}
+
 /// One gauge for each state: 1 for the state that holds, 0 for the others.
 #[derive(Debug)]
 pub(crate) struct StateGauges<const N: usize>(Arc<States<N>>);
@@ -90,6 +98,38 @@ impl<const N: usize> Tally<N> {
     }
 
     /// All counts, in the order of the values.
+    pub(crate) fn all(&self) -> [u64; N] {
+        self.counters.all()
+    }
+}
+
+// === impl TallySum ===
+
+impl<const N: usize> TallySum<N> {
+    /// As of [`Tally::new`].
+    pub(crate) fn new(name: &Name, metric: &'static str, label: &'static str, values: [&'static str; N]) -> Self {
+        let Tally {
+            counters,
+            #[cfg(feature = "metrics")]
+            exported,
+        } = Tally::new(name, metric, label, values);
+        Self {
+            counters: Arc::new(counters),
+            #[cfg(feature = "metrics")]
+            exported: Arc::new(exported),
+        }
+    }
+
+    /// One more that counts into the sum: small, and resolved by it.
+    pub(crate) fn part(&self) -> Tally<N> {
+        Tally {
+            counters: StripedCounters::part_of(self.counters.clone()),
+            #[cfg(feature = "metrics")]
+            exported: recorder::Counters::part_of(self.exported.clone(), self.counters.clone()),
+        }
+    }
+
+    /// All counts, in the order of the values: those of parts that are gone are among them.
     pub(crate) fn all(&self) -> [u64; N] {
         self.counters.all()
     }
@@ -196,6 +236,7 @@ mod recorder {
 
     use super::names::{self, MetricKind};
     use super::{LevelState, States};
+    use crate::cores::counters::StripedCounters;
     use crate::cores::lock::lock;
     use crate::name::Name;
 
@@ -294,32 +335,52 @@ mod recorder {
 
     #[derive(Debug)]
     pub(super) struct Counters<const N: usize> {
-        labels: Labels,
-        values: [&'static str; N],
+        source: Source<N>,
         handles: Resolved<[Counter; N]>,
+    }
+
+    /// Where the handles come from.
+    #[derive(Debug)]
+    enum Source<const N: usize> {
+        /// The recorder.
+        Recorder { labels: Labels, values: [&'static str; N] },
+        /// The sum that these counters are a part of, and what that has counted.
+        Sum(Arc<Counters<N>>, Arc<StripedCounters<N>>),
     }
 
     impl<const N: usize> Counters<N> {
         pub(super) const fn new(labels: Labels, values: [&'static str; N]) -> Self {
-            Self { labels, values, handles: Resolved::new() }
+            Self { source: Source::Recorder { labels, values }, handles: Resolved::new() }
+        }
+
+        pub(super) const fn part_of(sum: Arc<Self>, counters: Arc<StripedCounters<N>>) -> Self {
+            Self { source: Source::Sum(sum, counters), handles: Resolved::new() }
         }
 
         /// The handles; resolved anew, they start from `so_far`.
         #[inline]
         pub(super) fn get(&self, so_far: impl FnOnce() -> [u64; N]) -> &[Counter; N] {
-            self.handles.get(|| {
-                let so_far = so_far();
-                with_recorder(|recorder| {
-                    self.labels.describe(recorder);
-                    array::from_fn(|which| {
-                        let counter = recorder.register_counter(&self.labels.key(self.values[which]), &METADATA);
-                        if so_far[which] > 0 {
-                            counter.absolute(so_far[which]);
-                        }
-                        counter
+            self.handles.get(|| match &self.source {
+                Source::Recorder { labels, values } => {
+                    let so_far = so_far();
+                    with_recorder(|recorder| {
+                        labels.describe(recorder);
+                        array::from_fn(|which| {
+                            let counter = recorder.register_counter(&labels.key(values[which]), &METADATA);
+                            if so_far[which] > 0 {
+                                counter.absolute(so_far[which]);
+                            }
+                            counter
+                        })
                     })
-                })
+                }
+                Source::Sum(sum, counters) => sum.get_dyn(&|| counters.all()).clone(),
             })
+        }
+
+        /// The same, of one type: a sum can be a part of another.
+        fn get_dyn(&self, so_far: &dyn Fn() -> [u64; N]) -> &[Counter; N] {
+            self.get(so_far)
         }
     }
 

@@ -54,7 +54,7 @@ pub use service::{Telemetry, TelemetryHandle, TelemetryStatistics};
 #[allow(unused_imports, reason = "used by the families, each behind its feature")]
 pub(crate) use emitter::Emitter;
 #[allow(unused_imports, reason = "used by the families, each behind its feature")]
-pub(crate) use instruments::{Durations, Level, StateGauges, Tally};
+pub(crate) use instruments::{Durations, Level, StateGauges, Tally, TallySum};
 
 /// Hears of the events of the layers that it was given to.
 ///

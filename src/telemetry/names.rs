@@ -64,6 +64,12 @@ pub const METRICS: &[Metric] = &[
     ),
     counter(CIRCUIT_BREAKER_TRANSITIONS, &["name", "to"], "Changes of a circuit breaker's state, by the new state."),
     gauge(CIRCUIT_BREAKER_STATE, &["name", "state"], "1 for the state that a circuit breaker is in, 0 for the others."),
+    gauge(CIRCUIT_BREAKER_KEYS, &["name"], "Keys for which a keyed circuit breaker keeps a breaker of their own."),
+    counter(
+        CIRCUIT_BREAKER_KEY_EVENTS,
+        &["name", "event"],
+        "Breakers of keys made, evicted and removed, and calls for which there was no room for one.",
+    ),
     counter(RETRY_CALLS, &["name", "outcome"], "Calls through a retry, by how they ended."),
     counter(RETRIES, &["name", "cause"], "Attempts beyond the first, by what caused them."),
     counter(TIMEOUTS, &["name", "cause"], "Calls that a timeout cut off or did not send, by cause."),
@@ -92,6 +98,8 @@ pub(crate) const CALL_DURATION: &str = "mainstay_call_duration_seconds";
 pub(crate) const CIRCUIT_BREAKER_CALLS: &str = "mainstay_circuit_breaker_calls_total";
 pub(crate) const CIRCUIT_BREAKER_TRANSITIONS: &str = "mainstay_circuit_breaker_transitions_total";
 pub(crate) const CIRCUIT_BREAKER_STATE: &str = "mainstay_circuit_breaker_state";
+pub(crate) const CIRCUIT_BREAKER_KEYS: &str = "mainstay_circuit_breaker_keys";
+pub(crate) const CIRCUIT_BREAKER_KEY_EVENTS: &str = "mainstay_circuit_breaker_key_events_total";
 pub(crate) const BALANCE_CALLS: &str = "mainstay_balance_calls_total";
 pub(crate) const BALANCE_REPICKS: &str = "mainstay_balance_repicks_total";
 pub(crate) const BALANCE_EJECTIONS: &str = "mainstay_balance_ejections_total";

@@ -2,14 +2,16 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use pin_project_lite::pin_project;
+use tokio::time::Instant;
 
+use super::TimeoutKind;
 use super::handle::Shared;
 use crate::context::{DeadlineScope, InScope};
+use crate::cores::striped_arc::StripedArc;
 use crate::error::{Rejectable, Rejected};
 use crate::timer::{Cutoff, Timer};
 
@@ -39,56 +41,98 @@ pin_project! {
     #[must_use = "futures do nothing unless polled"]
     #[derive(Debug)]
     pub struct ResponseFuture<F> {
+        // Under the deadline, if one was set; of a refused call there is none.
         #[pin]
-        stage: Stage<F>,
+        inner: InScope<Option<DeadlineScope>, F>,
         #[pin]
         timer: Timer,
-        cutoff: Cutoff,
-        timeout: Duration,
-        shared: Arc<Shared>,
-        counted: bool,
+        limit: Limit,
+        stage: Stage,
+        shared: StripedArc<Shared>,
     }
 
     impl<F> PinnedDrop for ResponseFuture<F> {
         #[inline]
         fn drop(this: Pin<&mut Self>) {
-            if !this.counted {
+            if let Stage::Running = this.stage {
                 this.shared.abandoned();
             }
         }
     }
 }
 
-pin_project! {
-    #[project = StageProjection]
-    #[derive(Debug)]
-    enum Stage<F> {
-        Attempt { #[pin] inner: F },
-        Total { #[pin] inner: InScope<DeadlineScope, F> },
-        // Never sent.
-        Refused,
-        Done,
-    }
+#[derive(Clone, Copy, Debug)]
+enum Stage {
+    Running,
+    /// Never sent, and counted.
+    Refused,
+    /// Over, and counted.
+    Done,
+}
+
+/// How long a call may take. What it comes to is worked out when it is needed, which for most calls is never.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limit {
+    pub(super) started: Instant,
+    pub(super) timeout: Duration,
+    /// The caller's.
+    pub(super) deadline: Option<Instant>,
 }
 
 // === impl ResponseFuture ===
 
 impl<F> ResponseFuture<F> {
+    /// Calls the inner service by `make`; for a call as a whole, under its deadline.
     #[inline]
-    pub(super) const fn attempt(inner: F, shared: Arc<Shared>, cutoff: Cutoff, timeout: Duration) -> Self {
-        Self { stage: Stage::Attempt { inner }, timer: Timer::new(), cutoff, timeout, shared, counted: false }
-    }
-
-    #[inline]
-    pub(super) fn total(make: impl FnOnce() -> F, shared: Arc<Shared>, cutoff: Cutoff, timeout: Duration) -> Self {
-        let inner = InScope::call(DeadlineScope(cutoff.at), make);
-        Self { stage: Stage::Total { inner }, timer: Timer::new(), cutoff, timeout, shared, counted: false }
+    pub(super) fn new(make: impl FnOnce() -> F, shared: StripedArc<Shared>, limit: Limit) -> Self {
+        let scope = match shared.kind {
+            TimeoutKind::Attempt => None,
+            TimeoutKind::Total => Some(DeadlineScope(limit.cutoff().at)),
+        };
+        let inner = InScope::call(scope, make);
+        Self { inner, timer: Timer::new(), limit, stage: Stage::Running, shared }
     }
 
     #[cold]
-    pub(super) fn refused(shared: Arc<Shared>, cutoff: Cutoff, timeout: Duration) -> Self {
-        shared.record(cutoff, timeout, false);
-        Self { stage: Stage::Refused, timer: Timer::new(), cutoff, timeout, shared, counted: true }
+    #[inline(never)]
+    pub(super) fn refused(shared: StripedArc<Shared>, limit: Limit) -> Self {
+        shared.record(limit.cutoff(), limit.timeout, false);
+        Self { inner: InScope::empty(None), timer: Timer::new(), limit, stage: Stage::Refused, shared }
+    }
+
+    /// The inner future is pending: is its time up?
+    #[cold]
+    fn poll_limit(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Rejected> {
+        let mut this = self.project();
+        let (cutoff, timeout) = (this.limit.cutoff(), this.limit.timeout);
+        match this.stage {
+            Stage::Running => {
+                let Some(at) = cutoff.at else { return Poll::Pending };
+                ready!(this.timer.poll_against(at, cx));
+                *this.stage = Stage::Done;
+                this.shared.record(cutoff, timeout, true);
+                this.inner.as_mut().clear();
+                Poll::Ready(cutoff.rejected(timeout, true))
+            }
+            Stage::Refused => {
+                *this.stage = Stage::Done;
+                Poll::Ready(cutoff.rejected(timeout, false))
+            }
+            Stage::Done => Poll::Pending,
+        }
+    }
+
+    /// A layer below says that a deadline is over. If it is the one that was set here, the answer is that of this layer.
+    #[cold]
+    fn own_deadline(self: Pin<&mut Self>, rejected: Option<&Rejected>) -> Option<Rejected> {
+        let this = self.project();
+        let Some(&Rejected::DeadlineExceeded { sent }) = rejected else { return None };
+        let (cutoff, timeout) = (this.limit.cutoff(), this.limit.timeout);
+        if !matches!(this.shared.kind, TimeoutKind::Total) || !cutoff.is_own_and_over() {
+            return None;
+        }
+        this.shared.record(cutoff, timeout, sent);
+        Some(cutoff.rejected(timeout, sent))
     }
 }
 
@@ -100,45 +144,30 @@ where
     type Output = Result<T, E>;
 
     #[inline]
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        match this.stage.as_mut().project() {
-            StageProjection::Attempt { inner } => {
-                let polled = inner.poll(cx);
-                if polled.is_ready() {
-                    *this.counted = true;
-                    this.shared.ended_in_time();
-                    return polled;
-                }
-            }
-            StageProjection::Total { inner } => {
-                let polled = inner.poll(cx);
-                if let Poll::Ready(Err(error)) = &polled
-                    && let Some(&Rejected::DeadlineExceeded { sent }) = error.as_rejected()
-                    && this.cutoff.is_own_and_over()
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.as_mut().project();
+        let polled = this.inner.poll(cx);
+        match &polled {
+            Poll::Pending => return self.poll_limit(cx).map(|rejected| Err(E::from_rejected(rejected))),
+            Poll::Ready(result) => {
+                *this.stage = Stage::Done;
+                if let Err(error) = result
+                    && let Some(rejected) = self.as_mut().own_deadline(error.as_rejected())
                 {
-                    // A layer below noticed first that the time which was set here is up: the answer is the same.
-                    *this.counted = true;
-                    this.shared.record(*this.cutoff, *this.timeout, sent);
-                    return Poll::Ready(Err(E::from_rejected(this.cutoff.rejected(*this.timeout, sent))));
+                    return Poll::Ready(Err(E::from_rejected(rejected)));
                 }
-                if polled.is_ready() {
-                    *this.counted = true;
-                    this.shared.ended_in_time();
-                    return polled;
-                }
+                self.shared.ended_in_time();
             }
-            StageProjection::Refused => {
-                this.stage.set(Stage::Done);
-                return Poll::Ready(Err(E::from_rejected(this.cutoff.rejected(*this.timeout, false))));
-            }
-            StageProjection::Done => return Poll::Pending,
         }
-        let Some(at) = this.cutoff.at else { return Poll::Pending };
-        ready!(this.timer.poll_against(at, cx));
-        this.stage.set(Stage::Done);
-        *this.counted = true;
-        this.shared.record(*this.cutoff, *this.timeout, true);
-        Poll::Ready(Err(E::from_rejected(this.cutoff.rejected(*this.timeout, true))))
+        polled
+    }
+}
+
+// === impl Limit ===
+
+impl Limit {
+    #[inline]
+    pub(super) fn cutoff(&self) -> Cutoff {
+        Cutoff::new(self.started, self.timeout, self.deadline)
     }
 }

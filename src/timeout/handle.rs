@@ -1,11 +1,12 @@
 //! [`TimeoutHandle`]: reads and controls a timeout while it runs.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::{TimeoutConfig, TimeoutKind};
 use crate::cores::counters::StripedCounters;
+use crate::cores::packed_duration::AtomicDuration;
 use crate::error::InvalidConfig;
 use crate::name::Name;
 use crate::telemetry::event::{TimeoutEvent, TimeoutEventKind};
@@ -70,7 +71,7 @@ const ABANDONED: usize = 1;
 pub(super) struct Shared {
     pub(super) kind: TimeoutKind,
     pub(super) include_readiness: bool,
-    timeout_nanos: AtomicU64,
+    timeout: AtomicDuration,
     emitter: Emitter,
     cut_off: Tally<3>,
     /// Those that were not cut off. In no metric: a telemetry layer publishes them already.
@@ -157,7 +158,7 @@ impl TimeoutHandle {
     /// ```
     pub fn set_timeout(&self, timeout: Duration) -> Result<(), InvalidConfig> {
         TimeoutConfig { timeout, ..self.config() }.validate()?;
-        self.shared.timeout_nanos.store(nanos(timeout), Ordering::Relaxed);
+        self.shared.timeout.store(timeout, Ordering::Relaxed);
         Ok(())
     }
 }
@@ -198,7 +199,7 @@ impl Shared {
         Self {
             kind,
             include_readiness,
-            timeout_nanos: AtomicU64::new(nanos(timeout)),
+            timeout: AtomicDuration::new(timeout),
             emitter,
             cut_off,
             others: StripedCounters::new(),
@@ -207,7 +208,7 @@ impl Shared {
 
     #[inline]
     pub(super) fn timeout(&self) -> Duration {
-        Duration::from_nanos(self.timeout_nanos.load(Ordering::Relaxed))
+        self.timeout.load(Ordering::Relaxed)
     }
 
     /// Counts a call that ended by itself.
@@ -235,8 +236,4 @@ impl Shared {
         let kind = TimeoutEventKind::TimedOut { timeout, cause, sent };
         self.emitter.emit(|name| Event::Timeout(TimeoutEvent { name, kind }));
     }
-}
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

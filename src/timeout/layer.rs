@@ -7,6 +7,7 @@ use tower_layer::Layer;
 
 use super::handle::Shared;
 use super::{Computed, Fixed, Timeout, TimeoutConfig, TimeoutHandle};
+use crate::cores::striped_arc::StripedArc;
 use crate::error::InvalidConfig;
 use crate::name::Name;
 use crate::telemetry::{Emitter, Listener};
@@ -26,7 +27,7 @@ use crate::telemetry::{Emitter, Listener};
 /// ```
 #[derive(Clone, Debug)]
 pub struct TimeoutLayer<T = Fixed> {
-    shared: Arc<Shared>,
+    shared: StripedArc<Shared>,
     source: T,
 }
 
@@ -163,7 +164,7 @@ impl<T> TimeoutLayer<T> {
     /// ```
     #[must_use]
     pub fn handle(&self) -> TimeoutHandle {
-        TimeoutHandle::new(self.shared.clone())
+        TimeoutHandle::new(self.shared.value().clone())
     }
 }
 
@@ -302,7 +303,7 @@ impl<T> TimeoutBuilder<T> {
     pub fn build(self) -> Result<TimeoutLayer<T>, InvalidConfig> {
         self.config.validate()?;
         let emitter = Emitter::new(self.name, self.listener);
-        Ok(TimeoutLayer { shared: Arc::new(Shared::new(emitter, self.config)), source: self.source })
+        Ok(TimeoutLayer { shared: StripedArc::new(Shared::new(emitter, self.config)), source: self.source })
     }
 }
 

@@ -1,17 +1,18 @@
 //! [`Timeout`]: the service.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::time::Instant;
 use tower_service::Service;
 
+use super::future::Limit;
 use super::handle::Shared;
-use super::{Fixed, ResponseFuture, TimeoutKind, TimeoutSource};
+use super::{Fixed, ResponseFuture, TimeoutSource};
 use crate::context;
+use crate::cores::striped_arc::StripedArc;
 use crate::error::Rejectable;
-use crate::timer::{Cutoff, Timer};
+use crate::timer::Timer;
 
 /// A service whose calls have a limited time; made by [`TimeoutLayer`](super::TimeoutLayer).
 ///
@@ -29,7 +30,7 @@ use crate::timer::{Cutoff, Timer};
 #[derive(Debug)]
 pub struct Timeout<S, T = Fixed> {
     inner: S,
-    shared: Arc<Shared>,
+    shared: StripedArc<Shared>,
     source: T,
     readiness: Readiness,
 }
@@ -39,53 +40,59 @@ pub struct Timeout<S, T = Fixed> {
 enum Readiness {
     /// Nobody waits, or it does not count.
     Idle,
-    /// The inner service was pending at `since`.
-    Waiting { since: Instant, cutoff: Cutoff, timer: Pin<Box<Timer>> },
+    /// The inner service was pending when the time started.
+    Waiting { limit: Limit, timer: Pin<Box<Timer>> },
     /// The time was up before the inner service was ready: the next call is refused without it.
-    Over(Cutoff),
+    Over(Limit),
 }
 
 // === impl Timeout ===
 
 impl<S, T> Timeout<S, T> {
-    pub(super) const fn new(inner: S, shared: Arc<Shared>, source: T) -> Self {
+    pub(super) const fn new(inner: S, shared: StripedArc<Shared>, source: T) -> Self {
         Self { inner, shared, source, readiness: Readiness::Idle }
     }
 
     /// The inner service is pending, and that counts.
     #[cold]
     fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Readiness::Waiting { cutoff: Cutoff { at: Some(at), .. }, .. } = self.readiness
-            && Timer::is_late(at, Instant::now())
+        if let Readiness::Waiting { limit, .. } = &self.readiness
+            && limit.cutoff().at.is_some_and(|at| Timer::is_late(at, Instant::now()))
         {
             // Nobody was there to be refused when that wait ended, so this is another.
             self.readiness = Readiness::Idle;
         }
         if let Readiness::Idle = self.readiness {
-            let since = Instant::now();
-            let cutoff = Cutoff::new(since, self.shared.timeout(), context::current().deadline());
-            self.readiness = Readiness::Waiting { since, cutoff, timer: Box::pin(Timer::new()) };
+            let limit =
+                Limit { started: Instant::now(), timeout: self.shared.timeout(), deadline: context::deadline() };
+            self.readiness = Readiness::Waiting { limit, timer: Box::pin(Timer::new()) };
         }
-        if let Readiness::Waiting { cutoff, timer, .. } = &mut self.readiness {
-            let cutoff = *cutoff;
-            match cutoff.at {
-                Some(at) if timer.as_mut().poll_at(at, cx).is_ready() => self.readiness = Readiness::Over(cutoff),
+        if let Readiness::Waiting { limit, timer } = &mut self.readiness {
+            let limit = *limit;
+            match limit.cutoff().at {
+                Some(at) if timer.as_mut().poll_at(at, cx).is_ready() => self.readiness = Readiness::Over(limit),
                 _ => return Poll::Pending,
             }
         }
         Poll::Ready(())
     }
 
-    /// The wait for readiness is over: when it started, if it counts for the call that is made `now`; or what has cut it off.
+    /// The limit of a call that is made at the start of `limit`: a wait for readiness that counts for it brings the start forward.
+    /// An error if the time is up already.
     #[cold]
-    fn waited(&mut self, now: Instant) -> Result<Instant, Cutoff> {
+    #[inline(never)]
+    fn what_is_left(&mut self, mut limit: Limit) -> Result<Limit, Limit> {
+        let now = limit.started;
         match std::mem::replace(&mut self.readiness, Readiness::Idle) {
-            Readiness::Over(cutoff) => Err(cutoff),
-            Readiness::Waiting { since, cutoff, .. } if !cutoff.at.is_some_and(|at| Timer::is_late(at, now)) => {
-                Ok(since)
+            Readiness::Over(waited) => return Err(waited),
+            Readiness::Waiting { limit: waited, .. }
+                if !waited.cutoff().at.is_some_and(|at| Timer::is_late(at, now)) =>
+            {
+                limit.started = waited.started;
             }
-            Readiness::Idle | Readiness::Waiting { .. } => Ok(now),
+            Readiness::Idle | Readiness::Waiting { .. } => {}
         }
+        if limit.cutoff().has_passed(now) { Err(limit) } else { Ok(limit) }
     }
 }
 
@@ -125,24 +132,15 @@ where
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         let timeout = self.source.timeout(&request).unwrap_or_else(|| self.shared.timeout());
-        let now = Instant::now();
-        let since = match self.readiness {
-            Readiness::Idle => now,
-            _ => match self.waited(now) {
-                Ok(since) => since,
-                Err(cutoff) => return ResponseFuture::refused(self.shared.clone(), cutoff, timeout),
-            },
-        };
-        let cutoff = Cutoff::new(since, timeout, context::current().deadline());
+        let mut limit = Limit { started: Instant::now(), timeout, deadline: context::deadline() };
         // A timeout that is not zero cannot be over already if it starts now.
-        let can_be_over = cutoff.by_deadline || since != now || (T::CAN_BE_ZERO && timeout.is_zero());
-        if can_be_over && cutoff.has_passed(now) {
-            return ResponseFuture::refused(self.shared.clone(), cutoff, timeout);
+        let has_waited = !matches!(self.readiness, Readiness::Idle);
+        if has_waited || limit.deadline.is_some() || (T::CAN_BE_ZERO && timeout.is_zero()) {
+            limit = match self.what_is_left(limit) {
+                Ok(left) => left,
+                Err(over) => return ResponseFuture::refused(self.shared.lend(), over),
+            };
         }
-        let shared = self.shared.clone();
-        match shared.kind {
-            TimeoutKind::Attempt => ResponseFuture::attempt(self.inner.call(request), shared, cutoff, timeout),
-            TimeoutKind::Total => ResponseFuture::total(|| self.inner.call(request), shared, cutoff, timeout),
-        }
+        ResponseFuture::new(|| self.inner.call(request), self.shared.lend(), limit)
     }
 }

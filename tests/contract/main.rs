@@ -115,6 +115,17 @@ contracts! {
     telemetry: |inner| TelemetryLayer::new("contract").layer(inner);
     #[cfg(feature = "circuit-breaker")]
     circuit_breaker: |inner| mainstay::CircuitBreakerLayer::builder("contract").build().unwrap().layer(inner);
+    #[cfg(feature = "circuit-breaker")]
+    circuit_breaker_as_a_gate: |inner| {
+        let gate = mainstay::circuit_breaker::AdmissionMode::Gate;
+        mainstay::CircuitBreakerLayer::builder("contract").admission(gate).build().unwrap().layer(inner)
+    };
+    #[cfg(feature = "circuit-breaker")]
+    circuit_breaker_by_key: |inner| {
+        // Every fifth call has no key, and of the others' seven keys three find no room.
+        let key = |request: &u32| (!request.is_multiple_of(5)).then_some(request % 7);
+        mainstay::CircuitBreakerLayer::builder("contract").keyed(key).max_keys(4).build().unwrap().layer(inner)
+    };
     #[cfg(feature = "retry")]
     retry: |inner| {
         let config = mainstay::retry::RetryConfig::default();

@@ -47,11 +47,6 @@ impl TimeWindow {
         u64::try_from(length.as_nanos() / TIME_BUCKETS as u128).unwrap_or(u64::MAX).max(1)
     }
 
-    /// The length of one of its buckets.
-    pub(crate) fn bucket_nanos(&self) -> u64 {
-        self.bucket_nanos
-    }
-
     /// A window over `length` with what it has of these calls. Each is taken to be as old as the first that may be in its
     /// bucket, so that none is seen for longer than the new length; one that is seen already may leave a bucket of the old
     /// length early.
@@ -99,14 +94,10 @@ impl TimeWindow {
         self.counts.add(record);
     }
 
-    /// Adds successes that were counted elsewhere while bucket number `bucket` was being filled. Those of a bucket that has
-    /// left the window are dropped.
-    pub(crate) fn add_successes(&mut self, bucket: u64, calls: u32) {
-        if bucket > self.current || self.current - bucket >= TIME_BUCKETS as u64 {
-            return;
-        }
-        let bucket = &mut self.buckets[slot(bucket)];
-        let room = (u32::MAX - bucket.calls).min(calls);
+    /// Adds successes that were counted elsewhere while the current bucket was being filled.
+    pub(crate) fn add_successes(&mut self, calls: u64) {
+        let bucket = &mut self.buckets[slot(self.current)];
+        let room = u32::try_from(calls).unwrap_or(u32::MAX).min(u32::MAX - bucket.calls);
         bucket.calls += room;
         self.counts.calls += u64::from(room);
     }
@@ -122,9 +113,9 @@ impl TimeWindow {
         self.counts
     }
 
-    /// The number of the bucket that was filled last.
-    pub(crate) fn current_bucket(&self) -> u64 {
-        self.current
+    /// When the bucket that was filled last ends, since the origin.
+    pub(crate) fn end_of_bucket(&self) -> Duration {
+        Duration::from_nanos(self.current.saturating_add(1).saturating_mul(self.bucket_nanos))
     }
 
     /// Forgets every call.
@@ -261,16 +252,16 @@ mod tests {
     }
 
     #[test]
-    fn successes_counted_elsewhere_join_their_own_bucket() {
+    fn successes_counted_elsewhere_join_the_current_bucket_and_leave_with_it() {
         let mut driven = Driven::new(Duration::from_secs(10));
         driven.after(3_000, FAILURE);
-        driven.window.add_successes(1, 7);
+        assert_eq!(driven.window.end_of_bucket(), Duration::from_secs(4));
+        driven.window.add_successes(7);
         assert_eq!(driven.totals(), (8, 1));
-        driven.now += Duration::from_secs(8);
-        assert_eq!(driven.totals(), (1, 1), "bucket 1 has left, bucket 3 has not");
-        driven.window.add_successes(1, 7);
-        driven.window.add_successes(99, 7);
-        assert_eq!(driven.totals(), (1, 1), "what has left, or has not begun, is not counted");
+        driven.now += Duration::from_millis(9_999);
+        assert_eq!(driven.totals(), (8, 1), "until 13 s");
+        driven.now += Duration::from_millis(1);
+        assert_eq!(driven.totals(), (0, 0));
     }
 
     #[test]

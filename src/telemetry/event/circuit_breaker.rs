@@ -48,8 +48,8 @@ pub enum CircuitBreakerEventKind<'a> {
         /// The state now.
         to: CircuitState,
         /// Why, as a fixed word: `failure_rate`, `slow_call_rate`, `consecutive_failures`, `failures_per_period`,
-        /// `custom_trip`, `throttled`, `open_time_over`, `half_open_time_over`, `probes_failed`, `probes_succeeded`,
-        /// `ramp_over` or `operator`.
+        /// `custom_trip`, `throttled`, `open_time_over`, `health_check_passed`, `half_open_time_over`, `probes_failed`,
+        /// `probes_succeeded`, `ramp_over` or `operator`.
         reason: &'a str,
         /// The calls that the change was decided on: those of the window, or the probes.
         calls: u64,
@@ -66,10 +66,16 @@ pub enum CircuitBreakerEventKind<'a> {
         /// The outcome of the call that caused the change, if one did.
         cause: Option<Outcome>,
     },
+    /// A keyed breaker has no room for another key, and no idle one to evict: further keys share one breaker. Told once,
+    /// until there was room again.
+    KeysExhausted {
+        /// The keys that it has.
+        keys: usize,
+    },
 }
 
 impl CircuitBreakerEventKind<'_> {
-    /// The kind as a fixed word: `state_changed`.
+    /// The kind as a fixed word: `state_changed` or `keys_exhausted`.
     ///
     /// # Examples
     ///
@@ -95,6 +101,7 @@ impl CircuitBreakerEventKind<'_> {
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::StateChanged { .. } => "state_changed",
+            Self::KeysExhausted { .. } => "keys_exhausted",
         }
     }
 
@@ -124,6 +131,7 @@ impl CircuitBreakerEventKind<'_> {
     pub const fn is_warning(&self) -> bool {
         match self {
             Self::StateChanged { to, .. } => matches!(to, CircuitState::Open | CircuitState::ForcedOpen),
+            Self::KeysExhausted { .. } => true,
         }
     }
 }
@@ -143,6 +151,9 @@ impl fmt::Display for CircuitBreakerEventKind<'_> {
                     Some(wait) => write!(f, ", the next probe is due in {wait:?}"),
                     None => Ok(()),
                 }
+            }
+            Self::KeysExhausted { keys } => {
+                write!(f, "has no room beyond its {keys} keys: further ones share one breaker")
             }
         }
     }

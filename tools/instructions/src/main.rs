@@ -4,7 +4,7 @@
 //! and prints the difference a call: exact for one binary, whatever else the machine does. Reads of the system's clock are
 //! not seen as they are outside of it (the kernel's page for them is not used under valgrind).
 
-use std::future::{Future, Ready, ready};
+use std::future::Future;
 use std::process::{Command, ExitCode};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -15,21 +15,50 @@ use mainstay::circuit_breaker::{CircuitBreakerConfig, CircuitBreakerLayer, SlowC
 use mainstay::cache::{CacheLayer, Lookup, MemoryStore, Store};
 use tower::{Layer, Service};
 
-/// Immediately ready, as cheap as a service can be.
+/// Immediately ready, as cheap as a service can be that the optimiser cannot see through: what a layer costs is to be what it
+/// adds to a call, and not what it keeps from being inlined into nothing.
 #[derive(Clone)]
 struct Bare;
 
+/// The answer of [`Bare`]: its poll is a call.
+struct Answer<E> {
+    result: Result<u64, Option<E>>,
+}
+
+impl<E> Answer<E> {
+    #[inline(never)]
+    fn ok(request: u64) -> Self {
+        Self { result: Ok(hint::black_box(request)) }
+    }
+
+    fn err(error: E) -> Self {
+        Self { result: Err(Some(error)) }
+    }
+}
+
+impl<E: Unpin> Future for Answer<E> {
+    type Output = Result<u64, E>;
+
+    #[inline(never)]
+    fn poll(mut self: pin::Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.result {
+            Ok(answer) => Poll::Ready(Ok(*answer)),
+            Err(error) => Poll::Ready(Err(error.take().expect("polled after it was ready"))),
+        }
+    }
+}
+
 impl Service<u64> for Bare {
     type Response = u64;
-    type Error = mainstay::Error<std::convert::Infallible>;
-    type Future = Ready<Result<u64, Self::Error>>;
+    type Error = mainstay::BoxError;
+    type Future = Answer<Self::Error>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: u64) -> Self::Future {
-        ready(Ok(hint::black_box(request)))
+        Answer::ok(request)
     }
 }
 
@@ -63,14 +92,26 @@ fn pool(picker: Picker, endpoints: u32, breaker: Option<CircuitBreakerConfig>, c
 
 type Path = (&'static str, fn(u64));
 
+/// What costs no allocation to be boxed.
+#[derive(Debug)]
+struct Fail;
+
+impl std::fmt::Display for Fail {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("failed")
+    }
+}
+
+impl std::error::Error for Fail {}
+
 /// Fails each first attempt, by which the retry's own number of the attempt tells them apart.
 #[derive(Clone)]
 struct FailsOnce;
 
 impl Service<u64> for FailsOnce {
     type Response = u64;
-    type Error = mainstay::Error<()>;
-    type Future = Ready<Result<u64, Self::Error>>;
+    type Error = mainstay::BoxError;
+    type Future = Answer<Self::Error>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         Poll::Ready(Ok(()))
@@ -78,7 +119,7 @@ impl Service<u64> for FailsOnce {
 
     fn call(&mut self, request: u64) -> Self::Future {
         let failed = mainstay::context::current().attempt() == 1;
-        ready(if failed { Err(mainstay::Error::Service(())) } else { Ok(hint::black_box(request)) })
+        if failed { Answer::err(Fail.into()) } else { Answer::ok(request) }
     }
 }
 
