@@ -816,18 +816,18 @@ mod tests {
         };
         let later = |seconds| origin + Duration::from_secs(seconds);
         let overdue = |end_of_generation: bool| {
-            let shared = Shared::new(&config, OwnRules::default(), origin);
+            let shared = Shared::new(&config, OwnRules::default(), origin, false);
             let generation = shared.load().generation();
             shared.with_machine(origin, |machine| {
                 // Another thread admits a call; this one goes on to the next bucket, or the next generation.
-                assert!(shared.count_begun(generation, 0));
+                assert!(shared.count_begun(generation, origin));
                 if end_of_generation {
                     machine.reset(later(1));
                 } else {
                     machine.admit(later(1));
                 }
             });
-            assert!(!shared.count_begun(generation, 0), "it is told to take the lock");
+            assert!(!shared.count_begun(generation, origin), "it is told to take the lock");
             shared.with_machine(later(20), |machine| {
                 let in_flight = machine.in_flight().expect("calls are watched");
                 in_flight.advance(later(20));
