@@ -805,6 +805,39 @@ mod tests {
         assert_eq!((asked(), reads.take()), (None, 0));
     }
 
+    #[test]
+    fn a_call_that_begins_while_the_lock_is_held_is_watched_like_any_other() {
+        #[allow(clippy::disallowed_methods, reason = "an origin to count from")]
+        let origin = Instant::now();
+        let config = CircuitBreakerConfig {
+            slow_calls: Some(SlowCalls { longer_than: Duration::from_secs(8), rate: 1.0 }),
+            watch_in_flight: true,
+            ..CircuitBreakerConfig::default()
+        };
+        let later = |seconds| origin + Duration::from_secs(seconds);
+        let overdue = |end_of_generation: bool| {
+            let shared = Shared::new(&config, OwnRules::default(), origin, false);
+            let generation = shared.load().generation();
+            shared.with_machine(origin, |machine| {
+                // Another thread admits a call; this one goes on to the next bucket, or the next generation.
+                assert!(shared.count_begun(generation, origin));
+                if end_of_generation {
+                    machine.reset(later(1));
+                } else {
+                    machine.admit(later(1));
+                }
+            });
+            assert!(!shared.count_begun(generation, origin), "it is told to take the lock");
+            shared.with_machine(later(20), |machine| {
+                let in_flight = machine.in_flight().expect("calls are watched");
+                in_flight.advance(later(20));
+                in_flight.take_overdue()
+            })
+        };
+        assert_eq!(overdue(false), 2);
+        assert_eq!(overdue(true), 0, "it is a straggler");
+    }
+
     proptest! {
         /// Whatever the front answers without the lock, the machine alone would have answered too.
         #[test]
