@@ -35,8 +35,11 @@ struct Lease<T> {
     /// How often another thread has used it.
     strangers: AtomicU32,
     /// The leases of those that did so often, by their slots.
-    others: OnceLock<Box<[OnceLock<Arc<Lease<T>>>]>>,
+    others: OnceLock<Others<T>>,
 }
+
+/// A place for each slot that a thread can own.
+type Others<T> = Box<[OnceLock<Arc<Lease<T>>>]>;
 
 // === impl StripedArc ===
 
