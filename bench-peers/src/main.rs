@@ -112,13 +112,14 @@ fn measure(cases: &[Case], flags: &Flags) -> Result<(), String> {
     let times = timing::measure(cases);
     let mut rows = Vec::new();
     for (index, case) in cases.iter().enumerate() {
+        let bare = 2 * peers::bare_of(cases, case);
         for (which, suffix) in ["", ", a clone a call"].into_iter().enumerate() {
             let place = 2 * index + which;
-            rows.push(Row::new(case, suffix, counts[place], counts[which], times[place]));
+            rows.push(Row::new(case, suffix, counts[place], counts[bare + which], times[place]));
         }
         // Of those measured only ours tell a recorder of metrics anything.
         if case.library == "mainstay" {
-            rows.push(Row::new(case, ", with a recorder", with_recorder[2 * index], with_recorder[0], None));
+            rows.push(Row::new(case, ", with a recorder", with_recorder[2 * index], with_recorder[bare], None));
         }
     }
     let table = table::markdown(&rows);

@@ -38,10 +38,22 @@ pub(crate) struct Case {
 }
 
 impl Case {
-    /// Whether its time is measured. An open breaker of tower-resilience becomes unready after some calls in a row, and stays so
-    /// in a loop that does nothing else.
+    /// Whether its time is measured. In the loop that measures it, an open breaker of tower-resilience was seen to stay pending in
+    /// `poll_ready` for good; and its time window grows while it is measured, and its calls get dearer.
     pub(crate) fn is_timed(&self) -> bool {
-        (self.path, self.library) != ("breaker open", "tower-resilience")
+        self.library != "tower-resilience" || !["breaker open", "breaker closed, 60 s window"].contains(&self.path)
+    }
+
+    /// The path of the bare service that it is compared with: the one with the same error, that is pending as often.
+    pub(crate) fn over(&self) -> &'static str {
+        match (self.path, self.library) {
+            (path, "bare") => path,
+            ("timeout, pending once", "mainstay") => "bare, boxed error, pending once",
+            ("timeout, pending once", _) => "bare, pending once",
+            ("breaker open" | "breaker half-open, refusal", "mainstay") => "bare, our error",
+            (_, "mainstay") => "bare, boxed error",
+            _ => "bare",
+        }
     }
 
     pub(crate) fn is_bare(&self) -> bool {
@@ -49,11 +61,15 @@ impl Case {
     }
 }
 
-/// All cases; the first is the bare service.
+/// All cases; the bare services come first.
 pub(crate) fn all() -> Vec<Case> {
     let mut cases = Vec::new();
     let mut case = |path, library, refused, make| cases.push(Case { path, library, refused, make });
     case("bare", "bare", false, || service(Bare::<Failed>::new(Script::Answers)));
+    case("bare, boxed error", "bare", false, || service(Bare::<BoxError>::new(Script::Answers)));
+    case("bare, our error", "bare", false, || service(Bare::<Error<Failed>>::new(Script::Answers)));
+    case("bare, pending once", "bare", false, || service(Bare::<Failed>::new(Script::PendingOnce)));
+    case("bare, boxed error, pending once", "bare", false, || service(Bare::<BoxError>::new(Script::PendingOnce)));
 
     case("breaker closed, count window", "mainstay", false, || ours(|_| ()));
     case("breaker closed, count window", "tower-resilience", false, || service(theirs_by_count().layer(answers())));
@@ -155,6 +171,11 @@ pub(crate) fn all() -> Vec<Case> {
         closure(move |request| limiter.check().is_ok() && succeeds(inner.call(request)))
     });
     cases
+}
+
+/// The place of the bare service that `case` is compared with.
+pub(crate) fn bare_of(cases: &[Case], case: &Case) -> usize {
+    cases.iter().position(|other| other.path == case.over()).expect("bare services are never filtered out")
 }
 
 fn answers() -> Bare<Failed> {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use mainstay_instructions::subject::{Handle, Subject};
 use tokio::runtime::Handle as Runtime;
 
-use crate::peers::Case;
+use crate::peers::{self, Case};
 
 /// The most calls of a round.
 const CALLS: u64 = 20_000;
@@ -25,12 +25,11 @@ pub(crate) struct Times {
     pub(crate) two_threads: f64,
 }
 
-/// Measures each case on a handle that is reused and with a clone a call, in this order. The first case is the bare service.
+/// Measures each case on a handle that is reused and with a clone a call, in this order.
 pub(crate) fn measure(cases: &[Case]) -> Vec<Option<Times>> {
-    let bare = (cases[0].make)();
     let mut times = Vec::new();
     for case in cases {
-        let subject = (case.make)();
+        let (subject, bare) = ((case.make)(), (cases[peers::bare_of(cases, case)].make)());
         for handle in [Handle::Reused, Handle::Cloned] {
             if !case.is_timed() {
                 times.push(None);
