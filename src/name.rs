@@ -1,13 +1,17 @@
 //! [`Name`]: what an operator calls a layer.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock, Mutex};
+
+use crate::cores::lock::lock;
 
 /// The name of a layer, pool, probe or cache: it stands in every refusal, event, span and metric of that part.
 ///
 /// Made from a `&'static str` it costs nothing to copy; made from a `String` it is shared, never copied. Names are chosen by
-/// the operator, never by what comes from outside: each name is a metrics label.
+/// the operator, never by what comes from outside: each name is a metrics label. The names of breakers and pools stand in
+/// refusals, which must be small and cheap to make; so one copy of each such name is kept for the life of the process.
 ///
 /// # Examples
 ///
@@ -57,6 +61,18 @@ impl Name {
             Repr::Static(name) => name,
             Repr::Shared(name) => name,
         }
+    }
+
+    /// The name as it stands in refusals: without a count, and never dropped. The same text is the same name.
+    pub(crate) fn kept(&self) -> &'static Self {
+        static KEPT: LazyLock<Mutex<HashSet<&'static Name>>> = LazyLock::new(Mutex::default);
+        let mut kept = lock(&KEPT);
+        if let Some(name) = kept.get(self) {
+            return name;
+        }
+        let name: &'static Self = Box::leak(Box::new(self.clone()));
+        kept.insert(name);
+        name
     }
 }
 
@@ -123,5 +139,20 @@ impl fmt::Debug for Name {
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ptr;
+
+    use super::*;
+
+    #[test]
+    fn a_name_is_kept_once_whatever_it_was_made_from() {
+        let kept = Name::from("kept once").kept();
+        assert_eq!(kept, &Name::from("kept once"));
+        assert!(ptr::eq(kept, Name::from("kept once".to_owned()).kept()));
+        assert!(!ptr::eq(kept, Name::from("kept too").kept()));
     }
 }

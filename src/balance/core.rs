@@ -146,7 +146,7 @@ impl Core {
         }
     }
 
-    pub(crate) const fn name(&self) -> &Name {
+    pub(crate) const fn name(&self) -> &'static Name {
         self.emitter.name()
     }
 

@@ -133,7 +133,7 @@ where
         let core = &registry.core;
         let state = if core.config.empty_wait.is_zero() {
             core.ended(End::Rejected);
-            let none = NoEndpoint::new(core.name().clone(), registry.snapshot().none_because);
+            let none = NoEndpoint::of(core.name(), registry.snapshot().none_because);
             State::Refused { rejected: Some(none.into()) }
         } else {
             State::Vacant { vacant: Box::new(Vacant::new(registry.clone(), request)) }

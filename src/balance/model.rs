@@ -21,7 +21,7 @@ type Pool = Arc<Registry<u8, ()>>;
 /// A pool with these endpoints, which reads no clock and draws the same in every order.
 fn pool(config: PoolConfig, keys: impl IntoIterator<Item = u8>) -> Pool {
     let config = PoolConfig { picker: Picker::InFlight, seed: Some(1), ..config };
-    let registry = Registry::new(Core::new(config, Emitter::new("model".into(), None)));
+    let registry = Registry::new(Core::new(config, Emitter::new(&"model".into(), None)));
     registry.apply(keys.into_iter().map(insert));
     registry
 }

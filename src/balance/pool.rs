@@ -494,7 +494,7 @@ impl<K: Key, S, C, R> PoolBuilder<K, S, C, R> {
     /// ```
     pub fn build(self) -> Result<Pool<K, S, C, R>, InvalidConfig> {
         self.config.validate()?;
-        let registry = Registry::new(Core::new(self.config, Emitter::new(self.name, self.listener)));
+        let registry = Registry::new(Core::new(self.config, Emitter::new(&self.name, self.listener)));
         Ok(Pool {
             snapshot: registry.snapshot(),
             version: registry.version(),

@@ -241,7 +241,7 @@ where
             }
         }
         let rejected = ready!(self.timer.poll(self.core.config.ready_timeout, cx))
-            .unwrap_or_else(|| NoEndpoint::new(self.core.name().clone(), NoEndpointReason::NotReady).into());
+            .unwrap_or_else(|| NoEndpoint::of(self.core.name(), NoEndpointReason::NotReady).into());
         for (flight, _) in self.picks.iter_mut().filter_map(Option::take) {
             flight.waited_in_vain();
         }
@@ -283,7 +283,7 @@ where
             if let Poll::Ready(deadline) = self.timer.poll(core.config.empty_wait, cx) {
                 self.request = None;
                 core.ended(End::Rejected);
-                let none = NoEndpoint::new(core.name().clone(), self.registry.snapshot().none_because);
+                let none = NoEndpoint::of(core.name(), self.registry.snapshot().none_because);
                 return Poll::Ready(Next::Fail(S::Error::from_rejected(deadline.unwrap_or_else(|| none.into()))));
             }
             ready!(changed.as_mut().poll(cx));

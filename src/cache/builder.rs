@@ -672,7 +672,7 @@ impl<K, V, F, C, M> CacheBuilder<K, V, F, C, M> {
     {
         self.config.validate()?;
         let store = self.store.make(&self.config);
-        let (core, owner) = Core::new(self.config, store, Emitter::new(self.name, self.listener));
+        let (core, owner) = Core::new(self.config, store, Emitter::new(&self.name, self.listener));
         let parts =
             Parts { key: self.key, policy: Arc::new(self.policy), core: Arc::new(core), owner: Arc::new(owner) };
         Ok(CacheLayer { parts: Arc::new(parts) })

@@ -7,9 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::config::CircuitBreakerConfig;
 use super::own_rules::OwnRules;
-use super::shared::{
-    ABANDONED_FOR_FAILURE, Refusal, Refused, Shared, THROTTLED_FOR_FAILURE, THROTTLED_TO_OPEN, Ticket,
-};
+use super::shared::{ABANDONED_FOR_FAILURE, Refusal, Shared, THROTTLED_FOR_FAILURE, THROTTLED_TO_OPEN, Ticket};
 use super::state::{Evidence, Healthy, IllegalTransition, Transition};
 use super::watchers::{LazyWatchers, Watchers};
 use crate::circuit_state::CircuitState;
@@ -82,7 +80,7 @@ impl Breaker {
             gauges,
             publishing: Mutex::new(()),
             watchers: LazyWatchers::new(),
-            emitter: Emitter::new(name, listener),
+            emitter: Emitter::new(&name, listener),
         }
     }
 
@@ -103,11 +101,11 @@ impl Breaker {
             gauges: None,
             publishing: Mutex::new(()),
             watchers: LazyWatchers::new(),
-            emitter: Emitter::new(name, listener),
+            emitter: Emitter::new(&name, listener),
         }
     }
 
-    pub(super) fn name(&self) -> &Name {
+    pub(super) const fn name(&self) -> &'static Name {
         self.emitter.name()
     }
 
@@ -124,33 +122,37 @@ impl Breaker {
     fn admit_otherwise(&self) -> Result<Ticket, CircuitOpen> {
         let (result, change) = self.shared.admit(now);
         self.tell(change);
-        result.map_err(|refusal| self.rejected(refusal))
+        result.map_err(|refusal| self.rejected(self.open(refusal)))
     }
 
-    /// Since when, on its own clock, the breaker has nothing to give; `None` if it has.
+    /// What a call would be refused with now, which counts as none; `None` if it would not.
     #[inline]
-    pub(super) fn refuses(&self) -> Option<Refused> {
-        self.shared.refuses(now)
+    pub(super) fn refuses(&self) -> Option<CircuitOpen> {
+        self.shared.refuses(now).map(|refusal| self.open(refusal))
     }
 
-    /// Refuses a call without asking for admission, as it was `refused` before; without that, as of now.
-    #[inline]
-    pub(super) fn refuse(&self, refused: Option<Refused>) -> CircuitOpen {
-        self.rejected(self.shared.refuse(refused, now))
+    /// Refuses a call without asking for admission.
+    pub(super) fn refuse(&self) -> CircuitOpen {
+        self.rejected(self.open(self.shared.refuse(now)))
     }
 
+    /// Counts a call that is refused.
     #[inline]
-    fn rejected(&self, refusal: Refusal) -> CircuitOpen {
+    pub(super) fn rejected(&self, open: CircuitOpen) -> CircuitOpen {
         self.calls.add(End::Rejected as usize);
-        CircuitOpen::from_parts(self.name().clone(), refusal.state, refusal.retry_after, refusal.cause)
+        open
+    }
+
+    #[inline]
+    fn open(&self, refusal: Refusal) -> CircuitOpen {
+        CircuitOpen::from_parts(self.name(), refusal.state, refusal.retry_after, refusal.cause)
     }
 
     /// Takes the verdict of a call that succeeded, if it changes nothing but a count. `false` when it was not taken, and the call
     /// has to be [judged](Self::judged).
-    #[inline]
+    #[inline(always)]
     pub(super) fn absorbs(&self, ticket: &Ticket) -> bool {
-        let absorbed =
-            if ticket.is_untimed() { self.shared.absorbs_untimed(ticket) } else { self.absorbs_timed(ticket) };
+        let absorbed = self.shared.is_clean_since(ticket) && (ticket.is_untimed() || self.absorbs_timed(ticket));
         if absorbed {
             self.calls.add(End::Success as usize);
         }
@@ -160,7 +162,7 @@ impl Breaker {
     /// Out of the way of calls that no clock is read for.
     #[inline(never)]
     fn absorbs_timed(&self, ticket: &Ticket) -> bool {
-        self.shared.absorbs(ticket, now)
+        self.shared.absorbs_timed(ticket, now())
     }
 
     /// The verdict of a finished call.

@@ -217,7 +217,7 @@ pub enum ProbeRule {
 /// The longest count window.
 const MAX_WINDOW_CALLS: u32 = 65_536;
 /// The most probes.
-const MAX_PROBES: u32 = 1024;
+pub(super) const MAX_PROBES: u32 = 1024;
 /// The shortest time window.
 pub(super) const MIN_WINDOW_LENGTH: Duration = Duration::from_millis(10);
 

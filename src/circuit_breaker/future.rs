@@ -2,13 +2,13 @@
 
 use std::fmt;
 use std::future::Future;
+use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
 
 use super::permit::Permit;
-use crate::cores::unwind::on_unwind;
 use crate::error::{CircuitOpen, Rejectable, Rejected};
 use crate::outcome::{Classify, judge};
 
@@ -39,36 +39,92 @@ pin_project! {
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<F, C> {
         #[pin]
-        state: State<F, C>,
+        call: Call<F, C>,
+        // Spent for a call that was refused. It stands beside the call, as the refusal does, so that the parts of a future
+        // that is made and polled in one place can be in registers.
+        permit: Permit,
+        refused: Option<CircuitOpen>,
     }
 }
 
 pin_project! {
-    #[project = StateProj]
-    enum State<F, C> {
+    #[project = CallProj]
+    enum Call<F, C> {
         Admitted {
             #[pin]
             inner: F,
-            permit: Permit,
             classifier: C,
         },
-        Refused {
-            open: Option<CircuitOpen>,
-        },
+        Refused,
     }
 }
 
 // === impl ResponseFuture ===
 
 impl<F, C> ResponseFuture<F, C> {
-    #[inline]
+    #[inline(always)]
     pub(super) fn admitted(inner: F, permit: Permit, classifier: C) -> Self {
-        Self { state: State::Admitted { inner, permit, classifier } }
+        Self { call: Call::Admitted { inner, classifier }, permit, refused: None }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn refused(open: CircuitOpen) -> Self {
-        Self { state: State::Refused { open: Some(open) } }
+        Self { call: Call::Refused, permit: Permit::spent(), refused: Some(open) }
+    }
+}
+
+/// Polls the call, and has it judged where its result is: a response can be large.
+#[inline(always)]
+fn poll_call<F, C, T, E>(
+    inner: Pin<&mut F>,
+    classifier: &C,
+    permit: &mut Permit,
+    cx: &mut Context<'_>,
+) -> Poll<Result<T, E>>
+where
+    F: Future<Output = Result<T, E>>,
+    E: Rejectable,
+    C: Classify<T, E>,
+{
+    let guard = PanicGuard(permit);
+    let polled = inner.poll(cx);
+    // The call is over: a permit that the classifier's panic dropped would say that the caller had left.
+    match polled {
+        Poll::Pending => {
+            mem::forget(guard);
+            Poll::Pending
+        }
+        Poll::Ready(Ok(response)) => {
+            let outcome = classifier.classify(Ok(&response));
+            guard.0.finish(outcome);
+            mem::forget(guard);
+            Poll::Ready(Ok(response))
+        }
+        Poll::Ready(Err(error)) => {
+            judge_error(classifier, &error, guard.0);
+            mem::forget(guard);
+            Poll::Ready(Err(error))
+        }
+    }
+}
+
+#[inline(never)]
+fn judge_error<C, T, E>(classifier: &C, error: &E, permit: &mut Permit)
+where
+    E: Rejectable,
+    C: Classify<T, E>,
+{
+    let outcome = judge(classifier, Err(error));
+    permit.finish(outcome);
+}
+
+/// Dropped by a panic that comes out of the call: that failed.
+struct PanicGuard<'a>(&'a mut Permit);
+
+impl Drop for PanicGuard<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.0.panicked();
     }
 }
 
@@ -80,21 +136,14 @@ where
 {
     type Output = Result<T, E>;
 
-    #[inline]
+    // In line, or each call pays for handing its result over.
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project().state.project() {
-            StateProj::Admitted { inner, permit, classifier } => {
-                // Judged where it is: a response can be large.
-                let polled = on_unwind(|| permit.panicked(), || inner.poll(cx));
-                if let Poll::Ready(result) = &polled {
-                    // The call is over: a permit that the classifier's panic dropped would say that the caller had left.
-                    let outcome = on_unwind(|| permit.panicked(), || judge(classifier, result.as_ref()));
-                    permit.finish(outcome);
-                }
-                polled
-            }
-            StateProj::Refused { open } => {
-                let open = open.take().expect("polled after it was ready");
+        let this = self.project();
+        match this.call.project() {
+            CallProj::Admitted { inner, classifier } => poll_call(inner, classifier, this.permit, cx),
+            CallProj::Refused => {
+                let open = this.refused.take().expect("polled after it was ready");
                 Poll::Ready(Err(E::from_rejected(Rejected::CircuitOpen(open))))
             }
         }
@@ -104,9 +153,9 @@ where
 impl<F, C> fmt::Debug for ResponseFuture<F, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("ResponseFuture");
-        match &self.state {
-            State::Admitted { permit, .. } => debug.field("permit", permit),
-            State::Refused { open } => debug.field("refused", open),
+        match &self.call {
+            Call::Admitted { .. } => debug.field("permit", &self.permit),
+            Call::Refused => debug.field("refused", &self.refused),
         };
         debug.finish_non_exhaustive()
     }

@@ -42,8 +42,14 @@ pub struct Permit {
 
 impl Permit {
     #[inline]
-    pub(super) fn new(breaker: StripedArc<Breaker>, ticket: Ticket) -> Self {
+    pub(super) const fn new(breaker: StripedArc<Breaker>, ticket: Ticket) -> Self {
         Self { breaker: Some(breaker), ticket }
+    }
+
+    /// One that has had its verdict.
+    #[inline]
+    pub(super) const fn spent() -> Self {
+        Self { breaker: None, ticket: Ticket::NONE }
     }
 
     /// The call is over, with this outcome.
@@ -119,20 +125,9 @@ impl Permit {
 
     #[inline(always)]
     pub(super) fn finish(&mut self, outcome: Outcome) {
-        if outcome.is_success()
-            && let Some(breaker) = &self.breaker
-            && breaker.absorbs(&self.ticket)
-        {
-            self.breaker = None;
-            return;
-        }
-        self.finish_otherwise(outcome);
-    }
-
-    #[inline(never)]
-    fn finish_otherwise(&mut self, outcome: Outcome) {
-        if let Some(breaker) = self.breaker.take() {
-            breaker.judged(self.ticket, outcome);
+        let Some(breaker) = self.breaker.take() else { return };
+        if !(outcome.is_success() && breaker.absorbs(&self.ticket)) {
+            finish_otherwise(breaker, self.ticket, outcome);
         }
     }
 
@@ -157,6 +152,11 @@ impl Drop for Permit {
             abandon(breaker, self.ticket);
         }
     }
+}
+
+#[inline(never)]
+fn finish_otherwise(breaker: StripedArc<Breaker>, ticket: Ticket, outcome: Outcome) {
+    breaker.judged(ticket, outcome);
 }
 
 /// Out of the way of permits that have had their verdict.

@@ -1,5 +1,6 @@
 //! [`CircuitBreaker`]: the service.
 
+use std::ops::ControlFlow;
 use std::task::{Context, Poll, ready};
 
 use tower_service::Service;
@@ -8,9 +9,9 @@ use super::future::ResponseFuture;
 use super::gate::Gate;
 use super::handle::CircuitBreakerHandle;
 use super::permit::Permit;
-use super::shared::{GATE, Refused};
+use super::shared::GATE;
 use crate::cores::unwind::on_unwind;
-use crate::error::Rejectable;
+use crate::error::{CircuitOpen, Rejectable};
 use crate::outcome::Classify;
 
 /// The service that [`CircuitBreakerLayer`](super::CircuitBreakerLayer) makes. Its clones share one breaker.
@@ -39,26 +40,29 @@ pub struct CircuitBreaker<S, C> {
     inner_ready: bool,
     /// What came of it when the breaker was last asked whether it was ready.
     held: Held,
+    /// How the breaker refused; of [`Held::Refused`].
+    refused: Option<CircuitOpen>,
+    /// What it waits at; of [`Held::Gate`].
+    gate: Option<Box<Gate>>,
 }
 
 /// What keeps a service from being called.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Held {
-    #[default]
     Nothing,
     /// The breaker refused, and so will the call that follows.
-    Refused(Refused),
+    Refused,
     /// In gate mode, its last call was refused though it was ready: it waits before the next, or it would go round and round.
     Lost,
     /// It waits, as services do in gate mode.
-    Gate(Box<Gate>),
+    Gate,
 }
 
 // === impl CircuitBreaker ===
 
 impl<S, C> CircuitBreaker<S, C> {
     pub(super) const fn new(inner: S, classifier: C, handle: CircuitBreakerHandle) -> Self {
-        Self { inner, classifier, handle, inner_ready: false, held: Held::Nothing }
+        Self { inner, classifier, handle, inner_ready: false, held: Held::Nothing, refused: None, gate: None }
     }
 
     /// The handle of the breaker.
@@ -81,52 +85,72 @@ impl<S, C> CircuitBreaker<S, C> {
     /// Waits for the breaker to admit a call. Whoever was ready already stays so until its call: that is what `Service` asks.
     #[cold]
     fn poll_gate(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.inner_ready && matches!(self.held, Held::Nothing) {
+        if self.inner_ready && self.held == Held::Nothing {
             return Poll::Ready(());
         }
         let breaker = self.handle.breaker();
-        if !matches!(self.held, Held::Gate(_)) {
-            self.held = Held::Gate(Box::new(Gate::new(breaker)));
-        }
-        match &mut self.held {
-            Held::Gate(gate) => gate.poll(breaker, cx),
-            Held::Nothing | Held::Refused(_) | Held::Lost => Poll::Ready(()),
-        }
+        self.held = Held::Gate;
+        self.gate.get_or_insert_with(|| Box::new(Gate::new(breaker))).poll(breaker, cx)
     }
-}
 
-impl<S, C> CircuitBreaker<S, C> {
-    #[inline]
-    fn call_inner<Req>(&mut self, request: Req, mut permit: Permit) -> ResponseFuture<S::Future, C>
-    where
-        S: Service<Req>,
-        C: Clone,
-    {
-        self.inner_ready = false;
-        let inner = &mut self.inner;
-        let future = on_unwind(|| permit.panicked(), || inner.call(request));
-        ResponseFuture::admitted(future, permit, self.classifier.clone())
+    /// The circuit is not closed: whether the service is to be asked all the same; if not, what to answer.
+    #[inline(never)]
+    fn poll_breaker(&mut self, cx: &mut Context<'_>) -> ControlFlow<Poll<()>> {
+        let breaker = self.handle.breaker();
+        let Some(refused) = breaker.refuses() else { return ControlFlow::Continue(()) };
+        if breaker.shared.takes(GATE) {
+            return match self.poll_gate(cx) {
+                Poll::Ready(()) => ControlFlow::Continue(()),
+                Poll::Pending => ControlFlow::Break(Poll::Pending),
+            };
+        }
+        if self.held == Held::Gate {
+            self.let_go();
+        }
+        (self.held, self.refused) = (Held::Refused, Some(refused));
+        // The inner service keeps what readiness it has: `call` may use it if the circuit admits a probe by then.
+        ControlFlow::Break(Poll::Ready(()))
+    }
+
+    /// Nothing keeps the service from being called any more.
+    #[cold]
+    #[inline(never)]
+    fn let_go(&mut self) {
+        self.held = Held::Nothing;
+        self.gate = None;
     }
 
     /// The circuit is not closed, or the call is measured.
     #[inline(never)]
-    fn call_otherwise<Req>(&mut self, request: Req) -> ResponseFuture<S::Future, C>
-    where
-        S: Service<Req>,
-        C: Clone,
-    {
+    fn acquire_otherwise(&mut self) -> Result<Permit, CircuitOpen> {
         if let Some(permit) = self.handle.acquire_measured() {
-            return self.call_inner(request, permit);
+            return Ok(permit);
         }
-        match self.handle.try_acquire() {
-            Ok(permit) => self.call_inner(request, permit),
-            Err(open) => {
-                if self.handle.breaker().shared.takes(GATE) {
-                    self.held = Held::Lost;
-                }
-                ResponseFuture::refused(open)
+        let acquired = self.handle.try_acquire();
+        if acquired.is_err() && self.handle.breaker().shared.takes(GATE) {
+            self.let_go();
+            self.held = Held::Lost;
+        }
+        acquired
+    }
+
+    /// Whatever the breaker would say now, an unready service is never called.
+    #[inline]
+    fn refuse(&mut self) -> CircuitOpen {
+        match self.refused.take() {
+            Some(refused) if self.held == Held::Refused => {
+                self.held = Held::Nothing;
+                self.handle.breaker().rejected(refused)
             }
+            _ => self.refuse_unasked(),
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn refuse_unasked(&mut self) -> CircuitOpen {
+        self.let_go();
+        self.handle.breaker().refuse()
     }
 }
 
@@ -152,21 +176,16 @@ where
 
     /// Ready at once while the breaker refuses: `call` will say so, with the wait that is left as of now. In
     /// [gate mode](super::AdmissionMode::Gate) pending while it refuses. Otherwise ready when the inner service is.
-    #[inline]
+    // In line, as `call` is: a call costs less than calling it.
+    #[inline(always)]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         if !self.handle.breaker().shared.is_closed()
-            && let Some(refused) = self.handle.breaker().refuses()
+            && let ControlFlow::Break(answer) = self.poll_breaker(cx)
         {
-            if self.handle.breaker().shared.takes(GATE) {
-                ready!(self.poll_gate(cx));
-            } else {
-                self.held = Held::Refused(refused);
-                // The inner service keeps what readiness it has: `call` may use it if the circuit admits a probe by then.
-                return Poll::Ready(Ok(()));
-            }
+            return answer.map(Ok);
         }
-        if !matches!(self.held, Held::Nothing) {
-            self.held = Held::Nothing;
+        if self.held != Held::Nothing {
+            self.let_go();
         }
         self.inner_ready = false;
         ready!(self.inner.poll_ready(cx))?;
@@ -174,19 +193,21 @@ where
         Poll::Ready(Ok(()))
     }
 
-    #[inline]
+    #[inline(always)]
     fn call(&mut self, request: Req) -> Self::Future {
         if !self.inner_ready {
-            // Whatever the breaker would say now, an unready service is never called.
-            let refused = match std::mem::take(&mut self.held) {
-                Held::Refused(refused) => Some(refused),
-                Held::Nothing | Held::Lost | Held::Gate(_) => None,
-            };
-            return ResponseFuture::refused(self.handle.breaker().refuse(refused));
+            return ResponseFuture::refused(self.refuse());
         }
-        match self.handle.acquire_at_once() {
-            Some(permit) => self.call_inner(request, permit),
-            None => self.call_otherwise(request),
-        }
+        let mut permit = match self.handle.acquire_at_once() {
+            Some(permit) => permit,
+            None => match self.acquire_otherwise() {
+                Ok(permit) => permit,
+                Err(open) => return ResponseFuture::refused(open),
+            },
+        };
+        self.inner_ready = false;
+        let inner = &mut self.inner;
+        let future = on_unwind(|| permit.panicked(), || inner.call(request));
+        ResponseFuture::admitted(future, permit, self.classifier.clone())
     }
 }

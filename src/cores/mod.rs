@@ -7,6 +7,7 @@ pub(crate) mod ewma;
 pub(crate) mod generation;
 pub(crate) mod lock;
 pub(crate) mod packed_duration;
+pub(crate) mod packed_outcome;
 pub(crate) mod random;
 #[cfg(feature = "serde")]
 pub(crate) mod serde_duration;

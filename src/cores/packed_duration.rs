@@ -1,6 +1,7 @@
 //! [`AtomicDuration`]: a duration in one word, without a division on either side.
 #![allow(dead_code, reason = "used by the families, each behind its feature")]
 
+use std::fmt;
 use std::time::Duration;
 
 use super::sync::atomic::{AtomicU64, Ordering};
@@ -13,6 +14,10 @@ const MAX_SECONDS: u64 = u64::MAX >> NANOS_BITS;
 /// A duration that can be changed while it is read. Packed words compare as the durations do.
 #[derive(Debug)]
 pub(crate) struct AtomicDuration(AtomicU64);
+
+/// A duration, or none, in one word: packed as in an [`AtomicDuration`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PackedDuration(u64);
 
 // === impl AtomicDuration ===
 
@@ -31,6 +36,47 @@ impl AtomicDuration {
     }
 }
 
+// === impl PackedDuration ===
+
+impl PackedDuration {
+    /// No packed duration is this word.
+    pub(crate) const NONE: Self = Self(u64::MAX);
+    pub(crate) const ZERO: Self = Self(0);
+
+    pub(crate) const fn new(duration: Duration) -> Self {
+        Self(pack(duration))
+    }
+
+    pub(crate) const fn get(self) -> Option<Duration> {
+        if self.0 == Self::NONE.0 { None } else { Some(unpack(self.0)) }
+    }
+
+    /// What is left of `whole` after `part`, both packed; `None` if that is nothing.
+    #[inline]
+    pub(crate) const fn left(whole: u64, part: u64) -> Option<Self> {
+        /// The words between the last nanosecond of a second and the next second.
+        const UNUSED: u64 = (1 << NANOS_BITS) - 1_000_000_000;
+        if whole <= part {
+            return None;
+        }
+        let left = whole - part;
+        let borrows = whole & NANOS < part & NANOS;
+        Some(Self(if borrows { left - UNUSED } else { left }))
+    }
+}
+
+impl From<Option<Duration>> for PackedDuration {
+    fn from(duration: Option<Duration>) -> Self {
+        duration.map_or(Self::NONE, Self::new)
+    }
+}
+
+impl fmt::Debug for PackedDuration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.get().fmt(f)
+    }
+}
+
 /// Seconds above, nanoseconds below: what is longer than 2^34 seconds, some 544 years, is as long as that.
 pub(crate) const fn pack(duration: Duration) -> u64 {
     let (seconds, nanos) = (duration.as_secs(), duration.subsec_nanos() as u64);
@@ -45,7 +91,29 @@ pub(crate) const fn unpack(word: u64) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_left_is_the_difference(
+            whole in (0..MAX_SECONDS, 0..1_000_000_000_u32),
+            part in (0..MAX_SECONDS, 0..1_000_000_000_u32),
+            same_second in any::<bool>(),
+        ) {
+            let part = if same_second { (whole.0, part.1) } else { part };
+            let (whole, part) = (Duration::new(whole.0, whole.1), Duration::new(part.0, part.1));
+            let left = PackedDuration::left(pack(whole), pack(part)).and_then(PackedDuration::get);
+            prop_assert_eq!(left, whole.checked_sub(part).filter(|left| !left.is_zero()));
+        }
+    }
+
+    #[test]
+    fn none_is_no_duration() {
+        assert_eq!(PackedDuration::NONE.get(), None);
+        assert_eq!(PackedDuration::new(Duration::MAX).get(), Some(Duration::from_secs(MAX_SECONDS)));
+    }
 
     #[test]
     fn what_was_packed_comes_out_and_compares_alike() {

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::circuit_state::CircuitState;
+use crate::cores::packed_duration::PackedDuration;
+use crate::cores::packed_outcome::PackedOutcome;
 use crate::name::Name;
 use crate::outcome::{Outcome, RetryHint};
 
@@ -30,6 +32,7 @@ use crate::outcome::{Outcome, RetryHint};
 /// assert_eq!(rejected.to_string(), "circuit `users-db` is open: the next probe is due in 1.2s");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[repr(u64)]
 #[non_exhaustive]
 pub enum Rejected {
     /// A circuit breaker refuses. Never sent.
@@ -71,12 +74,15 @@ pub enum Rejected {
 /// assert_eq!(open.cause(), Some(Outcome::Permanent));
 /// assert_eq!(open.retry_after(), None);
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// A wait of more than 544 years reads as that, and a [cause](Self::cause) with a time of more than 9 years as those.
+#[derive(Clone, PartialEq, Eq)]
 pub struct CircuitOpen {
-    name: Name,
-    state: CircuitState,
-    retry_after: Option<Duration>,
-    cause: Option<Outcome>,
+    // Packed: an error is moved at every step of a call, whether it is one or not.
+    name: &'static Name,
+    retry_after: PackedDuration,
+    /// The cause, above the bits of the state.
+    cause_and_state: u64,
 }
 
 /// Why a pool had nothing to give.
@@ -92,7 +98,7 @@ pub struct CircuitOpen {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NoEndpoint {
-    name: Name,
+    name: &'static Name,
     reason: NoEndpointReason,
 }
 
@@ -132,7 +138,7 @@ pub enum NoEndpointReason {
 /// ```
 #[derive(Clone, Debug)]
 pub struct LoadFailed {
-    outcome: Outcome,
+    outcome: PackedOutcome,
     source: Arc<dyn StdError + Send + Sync>,
 }
 
@@ -266,9 +272,9 @@ impl Rejected {
     #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::CircuitOpen(open) => open.retry_after,
+            Self::CircuitOpen(open) => open.retry_after.get(),
             Self::Limited { retry_after } => *retry_after,
-            Self::LoadFailed(failed) => failed.outcome.retry_after(),
+            Self::LoadFailed(failed) => failed.outcome().retry_after(),
             Self::Timeout { .. } | Self::DeadlineExceeded { .. } | Self::NoEndpoint(_) | Self::Shed => None,
         }
     }
@@ -311,7 +317,7 @@ impl Rejected {
     pub const fn outcome(&self) -> Outcome {
         match self {
             Self::Timeout { sent: true, .. } => Outcome::Transient,
-            Self::LoadFailed(failed) => failed.outcome,
+            Self::LoadFailed(failed) => failed.outcome(),
             _ => Outcome::Ignored,
         }
     }
@@ -392,15 +398,16 @@ impl From<LoadFailed> for Rejected {
 // === impl CircuitOpen ===
 
 impl CircuitOpen {
+    const STATE: u64 = (1 << PackedOutcome::FREE_BITS) - 1;
+
     #[inline]
-    #[allow(dead_code, reason = "used by the families, each behind its feature")]
     pub(crate) const fn from_parts(
-        name: Name,
+        name: &'static Name,
         state: CircuitState,
-        retry_after: Option<Duration>,
-        cause: Option<Outcome>,
+        retry_after: PackedDuration,
+        cause: PackedOutcome,
     ) -> Self {
-        Self { name, state, retry_after, cause }
+        Self { name, retry_after, cause_and_state: cause.word() << PackedOutcome::FREE_BITS | state as u64 }
     }
 
     /// A refusal by the breaker `name` in `state`.
@@ -413,7 +420,7 @@ impl CircuitOpen {
     /// assert_eq!(CircuitOpen::new("db", CircuitState::HalfOpen).name().as_str(), "db");
     /// ```
     pub fn new(name: impl Into<Name>, state: CircuitState) -> Self {
-        Self { name: name.into(), state, retry_after: None, cause: None }
+        Self::from_parts(name.into().kept(), state, PackedDuration::NONE, PackedOutcome::NONE)
     }
 
     /// The same, with the time after which the breaker will admit a probe.
@@ -429,7 +436,7 @@ impl CircuitOpen {
     /// ```
     #[must_use]
     pub const fn with_retry_after(mut self, retry_after: Duration) -> Self {
-        self.retry_after = Some(retry_after);
+        self.retry_after = PackedDuration::new(retry_after);
         self
     }
 
@@ -444,9 +451,8 @@ impl CircuitOpen {
     /// assert_eq!(open.cause(), Some(Outcome::Transient));
     /// ```
     #[must_use]
-    pub const fn with_cause(mut self, cause: Outcome) -> Self {
-        self.cause = Some(cause);
-        self
+    pub const fn with_cause(self, cause: Outcome) -> Self {
+        Self::from_parts(self.name, self.state(), self.retry_after, PackedOutcome::new(Some(cause)))
     }
 
     /// The breaker's name.
@@ -460,7 +466,7 @@ impl CircuitOpen {
     /// ```
     #[must_use]
     pub const fn name(&self) -> &Name {
-        &self.name
+        self.name
     }
 
     /// The state that refused: open, half-open with all probes out, or forced open.
@@ -474,7 +480,14 @@ impl CircuitOpen {
     /// ```
     #[must_use]
     pub const fn state(&self) -> CircuitState {
-        self.state
+        match self.cause_and_state & Self::STATE {
+            0 => CircuitState::Closed,
+            1 => CircuitState::Open,
+            2 => CircuitState::HalfOpen,
+            3 => CircuitState::ForcedOpen,
+            4 => CircuitState::Disabled,
+            _ => CircuitState::Observing,
+        }
     }
 
     /// How long until the breaker admits a probe; `None` when that is not known (forced open, or half-open).
@@ -488,7 +501,7 @@ impl CircuitOpen {
     /// ```
     #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
-        self.retry_after
+        self.retry_after.get()
     }
 
     /// The outcome that opened the breaker; `None` when it was opened by hand.
@@ -502,17 +515,28 @@ impl CircuitOpen {
     /// ```
     #[must_use]
     pub const fn cause(&self) -> Option<Outcome> {
-        self.cause
+        PackedOutcome::from_word(self.cause_and_state >> PackedOutcome::FREE_BITS).get()
     }
 }
 
 impl fmt::Display for CircuitOpen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "circuit `{}` is {}", self.name, self.state)?;
-        match self.retry_after {
+        write!(f, "circuit `{}` is {}", self.name, self.state())?;
+        match self.retry_after() {
             Some(wait) => write!(f, ": the next probe is due in {wait:?}"),
             None => Ok(()),
         }
+    }
+}
+
+impl fmt::Debug for CircuitOpen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CircuitOpen")
+            .field("name", &self.name)
+            .field("state", &self.state())
+            .field("retry_after", &self.retry_after())
+            .field("cause", &self.cause())
+            .finish()
     }
 }
 
@@ -530,7 +554,12 @@ impl NoEndpoint {
     /// assert_eq!(none.to_string(), "pool `app` has no endpoint: none is eligible");
     /// ```
     pub fn new(name: impl Into<Name>, reason: NoEndpointReason) -> Self {
-        Self { name: name.into(), reason }
+        Self::of(name.into().kept(), reason)
+    }
+
+    #[inline]
+    pub(crate) const fn of(name: &'static Name, reason: NoEndpointReason) -> Self {
+        Self { name, reason }
     }
 
     /// The pool's name.
@@ -544,7 +573,7 @@ impl NoEndpoint {
     /// ```
     #[must_use]
     pub const fn name(&self) -> &Name {
-        &self.name
+        self.name
     }
 
     /// Which kind of nothing it was.
@@ -607,7 +636,7 @@ impl LoadFailed {
     /// ```
     #[must_use]
     pub fn new(outcome: Outcome, source: Arc<dyn StdError + Send + Sync>) -> Self {
-        Self { outcome, source }
+        Self { outcome: PackedOutcome::new(Some(outcome)), source }
     }
 
     /// What the load's own result said.
@@ -622,7 +651,10 @@ impl LoadFailed {
     /// ```
     #[must_use]
     pub const fn outcome(&self) -> Outcome {
-        self.outcome
+        match self.outcome.get() {
+            Some(outcome) => outcome,
+            None => Outcome::Ignored,
+        }
     }
 
     /// The error that all waiters of the load share.
@@ -644,7 +676,7 @@ impl LoadFailed {
 
 impl fmt::Display for LoadFailed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the shared load failed ({})", self.outcome)
+        write!(f, "the shared load failed ({})", self.outcome())
     }
 }
 
@@ -656,3 +688,25 @@ impl PartialEq for LoadFailed {
 }
 
 impl Eq for LoadFailed {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_by_a_circuit_keeps_what_it_was_made_of() {
+        for state in CircuitState::ALL {
+            let open = CircuitOpen::new("db", state).with_cause(Outcome::throttled(Duration::from_secs(3600)));
+            assert_eq!((open.state(), open.retry_after()), (state, None));
+            let open = open.with_retry_after(Duration::from_nanos(1));
+            assert_eq!(open.cause(), Some(Outcome::throttled(Duration::from_secs(3600))));
+            assert_eq!((open.state(), open.retry_after()), (state, Some(Duration::from_nanos(1))));
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_small() {
+        assert!(size_of::<Rejected>() <= 32, "{}", size_of::<Rejected>());
+        assert_eq!(size_of::<Result<u64, crate::Error<()>>>(), size_of::<Rejected>());
+    }
+}

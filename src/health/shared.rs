@@ -81,7 +81,7 @@ impl<K> Shared<K> {
         let levels = [names::HEALTH_TARGETS, names::HEALTH_TARGETS_UNHEALTHY, names::HEALTH_TARGETS_UNKNOWN]
             .map(|metric| Level::new(&name, metric));
         Self {
-            emitter: Emitter::new(name, listener),
+            emitter: Emitter::new(&name, listener),
             config: watch::Sender::new(config),
             targets: watch::Sender::new(HashMap::new()),
             checks,

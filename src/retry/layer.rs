@@ -591,7 +591,7 @@ impl<C, R> RetryBuilder<C, R> {
             Some(shared) => shared,
             None => Budget::new(config.budget)?,
         };
-        let core = Arc::new(Core::new(Emitter::new(name, listener), config, backoff, budget, hooks));
+        let core = Arc::new(Core::new(Emitter::new(&name, listener), config, backoff, budget, hooks));
         Ok(RetryLayer { shared: StripedArc::new(Shared { core, classifier, requests }) })
     }
 }

@@ -11,24 +11,25 @@ use crate::name::Name;
 /// The name of a layer, and who listens to it.
 #[derive(Clone)]
 pub(crate) struct Emitter {
-    name: Name,
+    name: &'static Name,
     listener: Option<Arc<dyn Listener>>,
 }
 
 impl Emitter {
-    pub(crate) const fn new(name: Name, listener: Option<Arc<dyn Listener>>) -> Self {
-        Self { name, listener }
+    pub(crate) fn new(name: &Name, listener: Option<Arc<dyn Listener>>) -> Self {
+        Self { name: name.kept(), listener }
     }
 
-    pub(crate) const fn name(&self) -> &Name {
-        &self.name
+    /// The name, as it stands in refusals.
+    pub(crate) const fn name(&self) -> &'static Name {
+        self.name
     }
 
     /// Builds the event if anybody listens, and tells them.
     #[inline]
     pub(crate) fn emit<'a>(&'a self, build: impl FnOnce(&'a Name) -> Event<'a>) {
         if self.is_listening() {
-            self.send(&build(&self.name));
+            self.send(&build(self.name));
         }
     }
 
@@ -69,7 +70,7 @@ mod tests {
 
     #[test]
     fn nothing_is_built_when_nobody_listens() {
-        let emit = || Emitter::new(Name::from("quiet"), None).emit(|_| unreachable!("nobody listens"));
+        let emit = || Emitter::new(&Name::from("quiet"), None).emit(|_| unreachable!("nobody listens"));
         #[cfg(feature = "tracing")]
         ::tracing::subscriber::with_default(::tracing::subscriber::NoSubscriber::new(), emit);
         #[cfg(not(feature = "tracing"))]
@@ -79,6 +80,6 @@ mod tests {
     #[test]
     fn a_panicking_listener_does_not_reach_the_call() {
         let listener: Arc<dyn Listener> = Arc::new(|_: &Event<'_>| panic!("a listener of the test"));
-        Emitter::new(Name::from("loud"), Some(listener)).emit(event);
+        Emitter::new(&Name::from("loud"), Some(listener)).emit(event);
     }
 }

@@ -302,7 +302,7 @@ impl<T> TimeoutBuilder<T> {
     /// ```
     pub fn build(self) -> Result<TimeoutLayer<T>, InvalidConfig> {
         self.config.validate()?;
-        let emitter = Emitter::new(self.name, self.listener);
+        let emitter = Emitter::new(&self.name, self.listener);
         Ok(TimeoutLayer { shared: StripedArc::new(Shared::new(emitter, self.config)), source: self.source })
     }
 }

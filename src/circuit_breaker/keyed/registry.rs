@@ -103,7 +103,7 @@ impl<K: BreakerKey> Registry<K> {
             len: AtomicUsize::new(0),
             events: Tally::new(&name, names::CIRCUIT_BREAKER_KEY_EVENTS, "event", EVENTS),
             level: Level::new(&name, names::CIRCUIT_BREAKER_KEYS),
-            emitter: Emitter::new(name, listener.clone()),
+            emitter: Emitter::new(&name, listener.clone()),
             config,
             own,
             listener,

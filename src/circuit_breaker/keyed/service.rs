@@ -121,7 +121,7 @@ where
         let breaker = self.breaker(&request);
         if !self.inner_ready {
             // Whatever the breaker would say, an unready service is never called.
-            return ResponseFuture::refused(breaker.breaker().refuse(None));
+            return ResponseFuture::refused(breaker.breaker().refuse());
         }
         match breaker.into_permit() {
             Ok(mut permit) => {
