@@ -701,7 +701,7 @@ impl Scope for IsolatedScope {
 }
 
 /// Leaves a scope when it is dropped, on unwinding too.
-struct Entered<'a, S: Scope> {
+pub(crate) struct Entered<'a, S: Scope> {
     scope: &'a mut S,
     outer: S::Outer,
 }
@@ -798,6 +798,13 @@ impl<S: Scope, F> InScope<S, F> {
         this.future.set(Some(future));
     }
 
+    /// Enters the scope, for who polls the future by itself: a result that passes through one function less is copied once less.
+    #[inline(always)]
+    pub(crate) fn enter(self: Pin<&mut Self>) -> (Entered<'_, S>, Pin<&mut Option<F>>) {
+        let this = self.project();
+        (Entered::new(this.scope), this.future)
+    }
+
     /// Whether there is a future to poll.
     #[inline]
     pub(crate) const fn is_running(&self) -> bool {
@@ -811,12 +818,12 @@ impl<S: Scope, F: Future> Future for InScope<S, F> {
     #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<F::Output> {
         let mut this = self.project();
-        let Some(running) = this.future.as_mut().as_pin_mut() else {
-            // Polled after `clear`: as a finished future, it has nothing more to say.
-            return Poll::Pending;
-        };
         let _entered = Entered::new(this.scope);
-        let polled = running.poll(cx);
+        let polled = match this.future.as_mut().as_pin_mut() {
+            Some(running) => running.poll(cx),
+            // Polled after `clear`: as a finished future, it has nothing more to say.
+            None => Poll::Pending,
+        };
         if polled.is_ready() {
             // Dropped where it finished, so that nobody has to come back into the scope for that.
             this.future.set(None);

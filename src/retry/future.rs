@@ -13,7 +13,7 @@ use tower_service::Service;
 use super::handle::Cause;
 use super::layer::Shared;
 use super::policy::{Decision, Ended, Limits, decide};
-use super::progress::{LostAtFirst, Progress, Stage};
+use super::progress::{Lost, LostAtFirst, Progress, Stage};
 use super::{AfterAttempt, GiveUpReason, RequestPolicy};
 use crate::budget::CallInFlight;
 use crate::context::{self, AttemptScope, InScope};
@@ -122,13 +122,12 @@ where
     C: Classify<S::Response, S::Error>,
     R: RequestPolicy<Req>,
 {
-    /// Goes on where the first attempt did not end the call: with what it was just `polled` to, and the outcome where that was
-    /// judged already; or else by polling.
-    #[cold]
+    /// Goes on where the first attempt did not end the call: with the result that it has just `ended` in, and the outcome
+    /// where that was judged already; or else by polling.
     #[inline(never)]
     fn go_on(
         mut self: Pin<&mut Self>,
-        mut polled: Option<Poll<Ending<S, Req>>>,
+        mut ended: Option<Ending<S, Req>>,
         mut judged: Option<Outcome>,
         cx: &mut Context<'_>,
     ) -> Poll<Ending<S, Req>> {
@@ -137,32 +136,61 @@ where
             this.progress.set(Some(Progress::start()));
         }
         loop {
-            let polled = match polled.take() {
-                Some(polled) => polled,
-                None => {
-                    if let Some(result) = ready!(self.as_mut().poll_between(cx)) {
-                        return Poll::Ready(result);
-                    }
-                    self.as_mut().poll_attempt(cx)
-                }
-            };
-            let result = match polled {
-                Poll::Ready(result) => result,
-                Poll::Pending => Err(ready!(self.as_mut().poll_cutoff(cx))),
-            };
-            if let Some(result) = self.as_mut().follow(result, judged.take()) {
+            // Judged where it is: a response can be large. And it is not held through the delay.
+            if let Some(result) = ended
+                && !self.as_mut().follow(&result, judged.take())
+            {
                 self.project().progress.set(None);
                 return Poll::Ready(result);
+            }
+            if let Some(error) = ready!(self.as_mut().poll_between(cx)) {
+                self.project().progress.set(None);
+                return Poll::Ready(Err(error));
+            }
+            let mut this = self.as_mut().project();
+            let Some(progress) = this.progress.as_mut().as_pin_mut() else { return Poll::Pending };
+            let progress = progress.project();
+            let shared = &**this.shared;
+            let core = &*shared.core;
+            let lost = Lost { core, stage: progress.stage, paid: *progress.paid };
+            let (entered, mut running) = this.attempt.as_mut().enter();
+            let Some(attempt) = running.as_mut().as_pin_mut() else {
+                lost.disarm();
+                return Poll::Pending;
+            };
+            let polled = attempt.poll(cx);
+            if polled.is_ready() {
+                running.set(None);
+            }
+            drop(entered);
+            lost.disarm();
+            match polled {
+                Poll::Ready(Ok(response)) => {
+                    let lost = || core.lose(progress.stage, *progress.paid);
+                    let outcome = on_unwind(lost, || shared.classifier.classify(Ok(&response)));
+                    if outcome.is_success() {
+                        core.account(progress.sent, *progress.paid, true);
+                        core.record_return(outcome);
+                        let attempt = this.attempt.scope().attempt().number();
+                        core.hooks.observe(attempt, outcome, true, AfterAttempt::Returned);
+                        this.progress.set(None);
+                        return Poll::Ready(Ok(response));
+                    }
+                    (ended, judged) = (Some(Ok(response)), Some(outcome));
+                }
+                Poll::Ready(Err(error)) => ended = Some(Err(error)),
+                Poll::Pending => ended = Some(Err(ready!(self.as_mut().poll_cutoff(cx)))),
             }
         }
     }
 
-    #[inline]
-    fn poll_attempt(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ending<S, Req>> {
-        let this = self.project();
-        let Some(progress) = this.progress.as_pin_mut() else { return Poll::Pending };
-        let progress = progress.project();
-        on_unwind(|| this.shared.core.lose(progress.stage, *progress.paid), || this.attempt.poll(cx))
+    /// Goes on where the first attempt is pending, and has a limit.
+    #[cold]
+    #[inline(never)]
+    fn go_on_limited(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ending<S, Req>> {
+        self.as_mut().project().progress.set(Some(Progress::start()));
+        let error = ready!(self.as_mut().poll_cutoff(cx));
+        self.go_on(Some(Err(error)), None, cx)
     }
 
     /// Waits for the end of the time of an attempt that is pending.
@@ -177,12 +205,12 @@ where
         Poll::Ready(S::Error::from_rejected(cutoff.rejected(timeout, true)))
     }
 
-    /// Decides what follows the end of an attempt. Returns the result if it is final.
+    /// Decides what follows the end of an attempt: whether there is another, or the result is final.
     #[inline]
-    fn follow(self: Pin<&mut Self>, result: Ending<S, Req>, judged: Option<Outcome>) -> Option<Ending<S, Req>> {
+    fn follow(self: Pin<&mut Self>, result: &Ending<S, Req>, judged: Option<Outcome>) -> bool {
         let mut this = self.project();
         // It is there: whoever comes here has seen to it.
-        let Some(progress) = this.progress.as_mut().as_pin_mut() else { return Some(result) };
+        let Some(progress) = this.progress.as_mut().as_pin_mut() else { return false };
         let mut progress = progress.project();
         let shared = &**this.shared;
         let core = &*shared.core;
@@ -198,16 +226,7 @@ where
                 (outcome, hint, true)
             }
         };
-        if sent && !*progress.sent {
-            *progress.sent = true;
-            core.budget.record_sent();
-        } else if *progress.paid {
-            if sent {
-                core.budget.settle();
-            } else {
-                core.budget.refund();
-            }
-        }
+        core.account(progress.sent, *progress.paid, sent);
         *progress.paid = false;
         if hint == RetryHint::No {
             if outcome == Outcome::DependencyFailed {
@@ -217,7 +236,7 @@ where
             }
             core.record_return(outcome);
             core.hooks.observe(attempt.number(), outcome, sent, AfterAttempt::Returned);
-            return Some(result);
+            return false;
         }
         let ended = Ended {
             attempt: attempt.number(),
@@ -263,54 +282,49 @@ where
             Decision::Return => {
                 core.record_return(outcome);
                 core.hooks.observe(attempt.number(), outcome, sent, AfterAttempt::Returned);
-                Some(result)
+                false
             }
             Decision::GiveUp(reason) => {
                 core.record_give_up(attempt.number(), outcome, reason);
                 core.hooks.observe(attempt.number(), outcome, sent, AfterAttempt::GaveUp(reason));
                 context::mark_gave_up();
-                Some(result)
+                false
             }
             Decision::Retry(delay) => {
                 *progress.paid = *progress.sent;
                 *progress.cause = Cause::of(outcome, sent);
+                *progress.stage = Stage::Between;
                 // A zero delay, and one beyond the end of time (which no callee asks for), need no timer.
-                let until = if delay.is_zero() { None } else { now().checked_add(delay) };
-                *progress.stage = until.map_or(Stage::Readying, Stage::Delayed);
+                if !delay.is_zero() {
+                    *progress.delayed_until = now().checked_add(delay);
+                }
                 core.tell_of_retry(attempt.number(), outcome, delay);
                 core.hooks.observe(attempt.number(), outcome, sent, AfterAttempt::Retrying { delay });
-                // Neither the response nor what is left of the attempt is held through the delay.
-                drop(result);
                 progress.timer.as_mut().disarm();
                 *this.cutoff = None;
                 this.attempt.scope_mut().next_attempt();
-                None
+                true
             }
         }
     }
 
-    /// Goes on while no attempt runs: `None` when one does.
+    /// Goes on while no attempt runs: `None` when one does. Returns what the call ends in if none can.
     #[inline]
-    fn poll_between(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Ending<S, Req>>> {
-        let this = self.as_mut().project();
-        let Some(progress) = this.progress.as_pin_mut() else { return Poll::Pending };
+    fn poll_between(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<S::Error>> {
+        let Some(progress) = self.as_mut().project().progress.as_pin_mut() else { return Poll::Pending };
         let mut progress = progress.project();
         match *progress.stage {
             Stage::Attempting => return Poll::Ready(None),
-            Stage::Delayed(until) => {
-                ready!(progress.timer.as_mut().poll_at(until, cx));
-                progress.timer.disarm();
-                *progress.stage = Stage::Readying;
-            }
-            Stage::Readying => {}
+            Stage::Between => {}
             // Polled after its end: it has nothing more to say.
             Stage::Lost => return Poll::Pending,
         }
-        let ended = ready!(self.as_mut().poll_next(cx));
-        if ended.is_some() {
-            self.project().progress.set(None);
+        if let Some(until) = *progress.delayed_until {
+            ready!(progress.timer.as_mut().poll_at(until, cx));
+            progress.timer.disarm();
+            *progress.delayed_until = None;
         }
-        Poll::Ready(ended.map(Err))
+        self.poll_next(cx)
     }
 
     /// Waits until the service is ready for the next attempt, and starts it. Returns what the call ends in if it cannot.
@@ -404,15 +418,22 @@ where
         if self.progress.is_some() {
             return self.go_on(None, None, cx);
         }
-        if !self.attempt.is_running() {
-            // Polled after its end: it has nothing more to say.
-            return Poll::Pending;
-        }
         let mut this = self.as_mut().project();
         let shared = &**this.shared;
         let core = &*shared.core;
         let lost = LostAtFirst { core, progress: this.progress.as_mut() };
-        let polled = this.attempt.poll(cx);
+        let (entered, mut running) = this.attempt.as_mut().enter();
+        let Some(attempt) = running.as_mut().as_pin_mut() else {
+            // Polled after its end: it has nothing more to say.
+            lost.disarm();
+            return Poll::Pending;
+        };
+        let polled = attempt.poll(cx);
+        if polled.is_ready() {
+            // Dropped where it finished, so that nobody has to come back into the scope for that.
+            running.set(None);
+        }
+        drop(entered);
         lost.disarm();
         match polled {
             Poll::Ready(Ok(response)) => {
@@ -420,15 +441,16 @@ where
                 let outcome = shared.classifier.classify(Ok(&response));
                 lost.disarm();
                 if !outcome.is_success() {
-                    return self.go_on(Some(Poll::Ready(Ok(response))), Some(outcome), cx);
+                    return self.go_on(Some(Ok(response)), Some(outcome), cx);
                 }
                 core.budget.record_sent();
                 core.record_return(outcome);
                 core.hooks.observe(1, outcome, true, AfterAttempt::Returned);
                 Poll::Ready(Ok(response))
             }
+            Poll::Ready(Err(error)) => self.go_on(Some(Err(error)), None, cx),
             Poll::Pending if this.cutoff.is_none() => Poll::Pending,
-            polled => self.go_on(Some(polled), None, cx),
+            Poll::Pending => self.go_on_limited(cx),
         }
     }
 }

@@ -347,10 +347,9 @@ impl Core {
     }
 
     /// The next delay of a call that has come this far; `None` when a sequence of the user's own has ended.
-    #[inline]
+    #[inline(always)]
     pub(super) fn next_delay(&self, attempt: u32, outcome: Outcome, progress: &mut Progress) -> Option<Duration> {
         if self.never_waits {
-            progress.note(Duration::ZERO);
             return Some(Duration::ZERO);
         }
         self.draw_delay(attempt, outcome, progress)

@@ -17,6 +17,7 @@ pin_project! {
         #[pin]
         pub(super) timer: Timer,
         pub(super) stage: Stage,
+        pub(super) delayed_until: Option<Instant>,
         pub(super) delays: backoff::Progress,
         // Some attempt may have reached the callee.
         pub(super) sent: bool,
@@ -30,9 +31,8 @@ pin_project! {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
     Attempting,
-    Delayed(Instant),
-    /// Waits for the service to be ready for the next attempt.
-    Readying,
+    /// Waits for the end of a delay, then for the service to be ready for the next attempt.
+    Between,
     /// A panic has taken the call along.
     Lost,
 }
@@ -43,6 +43,13 @@ pub(super) struct LostAtFirst<'a> {
     pub(super) progress: Pin<&'a mut Option<Progress>>,
 }
 
+/// The same for a later one.
+pub(super) struct Lost<'a> {
+    pub(super) core: &'a Core,
+    pub(super) stage: &'a mut Stage,
+    pub(super) paid: bool,
+}
+
 // === impl Progress ===
 
 impl Progress {
@@ -50,6 +57,7 @@ impl Progress {
         Self {
             timer: Timer::new(),
             stage: Stage::Attempting,
+            delayed_until: None,
             delays: backoff::Progress::start(),
             sent: false,
             paid: false,
@@ -61,6 +69,21 @@ impl Progress {
 // === impl Core ===
 
 impl Core {
+    /// Has the budget pay, or be paid, for an attempt that ended, and may have been `sent`; whether one was before is in `any_sent`.
+    #[inline]
+    pub(super) fn account(&self, any_sent: &mut bool, paid: bool, sent: bool) {
+        if sent && !*any_sent {
+            *any_sent = true;
+            self.budget.record_sent();
+        } else if paid {
+            if sent {
+                self.budget.settle();
+            } else {
+                self.budget.refund();
+            }
+        }
+    }
+
     /// A panic came out of the code of others and takes the call along.
     #[cold]
     #[inline(never)]
@@ -105,5 +128,21 @@ impl Drop for LostAtFirst<'_> {
     fn drop(&mut self) {
         self.progress.set(Some(Progress { stage: Stage::Lost, ..Progress::start() }));
         self.core.record_panicked();
+    }
+}
+
+// === impl Lost ===
+
+impl Lost<'_> {
+    #[inline(always)]
+    pub(super) const fn disarm(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Lost<'_> {
+    #[cold]
+    fn drop(&mut self) {
+        self.core.lose(self.stage, self.paid);
     }
 }
