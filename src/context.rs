@@ -134,7 +134,7 @@ pin_project! {
 pub fn current() -> Context {
     AMBIENT.with(|ambient| Context {
         deadline: ambient.deadline.get(),
-        attempt: ambient.attempt.get().number,
+        attempt: ambient.attempt.get().number(),
         criticality: ambient.criticality.get(),
     })
 }
@@ -381,6 +381,8 @@ impl<F: Future> Future for Scoped<F> {
 struct Ambient {
     deadline: Cell<Option<Instant>>,
     attempt: Cell<Attempt>,
+    /// Means something only where the attempt says that some were noted.
+    tried: Cell<Tried>,
     criticality: Cell<Criticality>,
 }
 
@@ -389,32 +391,62 @@ thread_local! {
         Ambient {
             deadline: Cell::new(None),
             attempt: Cell::new(Attempt::OUTSIDE),
+            tried: Cell::new([None; TRIED]),
             criticality: Cell::new(Criticality::Critical),
         }
     };
 }
 
-/// What a layer that makes attempts shares with the layers below it.
+/// What a layer that makes attempts shares with the layers below it, in one word: every call exchanges it twice.
+///
+/// Which endpoints were tried is kept beside it, and exchanged only where there are any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Attempt {
-    pub(crate) number: u32,
-    /// An inner retry gave up: its result is final.
-    pub(crate) gave_up: bool,
-    /// Whether any scope is there to take notes; outside of all of them a note would never be cleared.
-    scoped: bool,
-    noted: u16,
-    /// The endpoints tried last.
-    tried: [Option<EndpointId>; Attempt::TRIED],
-}
+pub(crate) struct Attempt(u64);
+
+/// How many endpoints are remembered; of more, the latest.
+const TRIED: usize = 4;
+
+type Tried = [Option<EndpointId>; TRIED];
 
 impl Attempt {
-    /// How many endpoints are remembered; of more, the latest.
-    pub(crate) const TRIED: usize = 4;
+    /// How many endpoints were noted.
+    const NOTED: u64 = 0xffff;
+    /// An inner retry gave up: its result is final.
+    const GAVE_UP: u64 = 1 << 16;
+    /// Some scope is there to take notes; outside of all of them a note would never be cleared.
+    const SCOPED: u64 = 1 << 17;
+    /// The endpoints tried were exchanged too.
+    const EXCHANGED: u64 = 1 << 18;
+    const NUMBER: u32 = 32;
 
-    const OUTSIDE: Self = Self { number: 0, gave_up: false, scoped: false, noted: 0, tried: [None; Self::TRIED] };
+    const OUTSIDE: Self = Self(0);
 
     pub(crate) const fn new(number: u32) -> Self {
-        Self { number, scoped: true, ..Self::OUTSIDE }
+        Self((number as u64) << Self::NUMBER | Self::SCOPED)
+    }
+
+    #[allow(clippy::cast_possible_truncation, reason = "the upper half")]
+    pub(crate) const fn number(self) -> u32 {
+        (self.0 >> Self::NUMBER) as u32
+    }
+
+    pub(crate) const fn gave_up(self) -> bool {
+        self.0 & Self::GAVE_UP != 0
+    }
+
+    #[allow(clippy::cast_possible_truncation, reason = "16 bits")]
+    const fn noted(self) -> usize {
+        (self.0 & Self::NOTED) as usize
+    }
+
+    const fn is_scoped(self) -> bool {
+        self.0 & Self::SCOPED != 0
+    }
+
+    /// One more endpoint was noted. None at all is what it never comes back to.
+    const fn with_another(self) -> Self {
+        let noted = if self.0 & Self::NOTED == Self::NOTED { TRIED as u64 } else { (self.0 & Self::NOTED) + 1 };
+        Self(self.0 & !Self::NOTED | noted)
     }
 }
 
@@ -438,11 +470,12 @@ impl EndpointId {
 #[allow(dead_code, reason = "used by the families, each behind its feature")]
 pub(crate) fn record_tried(endpoint: EndpointId) {
     AMBIENT.with(|ambient| {
-        let mut attempt = ambient.attempt.get();
-        if attempt.scoped {
-            attempt.tried[attempt.noted as usize % Attempt::TRIED] = Some(endpoint);
-            attempt.noted = attempt.noted.wrapping_add(1);
-            ambient.attempt.set(attempt);
+        let attempt = ambient.attempt.get();
+        if attempt.is_scoped() {
+            let mut tried = if attempt.noted() == 0 { [None; TRIED] } else { ambient.tried.get() };
+            tried[attempt.noted() % TRIED] = Some(endpoint);
+            ambient.tried.set(tried);
+            ambient.attempt.set(attempt.with_another());
         }
     });
 }
@@ -450,33 +483,37 @@ pub(crate) fn record_tried(endpoint: EndpointId) {
 /// Whether an earlier attempt of this call went to `endpoint`.
 #[allow(dead_code, reason = "used by the families, each behind its feature")]
 pub(crate) fn was_tried(endpoint: EndpointId) -> bool {
-    AMBIENT.with(|ambient| ambient.attempt.get().tried.contains(&Some(endpoint)))
+    AMBIENT.with(|ambient| ambient.attempt.get().noted() != 0 && ambient.tried.get().contains(&Some(endpoint)))
 }
 
 /// Whether this call has been to any endpoint before.
 #[allow(dead_code, reason = "used by the families, each behind its feature")]
 #[inline]
 pub(crate) fn any_tried() -> bool {
-    AMBIENT.with(|ambient| ambient.attempt.get().noted != 0)
+    AMBIENT.with(|ambient| ambient.attempt.get().noted() != 0)
 }
 
 /// Tells the retry above, if there is one, that the result which is about to be returned was already retried in vain.
 #[allow(dead_code, reason = "used by the families, each behind its feature")]
 pub(crate) fn mark_gave_up() {
     AMBIENT.with(|ambient| {
-        let mut attempt = ambient.attempt.get();
-        if attempt.scoped {
-            attempt.gave_up = true;
-            ambient.attempt.set(attempt);
+        let attempt = ambient.attempt.get();
+        if attempt.is_scoped() {
+            ambient.attempt.set(Attempt(attempt.0 | Attempt::GAVE_UP));
         }
     });
 }
 
 /// Fields that a layer sets for what it wraps.
 pub(crate) trait Scope {
-    /// Exchanges the scope's own fields with the thread-local's. Called once on the way in and once on the way out, so that
-    /// the scope holds what the inner side left behind.
-    fn swap(&mut self);
+    /// What the thread-local held before.
+    type Outer: Copy;
+
+    /// Sets the scope's own fields.
+    fn enter(&mut self) -> Self::Outer;
+
+    /// Restores them, and keeps what the inner side noted.
+    fn leave(&mut self, outer: Self::Outer);
 }
 
 /// Sets the deadline.
@@ -487,7 +524,10 @@ pub(crate) struct DeadlineScope(pub(crate) Option<Instant>);
 /// Sets the attempt, and takes the notes of the layers below.
 #[derive(Debug)]
 #[allow(dead_code, reason = "used by the families, each behind its feature")]
-pub(crate) struct AttemptScope(pub(crate) Attempt);
+pub(crate) struct AttemptScope {
+    attempt: Attempt,
+    tried: Tried,
+}
 
 /// Sets everything.
 #[derive(Debug)]
@@ -503,34 +543,118 @@ pub(crate) struct FullScope {
 pub(crate) struct IsolatedScope(FullScope);
 
 impl Scope for DeadlineScope {
+    type Outer = Option<Instant>;
+
     #[inline]
-    fn swap(&mut self) {
-        AMBIENT.with(|ambient| self.0 = ambient.deadline.replace(self.0));
+    fn enter(&mut self) -> Option<Instant> {
+        AMBIENT.with(|ambient| ambient.deadline.replace(self.0))
+    }
+
+    #[inline]
+    fn leave(&mut self, outer: Option<Instant>) {
+        AMBIENT.with(|ambient| ambient.deadline.set(outer));
     }
 }
 
 /// A scope that may have nothing to set.
 impl<S: Scope> Scope for Option<S> {
+    type Outer = Option<S::Outer>;
+
     #[inline]
-    fn swap(&mut self) {
-        if let Some(scope) = self {
-            scope.swap();
+    fn enter(&mut self) -> Option<S::Outer> {
+        self.as_mut().map(S::enter)
+    }
+
+    #[inline]
+    fn leave(&mut self, outer: Option<S::Outer>) {
+        if let (Some(scope), Some(outer)) = (self, outer) {
+            scope.leave(outer);
         }
     }
 }
 
 impl Scope for AttemptScope {
+    type Outer = Attempt;
+
+    #[inline(always)]
+    fn enter(&mut self) -> Attempt {
+        AMBIENT.with(|ambient| {
+            let outer = ambient.attempt.get();
+            if (outer.0 | self.attempt.0) & Attempt::NOTED == 0 {
+                ambient.attempt.set(self.attempt);
+            } else {
+                self.enter_with_tried();
+            }
+            outer
+        })
+    }
+
+    #[inline(always)]
+    fn leave(&mut self, outer: Attempt) {
+        AMBIENT.with(|ambient| {
+            let left = ambient.attempt.replace(outer);
+            if left != self.attempt {
+                self.keep(left);
+            }
+        });
+    }
+}
+
+#[allow(dead_code, reason = "used by the families, each behind its feature")]
+impl AttemptScope {
     #[inline]
-    fn swap(&mut self) {
-        AMBIENT.with(|ambient| self.0 = ambient.attempt.replace(self.0));
+    pub(crate) const fn new(attempt: Attempt) -> Self {
+        Self { attempt, tried: [None; TRIED] }
+    }
+
+    /// The attempt, with what was noted in it so far.
+    pub(crate) const fn attempt(&self) -> Attempt {
+        self.attempt
+    }
+
+    /// Goes on to the next attempt, which knows what the last has tried.
+    pub(crate) const fn next_attempt(&mut self) {
+        let Attempt(last) = self.attempt;
+        let Attempt(next) = Attempt::new(self.attempt.number().saturating_add(1));
+        self.attempt = Attempt(next | last & Attempt::NOTED);
+    }
+
+    /// Some endpoints were tried, here or outside.
+    #[cold]
+    #[inline(never)]
+    fn enter_with_tried(&mut self) {
+        AMBIENT.with(|ambient| {
+            self.tried = ambient.tried.replace(self.tried);
+            ambient.attempt.set(Attempt(self.attempt.0 | Attempt::EXCHANGED));
+        });
+    }
+
+    /// Keeps what was `left` by the inner side.
+    #[cold]
+    #[inline(never)]
+    fn keep(&mut self, left: Attempt) {
+        AMBIENT.with(|ambient| {
+            // Unless they were exchanged, none were noted outside.
+            if left.0 & Attempt::EXCHANGED != 0 || left.noted() != 0 {
+                self.tried = ambient.tried.replace(self.tried);
+            }
+        });
+        self.attempt = Attempt(left.0 & !Attempt::EXCHANGED);
     }
 }
 
 impl Scope for FullScope {
-    fn swap(&mut self) {
-        self.deadline.swap();
-        self.attempt.swap();
-        AMBIENT.with(|ambient| self.criticality = ambient.criticality.replace(self.criticality));
+    type Outer = (Option<Instant>, Attempt, Criticality);
+
+    fn enter(&mut self) -> Self::Outer {
+        let criticality = AMBIENT.with(|ambient| ambient.criticality.replace(self.criticality));
+        (self.deadline.enter(), self.attempt.enter(), criticality)
+    }
+
+    fn leave(&mut self, (deadline, attempt, criticality): Self::Outer) {
+        self.deadline.leave(deadline);
+        self.attempt.leave(attempt);
+        AMBIENT.with(|ambient| ambient.criticality.set(criticality));
     }
 }
 
@@ -538,7 +662,7 @@ impl Scope for FullScope {
 impl FullScope {
     /// Whether a retry inside gave up.
     pub(crate) const fn gave_up(&self) -> bool {
-        self.attempt.0.gave_up
+        self.attempt.attempt.gave_up()
     }
 }
 
@@ -546,7 +670,7 @@ impl From<Context> for FullScope {
     fn from(context: Context) -> Self {
         Self {
             deadline: DeadlineScope(context.deadline),
-            attempt: AttemptScope(Attempt::new(context.attempt)),
+            attempt: AttemptScope::new(Attempt::new(context.attempt)),
             criticality: context.criticality,
         }
     }
@@ -565,25 +689,42 @@ impl IsolatedScope {
 }
 
 impl Scope for IsolatedScope {
-    fn swap(&mut self) {
-        self.0.swap();
+    type Outer = <FullScope as Scope>::Outer;
+
+    fn enter(&mut self) -> Self::Outer {
+        self.0.enter()
+    }
+
+    fn leave(&mut self, outer: Self::Outer) {
+        self.0.leave(outer);
+    }
+}
+
+/// Leaves a scope when it is dropped, on unwinding too.
+pub(crate) struct Entered<'a, S: Scope> {
+    scope: &'a mut S,
+    outer: S::Outer,
+}
+
+impl<'a, S: Scope> Entered<'a, S> {
+    #[inline(always)]
+    fn new(scope: &'a mut S) -> Self {
+        let outer = scope.enter();
+        Self { scope, outer }
+    }
+}
+
+impl<S: Scope> Drop for Entered<'_, S> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.scope.leave(self.outer);
     }
 }
 
 /// Runs `work` with the scope's fields set, and restores them on the way out, on unwinding too.
-#[inline]
+#[inline(always)]
 pub(crate) fn within<S: Scope, R>(scope: &mut S, work: impl FnOnce() -> R) -> R {
-    struct Leave<'a, S: Scope>(&'a mut S);
-
-    impl<S: Scope> Drop for Leave<'_, S> {
-        #[inline]
-        fn drop(&mut self) {
-            self.0.swap();
-        }
-    }
-
-    scope.swap();
-    let _leave = Leave(scope);
+    let _entered = Entered::new(scope);
     work()
 }
 
@@ -619,7 +760,7 @@ impl<S: Scope, F> InScope<S, F> {
     }
 
     /// Makes the future inside the scope: for the inner service's `call`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn call(mut scope: S, make: impl FnOnce() -> F) -> Self {
         let future = within(&mut scope, make);
         Self::new(scope, future)
@@ -648,35 +789,46 @@ impl<S: Scope, F> InScope<S, F> {
         within(this.scope, || this.future.set(None));
     }
 
-    /// Puts the next future in, dropping the last one inside the scope.
-    pub(crate) fn set(mut self: Pin<&mut Self>, scope: S, make: impl FnOnce() -> F) {
+    /// Puts the next future in, made inside the scope, and dropping the last one there.
+    #[inline(always)]
+    pub(crate) fn set(mut self: Pin<&mut Self>, make: impl FnOnce() -> F) {
         self.as_mut().clear();
         let mut this = self.project();
-        *this.scope = scope;
         let future = within(this.scope, make);
         this.future.set(Some(future));
+    }
+
+    /// Enters the scope, for who polls the future by itself: a result that passes through one function less is copied once less.
+    #[inline(always)]
+    pub(crate) fn enter(self: Pin<&mut Self>) -> (Entered<'_, S>, Pin<&mut Option<F>>) {
+        let this = self.project();
+        (Entered::new(this.scope), this.future)
+    }
+
+    /// Whether there is a future to poll.
+    #[inline]
+    pub(crate) const fn is_running(&self) -> bool {
+        self.future.is_some()
     }
 }
 
 impl<S: Scope, F: Future> Future for InScope<S, F> {
     type Output = F::Output;
 
-    #[inline]
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<F::Output> {
-        let this = self.project();
-        let mut future = this.future;
-        within(this.scope, || {
-            let Some(running) = future.as_mut().as_pin_mut() else {
-                // Polled after `clear`: as a finished future, it has nothing more to say.
-                return Poll::Pending;
-            };
-            let polled = running.poll(cx);
-            if polled.is_ready() {
-                // Dropped where it finished, so that nobody has to come back into the scope for that.
-                future.set(None);
-            }
-            polled
-        })
+        let mut this = self.project();
+        let _entered = Entered::new(this.scope);
+        let polled = match this.future.as_mut().as_pin_mut() {
+            Some(running) => running.poll(cx),
+            // Polled after `clear`: as a finished future, it has nothing more to say.
+            None => Poll::Pending,
+        };
+        if polled.is_ready() {
+            // Dropped where it finished, so that nobody has to come back into the scope for that.
+            this.future.set(None);
+        }
+        polled
     }
 }
 
@@ -706,7 +858,7 @@ mod tests {
     #[test]
     fn a_scope_restores_only_its_own_fields_so_notes_flow_back_up() {
         let endpoint = EndpointId::next();
-        let mut attempt = AttemptScope(Attempt::new(1));
+        let mut attempt = AttemptScope::new(Attempt::new(1));
         within(&mut attempt, || {
             within(&mut DeadlineScope(Some(in_one_second())), || {
                 record_tried(endpoint);
@@ -715,7 +867,7 @@ mod tests {
             assert_eq!(current().deadline(), None);
             assert!(was_tried(endpoint));
         });
-        assert!(attempt.0.gave_up);
+        assert!(attempt.attempt().gave_up());
         assert!(!was_tried(endpoint), "outside of the attempt nothing is left");
         within(&mut attempt, || assert!(was_tried(endpoint), "the next poll of the same attempt sees it"));
     }
@@ -727,13 +879,13 @@ mod tests {
         mark_gave_up();
         assert!(!was_tried(endpoint));
         assert!(!any_tried());
-        assert!(!AMBIENT.with(|ambient| ambient.attempt.get().gave_up));
+        assert!(!AMBIENT.with(|ambient| ambient.attempt.get().gave_up()));
     }
 
     #[test]
     fn of_many_endpoints_tried_the_latest_are_remembered() {
         let endpoints: Vec<_> = (0..6).map(|_| EndpointId::next()).collect();
-        within(&mut AttemptScope(Attempt::new(1)), || {
+        within(&mut AttemptScope::new(Attempt::new(1)), || {
             endpoints.iter().copied().for_each(record_tried);
             let tried: Vec<_> = endpoints.iter().map(|&endpoint| was_tried(endpoint)).collect();
             assert_eq!(tried, [false, false, true, true, true, true]);

@@ -111,6 +111,7 @@ impl Timer {
     }
 
     #[cfg(feature = "retry")]
+    #[inline]
     pub(crate) fn disarm(self: Pin<&mut Self>) {
         let mut this = self.project();
         this.sleep.set(None);

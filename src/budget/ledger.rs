@@ -6,7 +6,6 @@
 use std::time::{Duration, Instant};
 
 use super::BudgetConfig;
-use super::ring::nanos;
 use super::window::Window;
 use crate::cores::counters::StripedCounters;
 use crate::cores::sync::atomic::{AtomicU64, Ordering};
@@ -19,9 +18,9 @@ pub(super) struct Ledger {
     config: BudgetConfig,
     start: Instant,
     sent: StripedCounters<1>,
-    /// How many of `sent` were entered, and when (in nanoseconds from `start`).
+    /// How many of `sent` were entered, and in which slot of the window that was done last.
     entered: AtomicU64,
-    entered_at: AtomicU64,
+    entered_in: AtomicU64,
     window: Window,
 }
 
@@ -33,7 +32,7 @@ impl Ledger {
             start: now,
             sent: StripedCounters::new(),
             entered: AtomicU64::new(0),
-            entered_at: AtomicU64::new(0),
+            entered_in: AtomicU64::new(0),
             window: Window::new(&config),
         }
     }
@@ -49,14 +48,15 @@ impl Ledger {
         }
     }
 
+    #[inline(never)]
     pub(super) fn try_withdraw(&self, now: Instant) -> bool {
         let now = self.since_start(now);
         // What was entered already often is enough, and is spent first in any case.
         if self.window.try_spend(now) {
             return true;
         }
-        self.enter(now);
-        self.window.try_withdraw(now)
+        self.enter_here(now);
+        self.window.try_spend_as_it_is() || self.window.try_draw(now)
     }
 
     pub(super) fn refund(&self, now: Instant) {
@@ -71,13 +71,23 @@ impl Ledger {
 
     /// Enters the calls that are waiting for it, spread over the time since this was done last.
     #[cold]
+    #[inline(never)]
     fn enter(&self, now: Duration) {
-        let since = self.entered_at.fetch_max(nanos(now), Ordering::Relaxed);
+        self.enter_here(now);
+    }
+
+    #[inline(always)]
+    fn enter_here(&self, now: Duration) {
+        let slot = self.window.slot(now);
+        let mut since = self.entered_in.load(Ordering::Relaxed);
+        if since < slot {
+            since = self.entered_in.fetch_max(slot, Ordering::Relaxed);
+        }
         let sent = self.sent.get(0);
         // Of two threads at once, each enters what the other has not.
         let entered = self.entered.fetch_max(sent, Ordering::Relaxed);
         if sent > entered {
-            self.window.earn(sent - entered, Duration::from_nanos(since), now);
+            self.window.earn_from(sent - entered, since, now);
         }
     }
 

@@ -224,6 +224,12 @@ impl Budget {
     /// ```
     #[must_use]
     pub fn try_withdraw(&self) -> bool {
+        self.try_withdraw_at(now)
+    }
+
+    /// The same for who may know the time.
+    #[inline]
+    pub(crate) fn try_withdraw_at(&self, now: impl FnOnce() -> std::time::Instant) -> bool {
         match &self.rule {
             Rule::Unlimited => true,
             Rule::Sent(ledger) => ledger.try_withdraw(now()),

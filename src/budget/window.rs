@@ -39,24 +39,49 @@ impl Window {
     }
 
     /// Earns for `calls` that were sent evenly between `since` and `now`; what is older than the window earns nothing.
+    #[cfg(test)]
     pub(super) fn earn(&self, calls: u64, since: Duration, now: Duration) {
-        self.lapse(now);
+        self.earn_from(calls, self.earned.slot_at(since), now);
+    }
+
+    /// The same since the slot `first`. Older credit need not have lapsed before.
+    #[inline]
+    pub(super) fn earn_from(&self, calls: u64, first: u64, now: Duration) {
         let amount = self.earning.saturating_mul(i64::try_from(calls).unwrap_or(i64::MAX));
-        let counted = self.earned.add_spread(amount, since, now);
+        let counted = self.earned.add_spread(amount, first, now);
         // Whoever sees this credit sees that it was earned, and does not take it for lapsed.
         self.credit.fetch_add(counted, Ordering::Release);
     }
 
+    /// The number of the slot in which what is sent now earns.
+    #[inline]
+    pub(super) fn slot(&self, now: Duration) -> u64 {
+        self.earned.slot_at(now)
+    }
+
     /// Spends what one extra attempt costs: of the credit, else of the reserve.
+    #[cfg(test)]
     pub(super) fn try_withdraw(&self, now: Duration) -> bool {
-        self.try_spend(now) || self.drawn.try_add(1, self.reserve, now)
+        self.try_spend(now) || self.try_draw(now)
     }
 
     /// Spends what one extra attempt costs of the credit alone.
+    #[inline]
     pub(super) fn try_spend(&self, now: Duration) -> bool {
         self.lapse(now);
+        self.try_spend_as_it_is()
+    }
+
+    /// The same, when what is too old has just lapsed.
+    #[inline]
+    pub(super) fn try_spend_as_it_is(&self) -> bool {
         let spend = |credit: i64| Some(credit - TOKEN).filter(|&left| left >= 0);
         self.credit.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend).is_ok()
+    }
+
+    /// Spends what one extra attempt costs of the reserve alone.
+    pub(super) fn try_draw(&self, now: Duration) -> bool {
+        self.drawn.try_add(1, self.reserve, now)
     }
 
     /// Takes one withdrawal back. To the reserve first, which is drawn on last.
@@ -77,6 +102,7 @@ impl Window {
     }
 
     /// Lets go of the credit that is older than the window.
+    #[inline]
     fn lapse(&self, now: Duration) {
         let mut credit = self.credit.load(Ordering::Acquire);
         loop {

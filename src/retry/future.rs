@@ -10,18 +10,18 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower_service::Service;
 
-use super::handle::{Cause, Core};
+use super::handle::Cause;
 use super::layer::Shared;
 use super::policy::{Decision, Ended, Limits, decide};
+use super::progress::{Lost, LostAtFirst, Progress, Stage};
 use super::{AfterAttempt, GiveUpReason, RequestPolicy};
-use crate::backoff::Progress;
 use crate::budget::CallInFlight;
 use crate::context::{self, AttemptScope, InScope};
 use crate::cores::striped_arc::StripedArc;
 use crate::cores::unwind::on_unwind;
 use crate::error::{Rejectable, Rejected};
 use crate::outcome::{Classify, Outcome, RetryHint, judge};
-use crate::timer::{Cutoff, Timer};
+use crate::timer::Cutoff;
 
 pin_project! {
     /// The response future of [`Retry`](super::Retry).
@@ -53,18 +53,18 @@ pin_project! {
     where
         S: Service<Req>,
     {
+        // Runs from the call on; neither this nor `progress` is left when the call has ended.
         #[pin]
         attempt: InScope<AttemptScope, S::Future>,
-        // For the end of an attempt, of a delay, or of the wait for readiness.
+        // `None` through a first attempt without a time limit.
         #[pin]
-        timer: Timer,
-        cutoff: Option<Cutoff>,
-        stage: Stage,
+        progress: Option<Progress>,
         // Makes the attempts after the first; `None` when there was no copy for them.
         service: Option<S>,
         // The copy for the next attempt.
         request: Option<Req>,
-        progress: Progress,
+        // Of the attempt that runs, or of the wait for readiness.
+        cutoff: Option<Cutoff>,
         call: Call,
         in_flight: CallInFlight,
         shared: StripedArc<Shared<C, R>>,
@@ -76,58 +76,21 @@ pin_project! {
     {
         #[inline]
         fn drop(this: Pin<&mut Self>) {
-            if !matches!(this.stage, Stage::Done) {
-                this.shared.core.record_abandoned();
-                this.shared.core.close(this.stage, &this.call);
+            if this.attempt.is_running() || this.progress.is_some() {
+                this.shared.core.abandon(this.progress.as_ref());
             }
         }
     }
 }
 
-/// What is known of the call as a whole.
+/// What is known of a call from its start on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Call {
     pub(super) idempotent: bool,
     /// The request policy lets it be retried.
     pub(super) permitted: bool,
-    /// Some attempt may have reached the callee.
-    pub(super) sent: bool,
-    /// The attempt that runs was paid for.
-    pub(super) paid: bool,
-    /// Why there is another attempt.
-    pub(super) cause: Cause,
     /// When the longest time is over.
     pub(super) over_at: Option<Instant>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    Attempting,
-    Delayed(Instant),
-    /// Waits for the service to be ready for the next attempt.
-    Readying,
-    Done,
-}
-
-// === impl Core ===
-
-impl Core {
-    /// A panic came out of the code of others and takes the call along.
-    #[cold]
-    fn lose(&self, stage: &mut Stage, call: &Call) {
-        let stage = std::mem::replace(stage, Stage::Done);
-        self.close(stage, call);
-        self.record_panicked();
-    }
-
-    /// The call ends at this stage and without a result: what was paid for an attempt that has not started is given back.
-    fn close(&self, stage: Stage, call: &Call) {
-        match stage {
-            _ if !call.paid => {}
-            Stage::Attempting => self.budget.settle(),
-            _ => self.budget.refund(),
-        }
-    }
 }
 
 // === impl ResponseFuture ===
@@ -136,8 +99,8 @@ impl<S, Req, C, R> ResponseFuture<S, Req, C, R>
 where
     S: Service<Req>,
 {
-    #[inline]
-    pub(super) fn new(
+    #[inline(always)]
+    pub(super) const fn new(
         attempt: InScope<AttemptScope, S::Future>,
         service: Option<S>,
         request: Option<Req>,
@@ -146,20 +109,11 @@ where
         cutoff: Option<Cutoff>,
         shared: StripedArc<Shared<C, R>>,
     ) -> Self {
-        Self {
-            attempt,
-            timer: Timer::new(),
-            cutoff,
-            stage: Stage::Attempting,
-            service,
-            request,
-            progress: Progress::start(),
-            call,
-            in_flight,
-            shared,
-        }
+        Self { attempt, progress: None, service, request, cutoff, call, in_flight, shared }
     }
 }
+
+type Ending<S, Req> = Result<<S as Service<Req>>::Response, <S as Service<Req>>::Error>;
 
 impl<S, Req, C, R> ResponseFuture<S, Req, C, R>
 where
@@ -168,62 +122,124 @@ where
     C: Classify<S::Response, S::Error>,
     R: RequestPolicy<Req>,
 {
-    /// Looks at what an attempt ended in. `None` if it is final; else what there is to be known of it.
+    /// Goes on where the first attempt did not end the call: with the result that it has just `ended` in, and the outcome
+    /// where that was judged already; or else by polling.
+    #[inline(never)]
+    fn go_on(
+        mut self: Pin<&mut Self>,
+        mut ended: Option<Ending<S, Req>>,
+        mut judged: Option<Outcome>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Ending<S, Req>> {
+        let mut this = self.as_mut().project();
+        if this.progress.is_none() {
+            this.progress.set(Some(Progress::start()));
+        }
+        loop {
+            // Judged where it is: a response can be large. And it is not held through the delay.
+            if let Some(result) = ended
+                && !self.as_mut().follow(&result, judged.take())
+            {
+                self.project().progress.set(None);
+                return Poll::Ready(result);
+            }
+            if let Some(error) = ready!(self.as_mut().poll_between(cx)) {
+                self.project().progress.set(None);
+                return Poll::Ready(Err(error));
+            }
+            let mut this = self.as_mut().project();
+            let Some(progress) = this.progress.as_mut().as_pin_mut() else { return Poll::Pending };
+            let progress = progress.project();
+            let shared = &**this.shared;
+            let core = &*shared.core;
+            let lost = Lost { core, stage: progress.stage, paid: *progress.paid };
+            let (entered, mut running) = this.attempt.as_mut().enter();
+            let Some(attempt) = running.as_mut().as_pin_mut() else {
+                lost.disarm();
+                return Poll::Pending;
+            };
+            let polled = attempt.poll(cx);
+            if polled.is_ready() {
+                running.set(None);
+            }
+            drop(entered);
+            lost.disarm();
+            match polled {
+                Poll::Ready(Ok(response)) => {
+                    let lost = || core.lose(progress.stage, *progress.paid);
+                    let outcome = on_unwind(lost, || shared.classifier.classify(Ok(&response)));
+                    if outcome.is_success() {
+                        core.account(progress.sent, *progress.paid, true);
+                        core.record_return(outcome);
+                        let attempt = this.attempt.scope().attempt().number();
+                        core.hooks.observe(attempt, outcome, true, AfterAttempt::Returned);
+                        this.progress.set(None);
+                        return Poll::Ready(Ok(response));
+                    }
+                    (ended, judged) = (Some(Ok(response)), Some(outcome));
+                }
+                Poll::Ready(Err(error)) => ended = Some(Err(error)),
+                Poll::Pending => ended = Some(Err(ready!(self.as_mut().poll_cutoff(cx)))),
+            }
+        }
+    }
+
+    /// Goes on where the first attempt is pending, and has a limit.
+    #[cold]
+    #[inline(never)]
+    fn go_on_limited(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ending<S, Req>> {
+        self.as_mut().project().progress.set(Some(Progress::start()));
+        let error = ready!(self.as_mut().poll_cutoff(cx));
+        self.go_on(Some(Err(error)), None, cx)
+    }
+
+    /// Waits for the end of the time of an attempt that is pending.
     #[inline]
-    fn judge(self: Pin<&mut Self>, result: &Result<S::Response, S::Error>) -> Option<(Outcome, RetryHint, bool)> {
-        let this = self.project();
+    fn poll_cutoff(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<S::Error> {
+        let mut this = self.project();
+        let Some(cutoff @ Cutoff { at: Some(at), .. }) = *this.cutoff else { return Poll::Pending };
+        let Some(progress) = this.progress.as_pin_mut() else { return Poll::Pending };
+        ready!(progress.project().timer.poll_against(at, cx));
+        this.attempt.as_mut().clear();
+        let timeout = this.shared.core.config().attempt_timeout.unwrap_or_default();
+        Poll::Ready(S::Error::from_rejected(cutoff.rejected(timeout, true)))
+    }
+
+    /// Decides what follows the end of an attempt: whether there is another, or the result is final.
+    #[inline]
+    fn follow(self: Pin<&mut Self>, result: &Ending<S, Req>, judged: Option<Outcome>) -> bool {
+        let mut this = self.project();
+        // It is there: whoever comes here has seen to it.
+        let Some(progress) = this.progress.as_mut().as_pin_mut() else { return false };
+        let mut progress = progress.project();
+        let shared = &**this.shared;
+        let core = &*shared.core;
+        let attempt = this.attempt.scope().attempt();
         let (outcome, hint, sent) = match result.as_ref().err().and_then(Rejectable::as_rejected) {
             Some(rejected) => (rejected.outcome(), rejected.retry(), rejected.was_sent()),
             None => {
-                let shared = &**this.shared;
-                let lost = || shared.core.lose(this.stage, this.call);
+                let lost = || core.lose(progress.stage, *progress.paid);
                 let (outcome, hint) = on_unwind(lost, || {
-                    let outcome = shared.classifier.classify(result.as_ref());
-                    (outcome, shared.core.hooks.hint(outcome))
+                    let outcome = judged.unwrap_or_else(|| shared.classifier.classify(result.as_ref()));
+                    (outcome, core.hooks.hint(outcome))
                 });
                 (outcome, hint, true)
             }
         };
-        let core = &this.shared.core;
-        if sent && !this.call.sent {
-            this.call.sent = true;
-            core.budget.record_sent();
-        } else if this.call.paid {
-            if sent {
-                core.budget.settle();
-            } else {
-                core.budget.refund();
-            }
-        }
-        this.call.paid = false;
+        core.account(progress.sent, *progress.paid, sent);
+        *progress.paid = false;
         if hint == RetryHint::No {
-            *this.stage = Stage::Done;
             if outcome == Outcome::DependencyFailed {
                 // Whoever is further out cannot help it either, and may not see the mark that was on this answer: a server
                 // answers in its own words.
                 context::mark_gave_up();
             }
             core.record_return(outcome);
-            core.hooks.observe(this.attempt.scope().0.number, outcome, sent, AfterAttempt::Returned);
-            return None;
+            core.hooks.observe(attempt.number(), outcome, sent, AfterAttempt::Returned);
+            return false;
         }
-        Some((outcome, hint, sent))
-    }
-
-    /// Decides what follows an attempt that another might help. Returns the result if none does.
-    #[cold]
-    fn follow(
-        self: Pin<&mut Self>,
-        result: Result<S::Response, S::Error>,
-        outcome: Outcome,
-        hint: RetryHint,
-        sent: bool,
-    ) -> Option<Result<S::Response, S::Error>> {
-        let mut this = self.project();
-        let core = &this.shared.core;
-        let attempt = this.attempt.scope().0.number;
         let ended = Ended {
-            attempt,
+            attempt: attempt.number(),
             max_attempts: core.max_attempts(),
             hint,
             sent,
@@ -231,9 +247,9 @@ where
             permitted: this.call.permitted,
             has_copy: this.request.is_some(),
             replayable: true,
-            inner_gave_up: this.attempt.scope().0.gave_up && !core.config().retry_after_inner_gave_up,
+            inner_gave_up: attempt.gave_up() && !core.config().retry_after_inner_gave_up,
         };
-        // The clock is read once, and not at all for a retry at once and without a deadline.
+        // The clock is read once, and not at all for a retry at once that needs no budget and has no deadline.
         let read = Cell::new(None);
         let now = || match read.get() {
             Some(now) => now,
@@ -245,120 +261,119 @@ where
         };
         let limits = Limits {
             max_retry_after: core.config().max_retry_after,
-            deadline: context::current().deadline().map(Instant::into_std),
+            deadline: context::deadline().map(Instant::into_std),
             over_at: this.call.over_at.map(Instant::into_std),
         };
-        let lost = || core.lose(this.stage, this.call);
+        let lost = || core.lose(progress.stage, *progress.paid);
         let decision = on_unwind(lost, || {
             let copy = this.request.as_ref();
-            let replayable = copy.is_none_or(|copy| this.shared.requests.is_replayable(copy));
-            let delay = || core.next_delay(attempt, outcome, this.progress);
+            let replayable = copy.is_none_or(|copy| shared.requests.is_replayable(copy));
+            let delay = || core.next_delay(attempt.number(), outcome, progress.delays);
             decide(Ended { replayable, ..ended }, limits, || now().into_std(), delay)
         });
         let decision = match decision {
             // Only what comes on top of a call that was sent is extra.
-            Decision::Retry(_) if this.call.sent && !core.budget.try_withdraw() => {
+            Decision::Retry(_) if *progress.sent && !core.budget.try_withdraw_at(|| now().into_std()) => {
                 Decision::GiveUp(GiveUpReason::Budget)
             }
             decision => decision,
         };
         match decision {
             Decision::Return => {
-                *this.stage = Stage::Done;
                 core.record_return(outcome);
-                core.hooks.observe(attempt, outcome, sent, AfterAttempt::Returned);
-                Some(result)
+                core.hooks.observe(attempt.number(), outcome, sent, AfterAttempt::Returned);
+                false
             }
             Decision::GiveUp(reason) => {
-                *this.stage = Stage::Done;
-                core.record_give_up(attempt, outcome, reason);
-                core.hooks.observe(attempt, outcome, sent, AfterAttempt::GaveUp(reason));
+                core.record_give_up(attempt.number(), outcome, reason);
+                core.hooks.observe(attempt.number(), outcome, sent, AfterAttempt::GaveUp(reason));
                 context::mark_gave_up();
-                Some(result)
+                false
             }
             Decision::Retry(delay) => {
-                this.call.paid = this.call.sent;
-                this.call.cause = Cause::of(outcome, sent);
-                core.tell_of_retry(attempt, outcome, delay);
-                core.hooks.observe(attempt, outcome, sent, AfterAttempt::Retrying { delay });
-                // Neither the response nor what is left of the attempt is held through the delay.
-                drop(result);
-                this.attempt.as_mut().clear();
-                this.timer.disarm();
-                *this.cutoff = None;
-                let scope = this.attempt.scope_mut();
-                scope.0.number = attempt.saturating_add(1);
-                scope.0.gave_up = false;
+                *progress.paid = *progress.sent;
+                *progress.cause = Cause::of(outcome, sent);
+                *progress.stage = Stage::Between;
                 // A zero delay, and one beyond the end of time (which no callee asks for), need no timer.
-                let until = if delay.is_zero() { None } else { now().checked_add(delay) };
-                *this.stage = until.map_or(Stage::Readying, Stage::Delayed);
-                None
+                if !delay.is_zero() {
+                    *progress.delayed_until = now().checked_add(delay);
+                }
+                core.tell_of_retry(attempt.number(), outcome, delay);
+                core.hooks.observe(attempt.number(), outcome, sent, AfterAttempt::Retrying { delay });
+                progress.timer.as_mut().disarm();
+                *this.cutoff = None;
+                this.attempt.scope_mut().next_attempt();
+                true
             }
         }
     }
 
-    /// Goes on while no attempt runs: `None` when the next stage has begun.
-    #[cold]
-    fn poll_between(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<S::Response, S::Error>>> {
-        match self.stage {
-            Stage::Attempting => Poll::Ready(None),
-            Stage::Delayed(until) => {
-                let mut this = self.as_mut().project();
-                ready!(this.timer.as_mut().poll_at(until, cx));
-                this.timer.disarm();
-                *this.stage = Stage::Readying;
-                Poll::Ready(None)
-            }
-            Stage::Readying => self.poll_next(cx),
+    /// Goes on while no attempt runs: `None` when one does. Returns what the call ends in if none can.
+    #[inline]
+    fn poll_between(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<S::Error>> {
+        let Some(progress) = self.as_mut().project().progress.as_pin_mut() else { return Poll::Pending };
+        let mut progress = progress.project();
+        match *progress.stage {
+            Stage::Attempting => return Poll::Ready(None),
+            Stage::Between => {}
             // Polled after its end: it has nothing more to say.
-            Stage::Done => Poll::Pending,
+            Stage::Lost => return Poll::Pending,
         }
+        if let Some(until) = *progress.delayed_until {
+            ready!(progress.timer.as_mut().poll_at(until, cx));
+            progress.timer.disarm();
+            *progress.delayed_until = None;
+        }
+        self.poll_next(cx)
     }
 
     /// Waits until the service is ready for the next attempt, and starts it. Returns what the call ends in if it cannot.
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<S::Response, S::Error>>> {
+    #[inline]
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<S::Error>> {
         let mut this = self.project();
-        // Both are there: else no retry would have been decided on.
-        let (Some(service), true) = (this.service.as_mut(), this.request.is_some()) else {
+        // All are there: else no retry would have been decided on.
+        let (Some(service), Some(progress), true) =
+            (this.service.as_mut(), this.progress.as_pin_mut(), this.request.is_some())
+        else {
             return Poll::Pending;
         };
-        let core = &this.shared.core;
+        let mut progress = progress.project();
+        let (shared, sent, paid) = (&**this.shared, *progress.sent, *progress.paid);
+        let core = &*shared.core;
         let ready = on_unwind(
-            || core.lose(this.stage, this.call),
+            || core.lose(progress.stage, paid),
             || context::within(this.attempt.as_mut().scope_mut(), || service.poll_ready(cx)),
         );
         let ended = match ready {
             // Where the delay, or the wait, ended late: no work is started for a caller that no longer waits.
-            Poll::Ready(Ok(())) => context::current()
-                .deadline()
+            Poll::Ready(Ok(())) => context::deadline()
                 .filter(|&deadline| deadline <= Instant::now())
-                .map(|_| S::Error::from_rejected(Rejected::DeadlineExceeded { sent: this.call.sent })),
+                .map(|_| S::Error::from_rejected(Rejected::DeadlineExceeded { sent })),
             Poll::Ready(Err(error)) => Some(error),
             Poll::Pending => {
-                let deadline = context::current().deadline();
+                let deadline = context::deadline();
                 match (core.config().ready_timeout, deadline) {
                     (None, None) => return Poll::Pending,
                     (None, Some(deadline)) => {
-                        ready!(this.timer.as_mut().poll_at(deadline, cx));
-                        Some(S::Error::from_rejected(Rejected::DeadlineExceeded { sent: this.call.sent }))
+                        ready!(progress.timer.as_mut().poll_at(deadline, cx));
+                        Some(S::Error::from_rejected(Rejected::DeadlineExceeded { sent }))
                     }
                     (Some(timeout), _) => {
                         let cutoff = *this.cutoff.get_or_insert_with(|| Cutoff::new(Instant::now(), timeout, deadline));
                         // The timer would round no time at all up to a millisecond.
                         if !timeout.is_zero() {
                             let Some(at) = cutoff.at else { return Poll::Pending };
-                            ready!(this.timer.as_mut().poll_at(at, cx));
+                            ready!(progress.timer.as_mut().poll_at(at, cx));
                         }
-                        let rejected = cutoff.rejected(timeout, this.call.sent);
+                        let rejected = cutoff.rejected(timeout, sent);
                         if !cutoff.by_deadline {
-                            if this.call.paid {
+                            if paid {
                                 core.budget.refund();
                             }
-                            *this.stage = Stage::Done;
-                            let attempts = this.attempt.scope().0.number.saturating_sub(1);
+                            let attempts = this.attempt.scope().attempt().number().saturating_sub(1);
                             core.record_give_up(attempts, rejected.outcome(), GiveUpReason::NotReady);
                             context::mark_gave_up();
-                            return Poll::Ready(Some(Err(S::Error::from_rejected(rejected))));
+                            return Poll::Ready(Some(S::Error::from_rejected(rejected)));
                         }
                         Some(S::Error::from_rejected(rejected))
                     }
@@ -366,32 +381,25 @@ where
             }
         };
         if let Some(error) = ended {
-            if this.call.paid {
+            let lost = || core.lose(progress.stage, paid);
+            let outcome = on_unwind(lost, || judge(&shared.classifier, Err::<&S::Response, _>(&error)));
+            if paid {
                 core.budget.refund();
             }
-            *this.stage = Stage::Done;
-            let lost = || core.record_panicked();
-            let outcome = on_unwind(lost, || judge(&this.shared.classifier, Err::<&S::Response, _>(&error)));
             core.record_return(outcome);
-            return Poll::Ready(Some(Err(error)));
+            return Poll::Ready(Some(error));
         }
-        this.timer.as_mut().disarm();
+        progress.timer.as_mut().disarm();
         let Some(request) = this.request.take() else { return Poll::Pending };
-        let AttemptScope(attempt) = *this.attempt.scope();
-        if attempt.number < core.max_attempts() {
-            let lost = || core.lose(this.stage, this.call);
-            *this.request = on_unwind(lost, || this.shared.requests.try_clone(&request));
+        if this.attempt.scope().attempt().number() < core.max_attempts() {
+            let lost = || core.lose(progress.stage, paid);
+            *this.request = on_unwind(lost, || shared.requests.try_clone(&request));
         }
-        *this.cutoff = core
-            .config()
-            .attempt_timeout
-            .map(|timeout| Cutoff::new(Instant::now(), timeout, context::current().deadline()));
-        *this.stage = Stage::Attempting;
-        core.record_retry(this.call.cause);
-        on_unwind(
-            || core.lose(this.stage, this.call),
-            || this.attempt.as_mut().set(AttemptScope(attempt), || service.call(request)),
-        );
+        *this.cutoff =
+            core.config().attempt_timeout.map(|timeout| Cutoff::new(Instant::now(), timeout, context::deadline()));
+        *progress.stage = Stage::Attempting;
+        core.record_retry(*progress.cause);
+        on_unwind(|| core.lose(progress.stage, paid), || this.attempt.as_mut().set(|| service.call(request)));
         Poll::Ready(None)
     }
 }
@@ -405,33 +413,44 @@ where
 {
     type Output = Result<S::Response, S::Error>;
 
-    #[inline]
+    #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        loop {
-            if !matches!(self.stage, Stage::Attempting) {
-                match ready!(self.as_mut().poll_between(cx)) {
-                    Some(result) => return Poll::Ready(result),
-                    None => continue,
+        if self.progress.is_some() {
+            return self.go_on(None, None, cx);
+        }
+        let mut this = self.as_mut().project();
+        let shared = &**this.shared;
+        let core = &*shared.core;
+        let lost = LostAtFirst { core, progress: this.progress.as_mut() };
+        let (entered, mut running) = this.attempt.as_mut().enter();
+        let Some(attempt) = running.as_mut().as_pin_mut() else {
+            // Polled after its end: it has nothing more to say.
+            lost.disarm();
+            return Poll::Pending;
+        };
+        let polled = attempt.poll(cx);
+        if polled.is_ready() {
+            // Dropped where it finished, so that nobody has to come back into the scope for that.
+            running.set(None);
+        }
+        drop(entered);
+        lost.disarm();
+        match polled {
+            Poll::Ready(Ok(response)) => {
+                let lost = LostAtFirst { core, progress: this.progress.as_mut() };
+                let outcome = shared.classifier.classify(Ok(&response));
+                lost.disarm();
+                if !outcome.is_success() {
+                    return self.go_on(Some(Ok(response)), Some(outcome), cx);
                 }
+                core.budget.record_sent();
+                core.record_return(outcome);
+                core.hooks.observe(1, outcome, true, AfterAttempt::Returned);
+                Poll::Ready(Ok(response))
             }
-            let this = self.as_mut().project();
-            let (core, stage, call) = (&this.shared.core, this.stage, this.call);
-            let mut polled = on_unwind(|| core.lose(stage, call), || this.attempt.poll(cx));
-            if polled.is_pending() {
-                let mut this = self.as_mut().project();
-                let Some(cutoff @ Cutoff { at: Some(at), .. }) = *this.cutoff else { return Poll::Pending };
-                ready!(this.timer.poll_against(at, cx));
-                this.attempt.as_mut().clear();
-                let timeout = this.shared.core.config().attempt_timeout.unwrap_or_default();
-                polled = Poll::Ready(Err(S::Error::from_rejected(cutoff.rejected(timeout, true))));
-            }
-            let Poll::Ready(result) = &polled else { return Poll::Pending };
-            // Judged where it is: a response can be large.
-            let Some((outcome, hint, sent)) = self.as_mut().judge(result) else { return polled };
-            let result = ready!(polled);
-            if let Some(result) = self.as_mut().follow(result, outcome, hint, sent) {
-                return Poll::Ready(result);
-            }
+            Poll::Ready(Err(error)) => self.go_on(Some(Err(error)), None, cx),
+            Poll::Pending if this.cutoff.is_none() => Poll::Pending,
+            Poll::Pending => self.go_on_limited(cx),
         }
     }
 }
@@ -441,7 +460,10 @@ where
     S: Service<Req>,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let attempt = self.attempt.scope().0.number;
-        f.debug_struct("ResponseFuture").field("attempt", &attempt).field("stage", &self.stage).finish_non_exhaustive()
+        let attempt = self.attempt.scope().attempt().number();
+        f.debug_struct("ResponseFuture")
+            .field("attempt", &attempt)
+            .field("progress", &self.progress)
+            .finish_non_exhaustive()
     }
 }

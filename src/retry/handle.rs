@@ -118,8 +118,12 @@ const CAUSES: [&str; 3] = ["transient", "throttled", "not_sent"];
 pub(super) struct Core {
     config: RetryConfig,
     max_attempts: AtomicU32,
+    /// An attempt, or the call, has a longest time.
+    has_time_limit: bool,
     pub(super) budget: Budget,
     backoff: Backoff,
+    /// Every delay is zero.
+    never_waits: bool,
     /// In place of the threads' generators, for repeatable tests.
     random: Option<Mutex<Random>>,
     pub(super) hooks: Hooks,
@@ -311,11 +315,14 @@ impl Core {
         let calls = Tally::new(emitter.name(), names::RETRY_CALLS, "outcome", OUTCOMES);
         let retries = Tally::new(emitter.name(), names::RETRIES, "cause", CAUSES);
         let random = config.seed.map(|seed| Mutex::new(Random::seeded(seed)));
+        let never_waits = hooks.delay.is_none() && hooks.sequence.is_none() && backoff.never_waits();
         Self {
             config,
             max_attempts: AtomicU32::new(config.max_attempts),
+            has_time_limit: config.attempt_timeout.is_some() || config.max_elapsed.is_some(),
             budget,
             backoff,
+            never_waits,
             random,
             hooks,
             emitter,
@@ -334,12 +341,22 @@ impl Core {
         &self.config
     }
 
+    #[inline]
+    pub(super) const fn has_time_limit(&self) -> bool {
+        self.has_time_limit
+    }
+
     /// The next delay of a call that has come this far; `None` when a sequence of the user's own has ended.
+    #[inline(always)]
     pub(super) fn next_delay(&self, attempt: u32, outcome: Outcome, progress: &mut Progress) -> Option<Duration> {
-        if self.hooks.delay.is_none() && self.hooks.sequence.is_none() && self.backoff.never_waits() {
-            progress.note(Duration::ZERO);
+        if self.never_waits {
             return Some(Duration::ZERO);
         }
+        self.draw_delay(attempt, outcome, progress)
+    }
+
+    #[inline(never)]
+    fn draw_delay(&self, attempt: u32, outcome: Outcome, progress: &mut Progress) -> Option<Duration> {
         let draw = match &self.random {
             Some(random) => lock(random).draw(),
             None => random::thread_draw(),
@@ -378,13 +395,13 @@ impl Core {
     }
 
     /// Another attempt starts.
-    #[cold]
+    #[inline]
     pub(super) fn record_retry(&self, cause: Cause) {
         self.retries.add(cause as usize);
     }
 
     /// Another attempt will start, unless the caller leaves before.
-    #[cold]
+    #[inline]
     pub(super) fn tell_of_retry(&self, attempt: u32, outcome: Outcome, delay: Duration) {
         let kind = RetryEventKind::Retrying { attempt, outcome, delay };
         self.emitter.emit(|name| Event::Retry(RetryEvent { name, kind }));

@@ -98,6 +98,7 @@ mod handle;
 mod hooks;
 mod layer;
 mod policy;
+mod progress;
 mod request;
 mod run;
 mod service;

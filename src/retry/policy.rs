@@ -77,17 +77,16 @@ pub(super) enum Decision {
 
 /// `now` is asked only if it matters, and `backoff` only if a delay is needed, since it draws. It has none when its sequence
 /// has ended.
+#[inline(always)]
 pub(super) fn decide(
     ended: Ended,
     limits: Limits,
     now: impl Fn() -> Instant,
     backoff: impl FnOnce() -> Option<Duration>,
 ) -> Decision {
-    let at_least = match ended.hint {
-        RetryHint::No => return Decision::Return,
-        RetryHint::Yes => Duration::ZERO,
-        RetryHint::After(after) => after,
-    };
+    if ended.hint == RetryHint::No {
+        return Decision::Return;
+    }
     if ended.inner_gave_up {
         return Decision::GiveUp(GiveUpReason::Inner);
     }
@@ -107,11 +106,15 @@ pub(super) fn decide(
     if !ended.replayable {
         return Decision::GiveUp(GiveUpReason::NotReplayable);
     }
-    if at_least > limits.max_retry_after {
+    if let RetryHint::After(at_least) = ended.hint
+        && at_least > limits.max_retry_after
+    {
         return Decision::GiveUp(GiveUpReason::RetryAfter);
     }
-    let Some(delay) = backoff() else { return Decision::GiveUp(GiveUpReason::Attempts) };
-    let delay = delay.max(at_least);
+    let Some(mut delay) = backoff() else { return Decision::GiveUp(GiveUpReason::Attempts) };
+    if let RetryHint::After(at_least) = ended.hint {
+        delay = delay.max(at_least);
+    }
     for (limit, reason) in [(limits.deadline, GiveUpReason::Deadline), (limits.over_at, GiveUpReason::Elapsed)] {
         if let Some(limit) = limit
             && now().checked_add(delay).is_none_or(|next| next >= limit)

@@ -8,7 +8,6 @@ use tokio::time::Instant;
 use tower_service::Service;
 
 use super::future::Call;
-use super::handle::Cause;
 use super::layer::Shared;
 use super::{RequestPolicy, ResponseFuture};
 use crate::context::{self, Attempt, AttemptScope, InScope};
@@ -58,12 +57,12 @@ where
     type Error = S::Error;
     type Future = ResponseFuture<S, Req, C, R>;
 
-    #[inline]
+    #[inline(always)]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
     }
 
-    #[inline]
+    #[inline(always)]
     fn call(&mut self, request: Req) -> Self::Future {
         // The clone is for the attempts that may follow; this one is for the service that was made ready.
         begin(&mut self.inner, request, self.shared.lend(), |inner| inner.clone())
@@ -71,7 +70,7 @@ where
 }
 
 /// Starts the first attempt of a call; `keep` makes of `inner` the service of the others, and is asked only if there can be any.
-#[inline]
+#[inline(always)]
 pub(super) fn begin<I, S, Req, C, R>(
     mut inner: I,
     request: Req,
@@ -83,27 +82,30 @@ where
     S: Service<Req>,
     R: RequestPolicy<Req>,
 {
+    let core = &*shared.core;
     let mut copy = None;
-    let (mut idempotent, mut permitted) = (true, true);
-    if shared.core.max_attempts() > 1 {
-        permitted = shared.requests.may_retry(&request);
-        if permitted {
+    let mut call = Call { idempotent: true, permitted: true, over_at: None };
+    if core.max_attempts() > 1 {
+        call.permitted = shared.requests.may_retry(&request);
+        if call.permitted {
             copy = shared.requests.try_clone(&request);
-            idempotent = shared.requests.is_idempotent(&request);
+            call.idempotent = shared.requests.is_idempotent(&request);
         }
     }
-    let over_at = shared.core.config().max_elapsed.and_then(|longest| Instant::now().checked_add(longest));
-    let cutoff = shared.core.config().attempt_timeout.map(|timeout| {
+    let mut cutoff = None;
+    if core.has_time_limit() {
         // Read here and not in the future: time starts at the call.
-        Cutoff::new(Instant::now(), timeout, context::current().deadline())
-    });
-    let in_flight = shared.core.budget.call_started();
+        let started = Instant::now();
+        let config = core.config();
+        call.over_at = config.max_elapsed.and_then(|longest| started.checked_add(longest));
+        cutoff = config.attempt_timeout.map(|timeout| Cutoff::new(started, timeout, context::deadline()));
+    }
+    let in_flight = core.budget.call_started();
     let attempt = on_unwind(
-        || shared.core.record_panicked(),
-        || InScope::call(AttemptScope(Attempt::new(1)), || inner.borrow_mut().call(request)),
+        || core.record_panicked(),
+        || InScope::call(AttemptScope::new(Attempt::new(1)), || inner.borrow_mut().call(request)),
     );
     let service = copy.is_some().then(|| keep(inner));
-    let call = Call { idempotent, permitted, sent: false, paid: false, cause: Cause::NotSent, over_at };
     ResponseFuture::new(attempt, service, copy, call, in_flight, cutoff, shared)
 }
 

@@ -1,0 +1,148 @@
+//! [`Progress`]: how far a call has come that did not end with its first attempt.
+
+use std::pin::Pin;
+
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+
+use super::handle::{Cause, Core};
+use crate::backoff;
+use crate::timer::Timer;
+
+pin_project! {
+    /// Most calls never need one.
+    #[derive(Debug)]
+    pub(super) struct Progress {
+        // For the end of an attempt, of a delay, or of the wait for readiness.
+        #[pin]
+        pub(super) timer: Timer,
+        pub(super) stage: Stage,
+        pub(super) delayed_until: Option<Instant>,
+        pub(super) delays: backoff::Progress,
+        // Some attempt may have reached the callee.
+        pub(super) sent: bool,
+        // The attempt that runs was paid for.
+        pub(super) paid: bool,
+        // Why there is another attempt.
+        pub(super) cause: Cause,
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    Attempting,
+    /// Waits for the end of a delay, then for the service to be ready for the next attempt.
+    Between,
+    /// A panic has taken the call along.
+    Lost,
+}
+
+/// Notices a panic in the first attempt, unless it is [disarmed](Self::disarm) before.
+pub(super) struct LostAtFirst<'a> {
+    pub(super) core: &'a Core,
+    pub(super) progress: Pin<&'a mut Option<Progress>>,
+}
+
+/// The same for a later one.
+pub(super) struct Lost<'a> {
+    pub(super) core: &'a Core,
+    pub(super) stage: &'a mut Stage,
+    pub(super) paid: bool,
+}
+
+// === impl Progress ===
+
+impl Progress {
+    pub(super) const fn start() -> Self {
+        Self {
+            timer: Timer::new(),
+            stage: Stage::Attempting,
+            delayed_until: None,
+            delays: backoff::Progress::start(),
+            sent: false,
+            paid: false,
+            cause: Cause::NotSent,
+        }
+    }
+}
+
+// === impl Core ===
+
+impl Core {
+    /// Has the budget pay, or be paid, for an attempt that ended, and may have been `sent`; whether one was before is in `any_sent`.
+    #[inline]
+    pub(super) fn account(&self, any_sent: &mut bool, paid: bool, sent: bool) {
+        if sent && !*any_sent {
+            *any_sent = true;
+            self.budget.record_sent();
+        } else if paid {
+            if sent {
+                self.budget.settle();
+            } else {
+                self.budget.refund();
+            }
+        }
+    }
+
+    /// A panic came out of the code of others and takes the call along.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn lose(&self, stage: &mut Stage, paid: bool) {
+        self.close(*stage, paid);
+        *stage = Stage::Lost;
+        self.record_panicked();
+    }
+
+    /// The caller has left, if the call was not lost before.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn abandon(&self, progress: Option<&Progress>) {
+        let (stage, paid) = progress.map_or((Stage::Attempting, false), |progress| (progress.stage, progress.paid));
+        if stage != Stage::Lost {
+            self.record_abandoned();
+            self.close(stage, paid);
+        }
+    }
+
+    /// The call ends at this stage and without a result: what was paid for an attempt that has not started is given back.
+    fn close(&self, stage: Stage, paid: bool) {
+        match stage {
+            _ if !paid => {}
+            Stage::Attempting => self.budget.settle(),
+            _ => self.budget.refund(),
+        }
+    }
+}
+
+// === impl LostAtFirst ===
+
+impl LostAtFirst<'_> {
+    #[inline(always)]
+    pub(super) const fn disarm(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for LostAtFirst<'_> {
+    #[cold]
+    fn drop(&mut self) {
+        self.progress.set(Some(Progress { stage: Stage::Lost, ..Progress::start() }));
+        self.core.record_panicked();
+    }
+}
+
+// === impl Lost ===
+
+impl Lost<'_> {
+    #[inline(always)]
+    pub(super) const fn disarm(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Lost<'_> {
+    #[cold]
+    fn drop(&mut self) {
+        self.core.lose(self.stage, self.paid);
+    }
+}
