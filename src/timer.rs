@@ -78,6 +78,7 @@ impl Timer {
     ///
     /// Does not ask for, or spend, tokio's cooperative budget: an inner future that spends all of it at each poll would
     /// else keep the timer from ever being seen.
+    #[inline]
     pub(crate) fn poll_at(self: Pin<&mut Self>, at: Instant, cx: &mut Context<'_>) -> Poll<()> {
         let mut this = self.project();
         if this.sleep.is_none() {
@@ -91,6 +92,7 @@ impl Timer {
 
     /// The same for a time that counts against somebody else: when it is noticed late, it yields once, so that an answer
     /// which has long been waiting in a socket is read first.
+    #[inline]
     pub(crate) fn poll_against(mut self: Pin<&mut Self>, at: Instant, cx: &mut Context<'_>) -> Poll<()> {
         ready!(self.as_mut().poll_at(at, cx));
         let this = self.project();

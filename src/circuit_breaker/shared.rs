@@ -31,7 +31,7 @@ use super::state::{Admission, Evidence, IllegalTransition, Machine, Origin, Tran
 use crate::circuit_state::CircuitState;
 use crate::cores::counters::StripedCounters;
 use crate::cores::generation::Stamp;
-use crate::cores::packed_duration::{AtomicDuration, PackedDuration, pack, unpack};
+use crate::cores::packed_duration::{AtomicDuration, MaybeDuration, pack, unpack};
 use crate::cores::packed_outcome::PackedOutcome;
 use crate::cores::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use crate::cores::sync::{Mutex, lock};
@@ -121,7 +121,7 @@ pub(super) struct Ticket {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
     pub(super) state: CircuitState,
-    pub(super) retry_after: PackedDuration,
+    pub(super) retry_after: MaybeDuration,
     pub(super) cause: PackedOutcome,
 }
 
@@ -344,26 +344,26 @@ impl Shared {
         match self.state() {
             CircuitState::ForcedOpen => Refusal::FORCED,
             state @ (CircuitState::Open | CircuitState::HalfOpen) => {
-                self.refusal(state, self.refuses_for(now).unwrap_or(PackedDuration::ZERO))
+                self.refusal(state, self.refuses_for(now).unwrap_or(MaybeDuration::ZERO))
             }
             // It was open when the caller asked whether it was ready.
-            _ => Refusal { state: CircuitState::Open, retry_after: PackedDuration::ZERO, cause: PackedOutcome::NONE },
+            _ => Refusal { state: CircuitState::Open, retry_after: MaybeDuration::ZERO, cause: PackedOutcome::NONE },
         }
     }
 
     #[inline]
-    fn refusal(&self, state: CircuitState, retry_after: PackedDuration) -> Refusal {
+    fn refusal(&self, state: CircuitState, retry_after: MaybeDuration) -> Refusal {
         Refusal { state, retry_after, cause: PackedOutcome::from_word(self.cause.load(Ordering::Relaxed)) }
     }
 
-    /// How much longer an open or half-open circuit refuses everything; [`PackedDuration::NONE`] when no end is known.
+    /// How much longer an open or half-open circuit refuses everything; [`MaybeDuration::NONE`] when no end is known.
     #[inline]
-    fn refuses_for(&self, now: impl FnOnce() -> Instant) -> Option<PackedDuration> {
+    fn refuses_for(&self, now: impl FnOnce() -> Instant) -> Option<MaybeDuration> {
         match self.refuse_until.load(Ordering::Acquire) {
-            NEVER => Some(PackedDuration::NONE),
+            NEVER => Some(MaybeDuration::NONE),
             // Not refusing at all, whatever the time.
             0 => None,
-            until => PackedDuration::left(until, pack(now().saturating_duration_since(self.origin))),
+            until => MaybeDuration::left(until, pack(now().saturating_duration_since(self.origin))),
         }
     }
 
@@ -403,7 +403,7 @@ impl Shared {
         }
         let Some(absorbed) = self.absorbed.get() else { return false };
         // Added rather than subtracted: that costs half of it.
-        let is_current = match self.origin.checked_add(self.bucket_end.load(Ordering::Relaxed)) {
+        let is_current = match self.origin.checked_add(self.bucket_end.load(Ordering::Relaxed).get()) {
             Some(end) => ended < end,
             None => true,
         };
@@ -636,7 +636,7 @@ fn state_of(stamp: Stamp) -> CircuitState {
 
 impl Refusal {
     const FORCED: Self =
-        Self { state: CircuitState::ForcedOpen, retry_after: PackedDuration::NONE, cause: PackedOutcome::NONE };
+        Self { state: CircuitState::ForcedOpen, retry_after: MaybeDuration::NONE, cause: PackedOutcome::NONE };
 }
 
 // === impl Ticket ===
@@ -1210,7 +1210,7 @@ mod model {
             }
             if let Err(refusal) = shared.call(origin) {
                 let (retry_after, cause) =
-                    (PackedDuration::new(5 * SECOND), PackedOutcome::new(Some(Outcome::Transient)));
+                    (MaybeDuration::new(5 * SECOND), PackedOutcome::new(Some(Outcome::Transient)));
                 assert_eq!(refusal, Refusal { state: CircuitState::Open, retry_after, cause });
             }
             assert!(join(failing).is_some());

@@ -11,13 +11,17 @@ const NANOS_BITS: u32 = 30;
 const NANOS: u64 = (1 << NANOS_BITS) - 1;
 const MAX_SECONDS: u64 = u64::MAX >> NANOS_BITS;
 
-/// A duration that can be changed while it is read. Packed words compare as the durations do.
+/// A duration that can be changed while it is read. PackedDuration words compare as the durations do.
 #[derive(Debug)]
 pub(crate) struct AtomicDuration(AtomicU64);
 
-/// A duration, or none, in one word: packed as in an [`AtomicDuration`].
+/// A duration in one word, packed as in an [`AtomicDuration`]: what is kept for later and may never be needed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PackedDuration(u64);
+
+/// A duration, or none, in one word: packed as in an [`AtomicDuration`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MaybeDuration(u64);
 
 // === impl AtomicDuration ===
 
@@ -27,8 +31,8 @@ impl AtomicDuration {
     }
 
     #[inline]
-    pub(crate) fn load(&self, order: Ordering) -> Duration {
-        unpack(self.0.load(order))
+    pub(crate) fn load(&self, order: Ordering) -> PackedDuration {
+        PackedDuration(self.0.load(order))
     }
 
     pub(crate) fn store(&self, duration: Duration, order: Ordering) {
@@ -39,6 +43,31 @@ impl AtomicDuration {
 // === impl PackedDuration ===
 
 impl PackedDuration {
+    #[inline]
+    pub(crate) const fn new(duration: Duration) -> Self {
+        Self(pack(duration))
+    }
+
+    #[inline]
+    pub(crate) const fn get(self) -> Duration {
+        unpack(self.0)
+    }
+
+    #[inline]
+    pub(crate) const fn is_zero(self) -> bool {
+        self.0 == 0
+    }
+}
+
+impl fmt::Debug for PackedDuration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.get().fmt(f)
+    }
+}
+
+// === impl MaybeDuration ===
+
+impl MaybeDuration {
     /// No packed duration is this word.
     pub(crate) const NONE: Self = Self(u64::MAX);
     pub(crate) const ZERO: Self = Self(0);
@@ -65,13 +94,13 @@ impl PackedDuration {
     }
 }
 
-impl From<Option<Duration>> for PackedDuration {
+impl From<Option<Duration>> for MaybeDuration {
     fn from(duration: Option<Duration>) -> Self {
         duration.map_or(Self::NONE, Self::new)
     }
 }
 
-impl fmt::Debug for PackedDuration {
+impl fmt::Debug for MaybeDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.get().fmt(f)
     }
@@ -104,15 +133,15 @@ mod tests {
         ) {
             let part = if same_second { (whole.0, part.1) } else { part };
             let (whole, part) = (Duration::new(whole.0, whole.1), Duration::new(part.0, part.1));
-            let left = PackedDuration::left(pack(whole), pack(part)).and_then(PackedDuration::get);
+            let left = MaybeDuration::left(pack(whole), pack(part)).and_then(MaybeDuration::get);
             prop_assert_eq!(left, whole.checked_sub(part).filter(|left| !left.is_zero()));
         }
     }
 
     #[test]
     fn none_is_no_duration() {
-        assert_eq!(PackedDuration::NONE.get(), None);
-        assert_eq!(PackedDuration::new(Duration::MAX).get(), Some(Duration::from_secs(MAX_SECONDS)));
+        assert_eq!(MaybeDuration::NONE.get(), None);
+        assert_eq!(MaybeDuration::new(Duration::MAX).get(), Some(Duration::from_secs(MAX_SECONDS)));
     }
 
     #[test]

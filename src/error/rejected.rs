@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::circuit_state::CircuitState;
-use crate::cores::packed_duration::PackedDuration;
+use crate::cores::packed_duration::MaybeDuration;
 use crate::cores::packed_outcome::PackedOutcome;
 use crate::name::Name;
 use crate::outcome::{Outcome, RetryHint};
@@ -78,9 +78,9 @@ pub enum Rejected {
 /// A wait of more than 544 years reads as that, and a [cause](Self::cause) with a time of more than 9 years as those.
 #[derive(Clone, PartialEq, Eq)]
 pub struct CircuitOpen {
-    // Packed: an error is moved at every step of a call, whether it is one or not.
+    // PackedDuration: an error is moved at every step of a call, whether it is one or not.
     name: &'static Name,
-    retry_after: PackedDuration,
+    retry_after: MaybeDuration,
     /// The cause, above the bits of the state.
     cause_and_state: u64,
 }
@@ -404,7 +404,7 @@ impl CircuitOpen {
     pub(crate) const fn from_parts(
         name: &'static Name,
         state: CircuitState,
-        retry_after: PackedDuration,
+        retry_after: MaybeDuration,
         cause: PackedOutcome,
     ) -> Self {
         Self { name, retry_after, cause_and_state: cause.word() << PackedOutcome::FREE_BITS | state as u64 }
@@ -420,7 +420,7 @@ impl CircuitOpen {
     /// assert_eq!(CircuitOpen::new("db", CircuitState::HalfOpen).name().as_str(), "db");
     /// ```
     pub fn new(name: impl Into<Name>, state: CircuitState) -> Self {
-        Self::from_parts(name.into().kept(), state, PackedDuration::NONE, PackedOutcome::NONE)
+        Self::from_parts(name.into().kept(), state, MaybeDuration::NONE, PackedOutcome::NONE)
     }
 
     /// The same, with the time after which the breaker will admit a probe.
@@ -436,7 +436,7 @@ impl CircuitOpen {
     /// ```
     #[must_use]
     pub const fn with_retry_after(mut self, retry_after: Duration) -> Self {
-        self.retry_after = PackedDuration::new(retry_after);
+        self.retry_after = MaybeDuration::new(retry_after);
         self
     }
 

@@ -3,7 +3,6 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
@@ -11,6 +10,7 @@ use tokio::time::Instant;
 use super::TimeoutKind;
 use super::handle::Shared;
 use crate::context::{DeadlineScope, InScope};
+use crate::cores::packed_duration::PackedDuration;
 use crate::cores::striped_arc::StripedArc;
 use crate::error::{Rejectable, Rejected};
 use crate::timer::{Cutoff, Timer};
@@ -46,93 +46,105 @@ pin_project! {
         inner: InScope<Option<DeadlineScope>, F>,
         #[pin]
         timer: Timer,
-        limit: Limit,
-        stage: Stage,
-        shared: StripedArc<Shared>,
+        // Of a call that was sent.
+        limit: Option<Limit>,
+        // The accounts of a call that runs: it is in none of them yet.
+        running: Option<StripedArc<Shared>>,
+        // Never sent, which nobody was told yet.
+        refused: Option<Refused>,
     }
 
     impl<F> PinnedDrop for ResponseFuture<F> {
-        #[inline]
+        #[inline(always)]
         fn drop(this: Pin<&mut Self>) {
-            if let Stage::Running = this.stage {
-                this.shared.abandoned();
+            if this.running.is_some() {
+                abandon(this.project().running);
             }
         }
     }
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Stage {
-    Running,
-    /// Never sent, and counted.
-    Refused,
-    /// Over, and counted.
-    Done,
 }
 
 /// How long a call may take. What it comes to is worked out when it is needed, which for most calls is never.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limit {
     pub(super) started: Instant,
-    pub(super) timeout: Duration,
+    pub(super) timeout: PackedDuration,
     /// The caller's.
     pub(super) deadline: Option<Instant>,
+}
+
+/// What a call that is not sent was refused for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Refused {
+    pub(super) timeout: PackedDuration,
+    pub(super) by_deadline: bool,
 }
 
 // === impl ResponseFuture ===
 
 impl<F> ResponseFuture<F> {
     /// Calls the inner service by `make`; for a call as a whole, under its deadline.
-    #[inline]
+    #[inline(always)]
     pub(super) fn new(make: impl FnOnce() -> F, shared: StripedArc<Shared>, limit: Limit) -> Self {
         let scope = match shared.kind {
             TimeoutKind::Attempt => None,
             TimeoutKind::Total => Some(DeadlineScope(limit.cutoff().at)),
         };
         let inner = InScope::call(scope, make);
-        Self { inner, timer: Timer::new(), limit, stage: Stage::Running, shared }
+        Self { inner, timer: Timer::new(), limit: Some(limit), running: Some(shared), refused: None }
     }
 
-    #[cold]
-    #[inline(never)]
-    pub(super) fn refused(shared: StripedArc<Shared>, limit: Limit) -> Self {
-        shared.record(limit.cutoff(), limit.timeout, false);
-        Self { inner: InScope::empty(None), timer: Timer::new(), limit, stage: Stage::Refused, shared }
+    /// Of a call that is counted as refused already.
+    #[inline(always)]
+    pub(super) fn refused(refused: Refused) -> Self {
+        Self { inner: InScope::empty(None), timer: Timer::new(), limit: None, running: None, refused: Some(refused) }
     }
 
     /// The inner future is pending: is its time up?
     #[cold]
+    #[inline(never)]
     fn poll_limit(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Rejected> {
         let mut this = self.project();
-        let (cutoff, timeout) = (this.limit.cutoff(), this.limit.timeout);
-        match this.stage {
-            Stage::Running => {
-                let Some(at) = cutoff.at else { return Poll::Pending };
-                ready!(this.timer.poll_against(at, cx));
-                *this.stage = Stage::Done;
-                this.shared.record(cutoff, timeout, true);
-                this.inner.as_mut().clear();
-                Poll::Ready(cutoff.rejected(timeout, true))
-            }
-            Stage::Refused => {
-                *this.stage = Stage::Done;
-                Poll::Ready(cutoff.rejected(timeout, false))
-            }
-            Stage::Done => Poll::Pending,
+        if let Some(Refused { timeout, by_deadline }) = this.refused.take() {
+            return Poll::Ready(Cutoff { at: None, by_deadline }.rejected(timeout.get(), false));
         }
+        // Polled after its end, it has nothing more to say.
+        let (Some(shared), Some(limit)) = (this.running.as_ref(), *this.limit) else { return Poll::Pending };
+        let (cutoff, timeout) = (limit.cutoff(), limit.timeout.get());
+        let Some(at) = cutoff.at else { return Poll::Pending };
+        ready!(this.timer.poll_against(at, cx));
+        shared.record(cutoff, timeout, true);
+        *this.running = None;
+        this.inner.as_mut().clear();
+        Poll::Ready(cutoff.rejected(timeout, true))
     }
 
-    /// A layer below says that a deadline is over. If it is the one that was set here, the answer is that of this layer.
-    #[cold]
-    fn own_deadline(self: Pin<&mut Self>, rejected: Option<&Rejected>) -> Option<Rejected> {
+    /// The call ended with an error. If a layer below says in it that a deadline is over, and that is the one that was set here,
+    /// the answer is that of this layer.
+    #[inline(never)]
+    fn failed(self: Pin<&mut Self>, rejected: Option<&Rejected>) -> Option<Rejected> {
         let this = self.project();
-        let Some(&Rejected::DeadlineExceeded { sent }) = rejected else { return None };
-        let (cutoff, timeout) = (this.limit.cutoff(), this.limit.timeout);
-        if !matches!(this.shared.kind, TimeoutKind::Total) || !cutoff.is_own_and_over() {
-            return None;
+        let (shared, limit) = (this.running.take()?, (*this.limit)?);
+        if let Some(&Rejected::DeadlineExceeded { sent }) = rejected
+            && matches!(shared.kind, TimeoutKind::Total)
+            && let cutoff = limit.cutoff()
+            && cutoff.is_own_and_over()
+        {
+            let timeout = limit.timeout.get();
+            shared.record(cutoff, timeout, sent);
+            return Some(cutoff.rejected(timeout, sent));
         }
-        this.shared.record(cutoff, timeout, sent);
-        Some(cutoff.rejected(timeout, sent))
+        shared.ended_in_time();
+        None
+    }
+}
+
+/// Out of the way of calls that have ended.
+#[cold]
+#[inline(never)]
+fn abandon(running: &mut Option<StripedArc<Shared>>) {
+    if let Some(shared) = running.take() {
+        shared.abandoned();
     }
 }
 
@@ -143,23 +155,23 @@ where
 {
     type Output = Result<T, E>;
 
-    #[inline]
+    // In line, or each call pays for handing its result over.
+    #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.as_mut().project();
-        let polled = this.inner.poll(cx);
-        match &polled {
-            Poll::Pending => return self.poll_limit(cx).map(|rejected| Err(E::from_rejected(rejected))),
-            Poll::Ready(result) => {
-                *this.stage = Stage::Done;
-                if let Err(error) = result
-                    && let Some(rejected) = self.as_mut().own_deadline(error.as_rejected())
-                {
-                    return Poll::Ready(Err(E::from_rejected(rejected)));
+        match this.inner.poll(cx) {
+            Poll::Pending => self.poll_limit(cx).map(|rejected| Err(E::from_rejected(rejected))),
+            Poll::Ready(Ok(response)) => {
+                if let Some(shared) = this.running.take() {
+                    shared.ended_in_time();
                 }
-                self.shared.ended_in_time();
+                Poll::Ready(Ok(response))
+            }
+            Poll::Ready(Err(error)) => {
+                let own = self.failed(error.as_rejected());
+                Poll::Ready(Err(own.map_or(error, E::from_rejected)))
             }
         }
-        polled
     }
 }
 
@@ -168,6 +180,6 @@ where
 impl Limit {
     #[inline]
     pub(super) fn cutoff(&self) -> Cutoff {
-        Cutoff::new(self.started, self.timeout, self.deadline)
+        Cutoff::new(self.started, self.timeout.get(), self.deadline)
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{TimeoutConfig, TimeoutKind};
 use crate::cores::counters::StripedCounters;
-use crate::cores::packed_duration::AtomicDuration;
+use crate::cores::packed_duration::{AtomicDuration, PackedDuration};
 use crate::error::InvalidConfig;
 use crate::name::Name;
 use crate::telemetry::event::{TimeoutEvent, TimeoutEventKind};
@@ -114,7 +114,7 @@ impl TimeoutHandle {
     #[must_use]
     pub fn config(&self) -> TimeoutConfig {
         let Shared { kind, include_readiness, .. } = *self.shared;
-        TimeoutConfig { timeout: self.shared.timeout(), kind, include_readiness }
+        TimeoutConfig { timeout: self.shared.timeout().get(), kind, include_readiness }
     }
 
     /// How many calls ended, by how they did.
@@ -207,7 +207,7 @@ impl Shared {
     }
 
     #[inline]
-    pub(super) fn timeout(&self) -> Duration {
+    pub(super) fn timeout(&self) -> PackedDuration {
         self.timeout.load(Ordering::Relaxed)
     }
 

@@ -6,10 +6,11 @@ use std::task::{Context, Poll};
 use tokio::time::Instant;
 use tower_service::Service;
 
-use super::future::Limit;
+use super::future::{Limit, Refused};
 use super::handle::Shared;
 use super::{Fixed, ResponseFuture, TimeoutSource};
 use crate::context;
+use crate::cores::packed_duration::PackedDuration;
 use crate::cores::striped_arc::StripedArc;
 use crate::error::Rejectable;
 use crate::timer::Timer;
@@ -77,14 +78,14 @@ impl<S, T> Timeout<S, T> {
         Poll::Ready(())
     }
 
-    /// The limit of a call that is made at the start of `limit`: a wait for readiness that counts for it brings the start forward.
+    /// Since when the time of a call runs that is made `now`: a wait for readiness that counts for it brings the start forward.
     /// An error if the time is up already.
     #[cold]
     #[inline(never)]
-    fn what_is_left(&mut self, mut limit: Limit) -> Result<Limit, Limit> {
-        let now = limit.started;
+    fn what_is_left(&mut self, limit: &Limit) -> Result<Instant, Refused> {
+        let (now, mut limit) = (limit.started, *limit);
         match std::mem::replace(&mut self.readiness, Readiness::Idle) {
-            Readiness::Over(waited) => return Err(waited),
+            Readiness::Over(waited) => return Err(self.refuse(&waited)),
             Readiness::Waiting { limit: waited, .. }
                 if !waited.cutoff().at.is_some_and(|at| Timer::is_late(at, now)) =>
             {
@@ -92,7 +93,14 @@ impl<S, T> Timeout<S, T> {
             }
             Readiness::Idle | Readiness::Waiting { .. } => {}
         }
-        if limit.cutoff().has_passed(now) { Err(limit) } else { Ok(limit) }
+        if limit.cutoff().has_passed(now) { Err(self.refuse(&limit)) } else { Ok(limit.started) }
+    }
+
+    /// Counts a call that is not sent.
+    fn refuse(&self, limit: &Limit) -> Refused {
+        let (cutoff, timeout) = (limit.cutoff(), limit.timeout);
+        self.shared.record(cutoff, timeout.get(), false);
+        Refused { timeout, by_deadline: cutoff.by_deadline }
     }
 }
 
@@ -115,7 +123,7 @@ where
     type Error = S::Error;
     type Future = ResponseFuture<S::Future>;
 
-    #[inline]
+    #[inline(always)]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         match self.inner.poll_ready(cx) {
             Poll::Pending if self.shared.include_readiness => self.poll_waiting(cx).map(Ok),
@@ -129,17 +137,19 @@ where
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn call(&mut self, request: Req) -> Self::Future {
-        let timeout = self.source.timeout(&request).unwrap_or_else(|| self.shared.timeout());
+        let timeout = self.source.timeout(&request).map_or_else(|| self.shared.timeout(), PackedDuration::new);
         let mut limit = Limit { started: Instant::now(), timeout, deadline: context::deadline() };
         // A timeout that is not zero cannot be over already if it starts now.
-        let has_waited = !matches!(self.readiness, Readiness::Idle);
-        if has_waited || limit.deadline.is_some() || (T::CAN_BE_ZERO && timeout.is_zero()) {
-            limit = match self.what_is_left(limit) {
-                Ok(left) => left,
-                Err(over) => return ResponseFuture::refused(self.shared.lend(), over),
-            };
+        if !matches!(self.readiness, Readiness::Idle)
+            || limit.deadline.is_some_and(|deadline| deadline <= limit.started)
+            || (T::CAN_BE_ZERO && timeout.is_zero())
+        {
+            match self.what_is_left(&Limit { ..limit }) {
+                Ok(started) => limit.started = started,
+                Err(refused) => return ResponseFuture::refused(refused),
+            }
         }
         ResponseFuture::new(|| self.inner.call(request), self.shared.lend(), limit)
     }
