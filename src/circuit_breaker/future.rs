@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use pin_project_lite::pin_project;
 
 use super::permit::Permit;
+use crate::cores::seen::{See, poll_seen};
 use crate::error::{CircuitOpen, Rejectable, Rejected};
 use crate::outcome::{Classify, judge};
 
@@ -73,7 +74,6 @@ impl<F, C> ResponseFuture<F, C> {
     }
 }
 
-/// Polls the call, and has it judged where its result is: a response can be large.
 #[inline(always)]
 fn poll_call<F, C, T, E>(
     inner: Pin<&mut F>,
@@ -87,35 +87,32 @@ where
     C: Classify<T, E>,
 {
     let guard = PanicGuard(permit);
-    let polled = inner.poll(cx);
-    // The call is over: a permit that the classifier's panic dropped would say that the caller had left.
-    match polled {
-        Poll::Pending => {
-            mem::forget(guard);
-            Poll::Pending
-        }
-        Poll::Ready(Ok(response)) => {
-            let outcome = classifier.classify(Ok(&response));
-            guard.0.finish(outcome);
-            mem::forget(guard);
-            Poll::Ready(Ok(response))
-        }
-        Poll::Ready(Err(error)) => {
-            judge_error(classifier, &error, guard.0);
-            mem::forget(guard);
-            Poll::Ready(Err(error))
-        }
-    }
+    let polled = poll_seen(|| inner.poll(cx), Judge { classifier, permit: guard.0 });
+    mem::forget(guard);
+    polled
 }
 
-#[inline(never)]
-fn judge_error<C, T, E>(classifier: &C, error: &E, permit: &mut Permit)
+/// Gives the verdict, before the guard against panics is gone: the call is over, and a permit that the classifier's panic dropped
+/// would say that the caller had left.
+struct Judge<'a, C> {
+    classifier: &'a C,
+    permit: &'a mut Permit,
+}
+
+impl<C, T, E> See<T, E> for Judge<'_, C>
 where
     E: Rejectable,
     C: Classify<T, E>,
 {
-    let outcome = judge(classifier, Err(error));
-    permit.finish(outcome);
+    #[inline(always)]
+    fn response(self, response: &T) {
+        self.permit.finish(self.classifier.classify(Ok(response)));
+    }
+
+    #[inline(never)]
+    fn error(self, error: &mut E) {
+        self.permit.finish(judge(self.classifier, Err(&*error)));
+    }
 }
 
 /// Dropped by a panic that comes out of the call: that failed.

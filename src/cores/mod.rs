@@ -9,6 +9,7 @@ pub(crate) mod lock;
 pub(crate) mod packed_duration;
 pub(crate) mod packed_outcome;
 pub(crate) mod random;
+pub(crate) mod seen;
 #[cfg(feature = "serde")]
 pub(crate) mod serde_duration;
 #[cfg(feature = "circuit-breaker")]

@@ -11,6 +11,7 @@ use super::TimeoutKind;
 use super::handle::Shared;
 use crate::context::{DeadlineScope, InScope};
 use crate::cores::packed_duration::PackedDuration;
+use crate::cores::seen::{See, poll_seen};
 use crate::cores::striped_arc::StripedArc;
 use crate::error::{Rejectable, Rejected};
 use crate::timer::{Cutoff, Timer};
@@ -118,13 +119,35 @@ impl<F> ResponseFuture<F> {
         this.inner.as_mut().clear();
         Poll::Ready(cutoff.rejected(timeout, true))
     }
+}
 
-    /// The call ended with an error. If a layer below says in it that a deadline is over, and that is the one that was set here,
-    /// the answer is that of this layer.
+/// Counts the end of a call.
+struct Ended<'a> {
+    running: &'a mut Option<StripedArc<Shared>>,
+    limit: &'a Option<Limit>,
+}
+
+impl<T, E: Rejectable> See<T, E> for Ended<'_> {
+    #[inline(always)]
+    fn response(self, _: &T) {
+        if let Some(shared) = self.running.take() {
+            shared.ended_in_time();
+        }
+    }
+
     #[inline(never)]
-    fn failed(self: Pin<&mut Self>, rejected: Option<&Rejected>) -> Option<Rejected> {
-        let this = self.project();
-        let (shared, limit) = (this.running.take()?, (*this.limit)?);
+    fn error(self, error: &mut E) {
+        if let Some(own) = self.own_deadline(error.as_rejected()) {
+            *error = E::from_rejected(own);
+        }
+    }
+}
+
+impl Ended<'_> {
+    /// If a layer below says in the error that a deadline is over, and that is the one that was set here, the answer is that of
+    /// this layer.
+    fn own_deadline(self, rejected: Option<&Rejected>) -> Option<Rejected> {
+        let (shared, limit) = (self.running.take()?, (*self.limit)?);
         if let Some(&Rejected::DeadlineExceeded { sent }) = rejected
             && matches!(shared.kind, TimeoutKind::Total)
             && let cutoff = limit.cutoff()
@@ -159,19 +182,12 @@ where
     #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.as_mut().project();
-        match this.inner.poll(cx) {
-            Poll::Pending => self.poll_limit(cx).map(|rejected| Err(E::from_rejected(rejected))),
-            Poll::Ready(Ok(response)) => {
-                if let Some(shared) = this.running.take() {
-                    shared.ended_in_time();
-                }
-                Poll::Ready(Ok(response))
-            }
-            Poll::Ready(Err(error)) => {
-                let own = self.failed(error.as_rejected());
-                Poll::Ready(Err(own.map_or(error, E::from_rejected)))
-            }
+        let see = Ended { running: this.running, limit: this.limit };
+        let mut polled = poll_seen(|| this.inner.poll(cx), see);
+        if polled.is_pending() {
+            polled = self.poll_limit(cx).map(|rejected| Err(E::from_rejected(rejected)));
         }
+        polled
     }
 }
 
