@@ -51,12 +51,14 @@ impl Ledger {
     #[inline(never)]
     pub(super) fn try_withdraw(&self, now: Instant) -> bool {
         let now = self.since_start(now);
+        let slot = self.window.slot_at(now);
+        self.window.lapse(slot);
         // What was entered already often is enough, and is spent first in any case.
-        if self.window.try_spend(now) {
+        if self.window.try_spend() {
             return true;
         }
-        self.enter_here(now);
-        self.window.try_spend_as_it_is() || self.window.try_draw(now)
+        self.enter_in(slot);
+        self.window.try_spend() || self.window.try_draw(now)
     }
 
     pub(super) fn refund(&self, now: Instant) {
@@ -73,12 +75,11 @@ impl Ledger {
     #[cold]
     #[inline(never)]
     fn enter(&self, now: Duration) {
-        self.enter_here(now);
+        self.enter_in(self.window.slot_at(now));
     }
 
     #[inline(always)]
-    fn enter_here(&self, now: Duration) {
-        let slot = self.window.slot(now);
+    fn enter_in(&self, slot: u64) {
         let mut since = self.entered_in.load(Ordering::Relaxed);
         if since < slot {
             since = self.entered_in.fetch_max(slot, Ordering::Relaxed);
@@ -87,7 +88,7 @@ impl Ledger {
         // Of two threads at once, each enters what the other has not.
         let entered = self.entered.fetch_max(sent, Ordering::Relaxed);
         if sent > entered {
-            self.window.earn_from(sent - entered, since, now);
+            self.window.earn(sent - entered, since, slot);
         }
     }
 

@@ -12,6 +12,7 @@ use crate::timer::Timer;
 pin_project! {
     /// Most calls never need one.
     #[derive(Debug)]
+    #[project = ProgressParts]
     pub(super) struct Progress {
         // For the end of an attempt, of a delay, or of the wait for readiness.
         #[pin]

@@ -100,11 +100,11 @@ where
         call.over_at = config.max_elapsed.and_then(|longest| started.checked_add(longest));
         cutoff = config.attempt_timeout.map(|timeout| Cutoff::new(started, timeout, context::deadline()));
     }
-    let in_flight = core.budget.call_started();
     let attempt = on_unwind(
         || core.record_panicked(),
         || InScope::call(AttemptScope::new(Attempt::new(1)), || inner.borrow_mut().call(request)),
     );
+    let in_flight = core.budget.call_started();
     let service = copy.is_some().then(|| keep(inner));
     ResponseFuture::new(attempt, service, copy, call, in_flight, cutoff, shared)
 }
