@@ -907,6 +907,59 @@ mod tests {
     }
 
     #[test]
+    fn what_was_tried_in_a_scope_stays_in_it_and_is_there_at_the_next_poll() {
+        let [one, other, third] = [(); 3].map(|()| EndpointId::next());
+        let seen = || [one, other, third].map(was_tried);
+        let (mut outer, mut inner) = (AttemptScope::new(Attempt::new(1)), AttemptScope::new(Attempt::new(7)));
+        within(&mut outer, || {
+            record_tried(one);
+            let panicked = catch_unwind(AssertUnwindSafe(|| {
+                within(&mut inner, || {
+                    assert!(!any_tried());
+                    record_tried(other);
+                    assert_eq!(seen(), [false, true, false]);
+                    panic!("inside");
+                });
+            }));
+            assert!(panicked.is_err());
+            assert_eq!(seen(), [true, false, false]);
+            within(&mut inner, || assert_eq!((seen(), current().attempt()), ([false, true, false], 7)));
+            record_tried(third);
+            assert_eq!((seen(), current().attempt()), ([true, false, true], 1));
+        });
+        assert!(!any_tried());
+        within(&mut inner, || assert_eq!(seen(), [false, true, false]));
+        within(&mut outer, || assert_eq!(seen(), [true, false, true]));
+        assert_eq!((seen(), current()), ([false; 3], Context::new()));
+    }
+
+    #[test]
+    fn the_next_attempt_knows_what_was_tried_but_not_that_an_inner_retry_gave_up() {
+        let endpoint = EndpointId::next();
+        let mut scope = AttemptScope::new(Attempt::new(u32::MAX - 1));
+        within(&mut scope, || {
+            record_tried(endpoint);
+            mark_gave_up();
+        });
+        for number in [u32::MAX, u32::MAX] {
+            scope.next_attempt();
+            assert!(!scope.attempt().gave_up());
+            within(&mut scope, || assert!(was_tried(endpoint) && current().attempt() == number));
+        }
+    }
+
+    #[test]
+    fn however_many_were_tried_some_were() {
+        let endpoint = EndpointId::next();
+        within(&mut AttemptScope::new(Attempt::new(1)), || {
+            for _ in 0..0x1_0010 {
+                record_tried(endpoint);
+                assert!(any_tried() && current().attempt() == 1);
+            }
+        });
+    }
+
+    #[test]
     fn the_inner_future_is_dropped_inside_its_scope() {
         struct Expect(u32);
         impl Drop for Expect {

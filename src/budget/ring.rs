@@ -128,6 +128,12 @@ impl Ring {
         &self.slots[(number % SLOTS as u64) as usize]
     }
 
+    /// When a slot begins and ends.
+    pub(super) const fn span(&self, slot: u64) -> (Duration, Duration) {
+        let begins = slot.saturating_mul(self.slot_nanos.get());
+        (Duration::from_nanos(begins), Duration::from_nanos(begins.saturating_add(self.slot_nanos.get())))
+    }
+
     #[inline]
     pub(super) fn slot_at(&self, now: Duration) -> u64 {
         nanos(now) / self.slot_nanos

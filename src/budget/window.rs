@@ -44,6 +44,11 @@ impl Window {
         self.earned.slot_at(now)
     }
 
+    /// When that slot begins and ends.
+    pub(super) const fn span(&self, slot: u64) -> (Duration, Duration) {
+        self.earned.span(slot)
+    }
+
     /// Earns for `calls` that were sent evenly from the slot `since` to the slot of now; what is older than the window earns
     /// nothing.
     #[inline]
