@@ -8,8 +8,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use mainstay::Error;
-use mainstay::circuit_breaker::{CircuitBreakerConfig, CircuitBreakerLayer, SlowCalls, Window};
+use mainstay::circuit_breaker::{CircuitBreakerConfig, CircuitBreakerLayer, OpenTime, SlowCalls, Window};
+use mainstay::{CircuitState, Error};
 use tower::{Layer, Service};
 
 #[derive(Clone)]
@@ -64,6 +64,15 @@ fn layer(change: impl FnOnce(&mut CircuitBreakerConfig)) -> CircuitBreakerLayer 
     CircuitBreakerLayer::new("bench", config).expect("valid")
 }
 
+/// A half-open breaker whose one probe is under way, and stays so.
+fn half_open() -> CircuitBreakerLayer {
+    let layer = layer(|config| (config.probes, config.open_time) = (1, OpenTime::Constant(Duration::ZERO)));
+    layer.handle().transition_to(CircuitState::Open).expect("closed before");
+    std::mem::forget(layer.handle().try_acquire().expect("a probe is due"));
+    assert_eq!(layer.handle().state(), CircuitState::HalfOpen);
+    layer
+}
+
 fn circuit_breaker(c: &mut Criterion) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     let _entered = runtime.enter();
@@ -78,7 +87,8 @@ fn circuit_breaker(c: &mut Criterion) {
         compare(c, &format!("closed, slow calls/{inner}"), slow_calls.layer(bare.clone()));
         let open = layer(|_| ());
         open.handle().open_for(Duration::from_secs(3600)).expect("closed before");
-        compare(c, &format!("open/{inner}"), open.layer(bare));
+        compare(c, &format!("open/{inner}"), open.layer(bare.clone()));
+        compare(c, &format!("half-open, refusal/{inner}"), half_open().layer(bare));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use criterion::{Criterion, criterion_group, criterion_main};
 use mainstay::backoff::BackoffConfig;
 use mainstay::budget::Budget;
 use mainstay::{BoxError, RetryLayer, context};
@@ -35,26 +35,30 @@ fn benches(criterion: &mut Criterion) {
             });
         };
     }
+    macro_rules! cloned {
+        ($name:literal, $service:expr) => {
+            let service = $service;
+            group.bench_function(concat!($name, ", a clone a call"), |bencher| {
+                bencher.iter(|| runtime.block_on(service.clone().oneshot(1)).unwrap());
+            });
+        };
+    }
     reused!("bare/ready", ready_inner());
     reused!("layer/ready", retry().layer(ready_inner()));
     reused!("bare/pending", pending_inner());
     reused!("layer/pending", retry().layer(pending_inner()));
-
-    let service = retry().layer(ready_inner());
-    group.bench_function("layer/ready, a clone a call", |bencher| {
-        bencher.iter_batched(
-            || service.clone(),
-            |service| runtime.block_on(service.oneshot(1)).unwrap(),
-            BatchSize::SmallInput,
-        );
-    });
+    cloned!("bare/ready", ready_inner());
+    cloned!("layer/ready", retry().layer(ready_inner()));
+    cloned!("layer/pending", retry().layer(pending_inner()));
 
     let layer = RetryLayer::builder("bench").backoff(BackoffConfig::none()).budget(Budget::unlimited());
     let fails_once = service_fn(|request: u64| {
         let failed = context::current().attempt() == 1;
         std::future::ready(if failed { Err(mainstay::Error::Service(())) } else { Ok(request) })
     });
-    reused!("layer/one failure, no delay", layer.build().expect("valid").layer(fails_once));
+    let fails_once = layer.build().expect("valid").layer(fails_once);
+    reused!("layer/one failure, no delay", fails_once.clone());
+    cloned!("layer/one failure, no delay", fails_once);
     group.finish();
 
     criterion.bench_function("budget/record_sent", |bencher| {

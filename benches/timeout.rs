@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::time::Duration;
 
-use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use criterion::{Criterion, criterion_group, criterion_main};
 use mainstay::{BoxError, TimeoutLayer};
 use tokio::runtime::Builder;
 use tower::{Layer, Service, ServiceExt, service_fn};
@@ -32,21 +32,26 @@ fn benches(criterion: &mut Criterion) {
             });
         };
     }
+    macro_rules! cloned {
+        ($name:literal, $service:expr) => {
+            let service = $service;
+            group.bench_function(concat!($name, ", a clone a call"), |bencher| {
+                bencher.iter(|| runtime.block_on(service.clone().oneshot(1)).unwrap());
+            });
+        };
+    }
     reused!("bare/ready", ready_inner());
     reused!("attempt/ready", attempt.layer(ready_inner()));
     reused!("total/ready", total.layer(ready_inner()));
     reused!("bare/pending", pending_inner());
     reused!("attempt/pending", attempt.layer(pending_inner()));
     reused!("total/pending", total.layer(pending_inner()));
-
-    let service = attempt.layer(ready_inner());
-    group.bench_function("attempt/ready, a clone a call", |bencher| {
-        bencher.iter_batched(
-            || service.clone(),
-            |service| runtime.block_on(service.oneshot(1)).unwrap(),
-            BatchSize::SmallInput,
-        );
-    });
+    cloned!("bare/ready", ready_inner());
+    cloned!("attempt/ready", attempt.layer(ready_inner()));
+    cloned!("total/ready", total.layer(ready_inner()));
+    cloned!("bare/pending", pending_inner());
+    cloned!("attempt/pending", attempt.layer(pending_inner()));
+    cloned!("total/pending", total.layer(pending_inner()));
     group.finish();
 }
 

@@ -391,7 +391,7 @@ thread_local! {
         Ambient {
             deadline: Cell::new(None),
             attempt: Cell::new(Attempt::OUTSIDE),
-            tried: Cell::new([None; TRIED]),
+            tried: Cell::new(Tried::NONE),
             criticality: Cell::new(Criticality::Critical),
         }
     };
@@ -403,10 +403,9 @@ thread_local! {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Attempt(u64);
 
-/// How many endpoints are remembered; of more, the latest.
-const TRIED: usize = 4;
-
-type Tried = [Option<EndpointId>; TRIED];
+/// The endpoints tried, of more than four the latest: two a word, zero where there is none. (Two words go in registers.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Tried(u64, u64);
 
 impl Attempt {
     /// How many endpoints were noted.
@@ -435,8 +434,8 @@ impl Attempt {
     }
 
     #[allow(clippy::cast_possible_truncation, reason = "16 bits")]
-    const fn noted(self) -> usize {
-        (self.0 & Self::NOTED) as usize
+    const fn noted(self) -> u16 {
+        (self.0 & Self::NOTED) as u16
     }
 
     const fn is_scoped(self) -> bool {
@@ -445,8 +444,39 @@ impl Attempt {
 
     /// One more endpoint was noted. None at all is what it never comes back to.
     const fn with_another(self) -> Self {
-        let noted = if self.0 & Self::NOTED == Self::NOTED { TRIED as u64 } else { (self.0 & Self::NOTED) + 1 };
+        let noted = if self.0 & Self::NOTED == Self::NOTED { Tried::MOST } else { (self.0 & Self::NOTED) + 1 };
         Self(self.0 & !Self::NOTED | noted)
+    }
+}
+
+impl Tried {
+    /// How many are remembered.
+    const MOST: u64 = 4;
+    const NONE: Self = Self(0, 0);
+
+    const fn contains(self, EndpointId(endpoint): EndpointId) -> bool {
+        let endpoint = endpoint.get() as u64;
+        let (lower, upper) = (u32::MAX as u64, 32);
+        self.0 & lower == endpoint
+            || self.0 >> upper == endpoint
+            || self.1 & lower == endpoint
+            || self.1 >> upper == endpoint
+    }
+
+    /// With `endpoint` in place of the oldest, after this many.
+    const fn with(self, EndpointId(endpoint): EndpointId, noted: u16) -> Self {
+        let Self(first, second) = self;
+        let word = if noted & 2 == 0 { first } else { second };
+        let shift = (noted & 1) as u32 * 32;
+        let word = word & !((u32::MAX as u64) << shift) | (endpoint.get() as u64) << shift;
+        if noted & 2 == 0 { Self(word, second) } else { Self(first, word) }
+    }
+
+    /// Puts these into the thread-local, and returns what it held.
+    #[cold]
+    #[inline(never)]
+    fn exchange(self) -> Self {
+        AMBIENT.with(|ambient| ambient.tried.replace(self))
     }
 }
 
@@ -472,9 +502,8 @@ pub(crate) fn record_tried(endpoint: EndpointId) {
     AMBIENT.with(|ambient| {
         let attempt = ambient.attempt.get();
         if attempt.is_scoped() {
-            let mut tried = if attempt.noted() == 0 { [None; TRIED] } else { ambient.tried.get() };
-            tried[attempt.noted() % TRIED] = Some(endpoint);
-            ambient.tried.set(tried);
+            let tried = if attempt.noted() == 0 { Tried::NONE } else { ambient.tried.get() };
+            ambient.tried.set(tried.with(endpoint, attempt.noted()));
             ambient.attempt.set(attempt.with_another());
         }
     });
@@ -483,7 +512,7 @@ pub(crate) fn record_tried(endpoint: EndpointId) {
 /// Whether an earlier attempt of this call went to `endpoint`.
 #[allow(dead_code, reason = "used by the families, each behind its feature")]
 pub(crate) fn was_tried(endpoint: EndpointId) -> bool {
-    AMBIENT.with(|ambient| ambient.attempt.get().noted() != 0 && ambient.tried.get().contains(&Some(endpoint)))
+    AMBIENT.with(|ambient| ambient.attempt.get().noted() != 0 && ambient.tried.get().contains(endpoint))
 }
 
 /// Whether this call has been to any endpoint before.
@@ -583,7 +612,8 @@ impl Scope for AttemptScope {
             if (outer.0 | self.attempt.0) & Attempt::NOTED == 0 {
                 ambient.attempt.set(self.attempt);
             } else {
-                self.enter_with_tried();
+                self.tried = self.tried.exchange();
+                ambient.attempt.set(Attempt(self.attempt.0 | Attempt::EXCHANGED));
             }
             outer
         })
@@ -594,7 +624,11 @@ impl Scope for AttemptScope {
         AMBIENT.with(|ambient| {
             let left = ambient.attempt.replace(outer);
             if left != self.attempt {
-                self.keep(left);
+                // Unless they were exchanged, none were noted outside.
+                if left.0 & (Attempt::EXCHANGED | Attempt::NOTED) != 0 {
+                    self.tried = self.tried.exchange();
+                }
+                self.attempt = Attempt(left.0 & !Attempt::EXCHANGED);
             }
         });
     }
@@ -604,7 +638,7 @@ impl Scope for AttemptScope {
 impl AttemptScope {
     #[inline]
     pub(crate) const fn new(attempt: Attempt) -> Self {
-        Self { attempt, tried: [None; TRIED] }
+        Self { attempt, tried: Tried::NONE }
     }
 
     /// The attempt, with what was noted in it so far.
@@ -615,31 +649,11 @@ impl AttemptScope {
     /// Goes on to the next attempt, which knows what the last has tried.
     pub(crate) const fn next_attempt(&mut self) {
         let Attempt(last) = self.attempt;
-        let Attempt(next) = Attempt::new(self.attempt.number().saturating_add(1));
-        self.attempt = Attempt(next | last & Attempt::NOTED);
-    }
-
-    /// Some endpoints were tried, here or outside.
-    #[cold]
-    #[inline(never)]
-    fn enter_with_tried(&mut self) {
-        AMBIENT.with(|ambient| {
-            self.tried = ambient.tried.replace(self.tried);
-            ambient.attempt.set(Attempt(self.attempt.0 | Attempt::EXCHANGED));
-        });
-    }
-
-    /// Keeps what was `left` by the inner side.
-    #[cold]
-    #[inline(never)]
-    fn keep(&mut self, left: Attempt) {
-        AMBIENT.with(|ambient| {
-            // Unless they were exchanged, none were noted outside.
-            if left.0 & Attempt::EXCHANGED != 0 || left.noted() != 0 {
-                self.tried = ambient.tried.replace(self.tried);
-            }
-        });
-        self.attempt = Attempt(left.0 & !Attempt::EXCHANGED);
+        let next = match last.checked_add(1 << Attempt::NUMBER) {
+            Some(next) => next,
+            None => last,
+        };
+        self.attempt = Attempt(next & !Attempt::GAVE_UP);
     }
 }
 
@@ -889,6 +903,59 @@ mod tests {
             endpoints.iter().copied().for_each(record_tried);
             let tried: Vec<_> = endpoints.iter().map(|&endpoint| was_tried(endpoint)).collect();
             assert_eq!(tried, [false, false, true, true, true, true]);
+        });
+    }
+
+    #[test]
+    fn what_was_tried_in_a_scope_stays_in_it_and_is_there_at_the_next_poll() {
+        let [one, other, third] = [(); 3].map(|()| EndpointId::next());
+        let seen = || [one, other, third].map(was_tried);
+        let (mut outer, mut inner) = (AttemptScope::new(Attempt::new(1)), AttemptScope::new(Attempt::new(7)));
+        within(&mut outer, || {
+            record_tried(one);
+            let panicked = catch_unwind(AssertUnwindSafe(|| {
+                within(&mut inner, || {
+                    assert!(!any_tried());
+                    record_tried(other);
+                    assert_eq!(seen(), [false, true, false]);
+                    panic!("inside");
+                });
+            }));
+            assert!(panicked.is_err());
+            assert_eq!(seen(), [true, false, false]);
+            within(&mut inner, || assert_eq!((seen(), current().attempt()), ([false, true, false], 7)));
+            record_tried(third);
+            assert_eq!((seen(), current().attempt()), ([true, false, true], 1));
+        });
+        assert!(!any_tried());
+        within(&mut inner, || assert_eq!(seen(), [false, true, false]));
+        within(&mut outer, || assert_eq!(seen(), [true, false, true]));
+        assert_eq!((seen(), current()), ([false; 3], Context::new()));
+    }
+
+    #[test]
+    fn the_next_attempt_knows_what_was_tried_but_not_that_an_inner_retry_gave_up() {
+        let endpoint = EndpointId::next();
+        let mut scope = AttemptScope::new(Attempt::new(u32::MAX - 1));
+        within(&mut scope, || {
+            record_tried(endpoint);
+            mark_gave_up();
+        });
+        for number in [u32::MAX, u32::MAX] {
+            scope.next_attempt();
+            assert!(!scope.attempt().gave_up());
+            within(&mut scope, || assert!(was_tried(endpoint) && current().attempt() == number));
+        }
+    }
+
+    #[test]
+    fn however_many_were_tried_some_were() {
+        let endpoint = EndpointId::next();
+        within(&mut AttemptScope::new(Attempt::new(1)), || {
+            for _ in 0..0x1_0010 {
+                record_tried(endpoint);
+                assert!(any_tried() && current().attempt() == 1);
+            }
         });
     }
 

@@ -2,39 +2,52 @@
 //!
 //! Every layer is around the same service, which answers at once and which the optimiser cannot look into
 //! (`tools/instructions/src/bare.rs`), and is configured alike. Instructions, locked instructions and allocations are counted by
-//! callgrind, exactly; times are medians of short rounds that take turns, and only ever shown as ratios of the same run.
+//! callgrind, exactly; times are of short rounds that take turns, and only ever shown as ratios of the same run.
 
+mod cases;
+mod child;
+mod cores;
+mod ours;
 mod peers;
+mod recorded;
 mod recorder;
 mod table;
 mod timing;
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
 use std::{env, fs};
 
-use mainstay_instructions::callgrind::{self, Counts, Plan};
-use mainstay_instructions::subject::{self, Handle};
-use peers::Case;
+use cases::Case;
+use child::Costs;
+use mainstay_instructions::callgrind;
 use table::Row;
 
 const HELP: &str = "\
 Measures our layers and the peers'. Needs valgrind, and objdump for the locked instructions.
 
   --only TEXT       only the paths with TEXT in their name
+  --selection       only the rows without a recorder and on a handle that is reused, which the README shows
   --markdown FILE   write the table to FILE
-  --json FILE       write the rows to FILE
+  --json FILE       write all rows to FILE
   --help            this";
 
-/// Fills windows, and then counts.
-const PLAN: Plan = Plan { warm_up: 1_000, counted: 2_000 };
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Task {
+    Measure,
+    /// What runs under valgrind.
+    Count,
+    /// What runs by itself, to be timed.
+    Time,
+}
 
-#[derive(Default)]
 struct Flags {
+    task: Task,
     only: String,
+    selection: bool,
     markdown: Option<String>,
     json: Option<String>,
-    /// What runs under valgrind.
-    run: bool,
+    /// Beside the bare services; empty for all.
+    library: String,
     /// With a recorder of metrics installed.
     recorder: bool,
 }
@@ -51,15 +64,10 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let runtime = subject::runtime();
-    let _entered = runtime.enter();
-    if flags.recorder {
-        recorder::install();
-    }
-    let cases: Vec<Case> =
-        peers::all().into_iter().filter(|case| case.is_bare() || case.path.contains(&flags.only)).collect();
-    if flags.run {
-        run(&cases);
+    let cases = cases::all();
+    let cases: Vec<&Case> = cases.iter().filter(|case| case.is_bare() || case.path.contains(&flags.only)).collect();
+    if flags.task != Task::Measure {
+        child::run(flags.task, &existing(&cases, &flags.library), &flags);
         return ExitCode::SUCCESS;
     }
     match measure(&cases, &flags) {
@@ -72,15 +80,26 @@ fn main() -> ExitCode {
 }
 
 fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Option<Flags>, String> {
-    let mut flags = Flags::default();
+    let mut flags = Flags {
+        task: Task::Measure,
+        only: String::new(),
+        selection: false,
+        markdown: None,
+        json: None,
+        library: String::new(),
+        recorder: false,
+    };
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or_else(|| format!("`{argument}` needs a value"));
         match argument.as_str() {
             "--help" => return Ok(None),
             "--only" => flags.only = value()?,
+            "--selection" => flags.selection = true,
             "--markdown" => flags.markdown = Some(value()?),
             "--json" => flags.json = Some(value()?),
-            "--run" => flags.run = true,
+            "--count" => flags.task = Task::Count,
+            "--time" => flags.task = Task::Time,
+            "--library" => flags.library = value()?,
             "--recorder" => flags.recorder = true,
             _ => return Err(format!("unknown argument `{argument}`")),
         }
@@ -88,49 +107,96 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Option<Flags>, S
     Ok(Some(flags))
 }
 
-/// Makes the calls that are counted, of each case on one handle and then with a clone a call.
-fn run(cases: &[Case]) {
-    for case in cases {
-        for handle in [Handle::Reused, Handle::Cloned] {
-            let subject = (case.make)();
-            let (succeeded, calls) = callgrind::phases(subject.calls(handle), PLAN);
-            let expected = if case.refused { 0 } else { calls };
-            assert_eq!(succeeded, expected, "{} of {}: calls that succeeded", case.path, case.library);
-        }
-    }
+/// The cases that can be measured: all, or for a run with a recorder those of one library and the bare services. What a window
+/// holds is measured without a recorder only.
+fn existing<'a>(cases: &[&'a Case], library: &str) -> Vec<&'a Case> {
+    let of_it = |case: &Case| case.is_bare() || case.library == library && !case.grows();
+    cases.iter().copied().filter(|case| case.exists() && (library.is_empty() || of_it(case))).collect()
 }
 
-fn measure(cases: &[Case], flags: &Flags) -> Result<(), String> {
-    let count = |more: &[&str]| -> Result<Vec<Counts>, String> {
-        let program = env::current_exe().map_err(|error| error.to_string())?;
-        let mut arguments = vec!["--run".to_owned(), "--only".to_owned(), flags.only.clone()];
-        arguments.extend(more.iter().map(|&more| more.to_owned()));
-        callgrind::count(&program, &arguments, &vec![PLAN; 2 * cases.len()])
-    };
-    let counts = count(&[])?;
-    let with_recorder = count(&["--recorder"])?;
-    let times = timing::measure(cases);
-    let mut rows = Vec::new();
-    for (index, case) in cases.iter().enumerate() {
-        let bare = 2 * peers::bare_of(cases, case);
-        for (which, suffix) in ["", ", a clone a call"].into_iter().enumerate() {
-            let place = 2 * index + which;
-            rows.push(Row::new(case, suffix, counts[place], counts[bare + which], times[place]));
+fn measure(cases: &[&Case], flags: &Flags) -> Result<(), String> {
+    if !has_valgrind() {
+        return Err(callgrind::NO_VALGRIND.to_owned());
+    }
+    let program = env::current_exe().map_err(|error| error.to_string())?;
+    let only = ["--only", &flags.only];
+    let mut rows = Rows::default();
+
+    let all = existing(cases, "");
+    rows.add(&all, &child::measure(&program, &all, &only)?, ["", ", a clone a call"]);
+    for case in cases.iter().filter(|case| !case.exists()) {
+        rows.missing(case, ["", ", a clone a call"], case.note.unwrap_or_default());
+    }
+    if !flags.selection {
+        const SUFFIXES: [&str; 2] = [", with a recorder", ", a clone a call, with a recorder"];
+        for library in ["mainstay", "tower-resilience"] {
+            let of_it = existing(cases, library);
+            let program = if library == "mainstay" { Ok(program.clone()) } else { recorded::build() };
+            match program {
+                Ok(program) => {
+                    let flags = [&only[..], &["--recorder", "--library", library]].concat();
+                    let costs = child::measure(&program, &of_it, &flags)?;
+                    rows.add(&of_it, &costs, SUFFIXES);
+                }
+                Err(why) => of_it.iter().for_each(|case| rows.missing(case, SUFFIXES, &why)),
+            }
         }
-        // Of those measured only ours tell a recorder of metrics anything.
-        if case.library == "mainstay" {
-            rows.push(Row::new(case, ", with a recorder", with_recorder[2 * index], with_recorder[bare], None));
+        for case in cases.iter().filter(|case| !case.is_bare() && !case.grows()) {
+            if !case.exists() {
+                rows.missing(case, SUFFIXES, case.note.unwrap_or_default());
+            } else if !["mainstay", "tower-resilience"].contains(&case.library) {
+                rows.missing(case, SUFFIXES, "it tells a recorder of metrics nothing");
+            }
         }
     }
-    let table = table::markdown(&rows);
-    println!("{table}");
+
+    let rows = rows.0;
+    let table = table::markdown(&rows, flags.selection);
+    print!("{table}");
+    let cores = cores::two();
+    if cores.is_none() {
+        println!("\nThreads are not pinned: not possible here, or there is one core only.");
+    }
     if !callgrind::has_objdump() {
-        println!("locked instructions are not counted: objdump is not installed (on Debian: apt-get install binutils)");
+        println!(
+            "\nLocked instructions are not counted: objdump is not installed (on Debian: apt-get install binutils)."
+        );
     }
     let write = |file: &Option<String>, text: &str| match file {
         Some(file) => fs::write(file, text).map_err(|error| format!("{file}: {error}")),
         None => Ok(()),
     };
     write(&flags.markdown, &table)?;
-    write(&flags.json, &table::json(&rows))
+    write(&flags.json, &table::json(&rows, cores))
+}
+
+fn has_valgrind() -> bool {
+    let mut valgrind = Command::new("valgrind");
+    valgrind.arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
+#[derive(Default)]
+struct Rows(Vec<Row>);
+
+impl Rows {
+    /// Two rows a case: on a handle that is reused, and with a clone a call.
+    fn add(&mut self, cases: &[&Case], costs: &Costs, suffixes: [&str; 2]) {
+        for (index, case) in cases.iter().enumerate() {
+            let bare = 2 * cases::bare_of(cases, case);
+            for (which, suffix) in suffixes.into_iter().enumerate() {
+                let place = 2 * index + which;
+                let Costs { counts, times } = costs;
+                // The bare services are in every run, and in the table once.
+                if !(case.is_bare() && suffix.contains("recorder")) {
+                    self.0.push(Row::measured(case, suffix, counts[place], counts[bare + which], times[place]));
+                }
+            }
+        }
+    }
+
+    fn missing(&mut self, case: &Case, suffixes: [&str; 2], why: &str) {
+        for suffix in suffixes {
+            self.0.push(Row::missing(case, suffix, why));
+        }
+    }
 }

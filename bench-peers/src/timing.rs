@@ -1,20 +1,27 @@
 //! Times, as ratios: of a call to a call of the bare service, and of what two threads get done to what one does.
 
-use std::sync::Barrier;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use mainstay_instructions::subject::{Handle, Subject};
 use tokio::runtime::Handle as Runtime;
 
-use crate::peers::{self, Case};
+use crate::cases::{self, Case, Made};
+use crate::cores;
 
-/// The most calls of a round.
-const CALLS: u64 = 20_000;
-/// What a round may take; of dear calls it makes fewer.
-const ROUND: Duration = Duration::from_millis(4);
-/// Rounds that take turns; the median counts.
-const ROUNDS: usize = 9;
+/// What a round takes: long enough that two threads that begin together are together for most of it.
+const ROUND: Duration = Duration::from_millis(2);
+/// Rounds that take turns.
+const ROUNDS: usize = 21;
+/// The fewest, where they last: where a window is filled before each, or where two threads wake one another for every call.
+const FEW_ROUNDS: usize = 5;
+/// What the rounds of a case may take, all together.
+const ALL_ROUNDS: Duration = Duration::from_secs(1);
+/// Calls that begin a round and are not timed: the first ones of a thread may set something up.
+const WARM_UP: u64 = 100;
+/// The same, and the calls of a round, where each call makes the next one dearer.
+const FEW: u64 = 20;
 
 /// What came of a case on one kind of handle.
 #[derive(Clone, Copy, Debug)]
@@ -26,71 +33,95 @@ pub(crate) struct Times {
 }
 
 /// Measures each case on a handle that is reused and with a clone a call, in this order.
-pub(crate) fn measure(cases: &[Case]) -> Vec<Option<Times>> {
+pub(crate) fn measure(cases: &[&Case]) -> Vec<Times> {
+    let cores = cores::two();
+    if let Some([first, _]) = cores {
+        cores::pin(first);
+    }
+    let other = cores.map(|[_, second]| second);
     let mut times = Vec::new();
     for case in cases {
-        let (subject, bare) = ((case.make)(), (cases[peers::bare_of(cases, case)].make)());
+        let (made, bare) = (case.make(), cases[cases::bare_of(cases, case)].make());
         for handle in [Handle::Reused, Handle::Cloned] {
-            if !case.is_timed() {
-                times.push(None);
-                continue;
+            let (round, bare_round) = (round_of(&made, handle), round_of(&bare, handle));
+            let (mut without, mut one, mut two) = (Vec::new(), Vec::new(), Vec::new());
+            let begin = Instant::now();
+            while one.len() < FEW_ROUNDS || (one.len() < ROUNDS && begin.elapsed() < ALL_ROUNDS) {
+                without.push(one_thread(&bare, handle, bare_round));
+                one.push(one_thread(&made, handle, round));
+                two.push(two_threads(&made, handle, round, other));
             }
-            let calls = calls_of_a_round(&*subject, handle);
-            let (mut ratios, mut scalings) = (Vec::new(), Vec::new());
-            for _ in 0..ROUNDS {
-                let without = one_thread(&*bare, handle, calls);
-                let one = one_thread(&*subject, handle, calls);
-                let two = two_threads(&*subject, handle, calls);
-                ratios.push(one / without);
-                // Each of the two makes as many calls as the one did.
-                scalings.push(2.0 * one / two);
-            }
-            times.push(Some(Times { ratio_to_bare: median(ratios), two_threads: median(scalings) }));
+            let (without, one, two) = (undisturbed(without), undisturbed(one), undisturbed(two));
+            // Each of the two makes as many calls as the one did.
+            times.push(Times { ratio_to_bare: one / without, two_threads: 2.0 * one / two });
         }
     }
     times
 }
 
+#[derive(Clone, Copy)]
+struct Round {
+    warm_up: u64,
+    calls: u64,
+}
+
 /// As many calls as fit into a round.
-fn calls_of_a_round(subject: &dyn Subject, handle: Handle) -> u64 {
-    let (mut calls, mut made, begin) = (subject.calls(handle), 0, Instant::now());
-    while begin.elapsed() < ROUND && made < CALLS {
-        calls(100);
-        made += 100;
+fn round_of(made: &Made, handle: Handle) -> Round {
+    if made.grows() {
+        return Round { warm_up: FEW, calls: 5 * FEW };
     }
-    made
+    let (mut calls, mut number, begin) = (made.subject.calls(handle), 0, Instant::now());
+    let mut step = 10;
+    while begin.elapsed() < ROUND {
+        calls(step);
+        number += step;
+        // The clock is not to be what is measured.
+        step = (number / 10).clamp(10, 1_000);
+    }
+    Round { warm_up: WARM_UP.min(number), calls: number }
 }
 
-/// Seconds that one thread takes.
-fn one_thread(subject: &dyn Subject, handle: Handle, number: u64) -> f64 {
-    let mut calls = subject.calls(handle);
-    calls(100);
-    let begin = Instant::now();
-    calls(number);
-    begin.elapsed().as_secs_f64()
+/// Seconds a call, with one thread.
+fn one_thread(made: &Made, handle: Handle, round: Round) -> f64 {
+    made.refill();
+    seconds_a_call(&*made.subject, handle, round, || ())
 }
 
-/// Seconds that two threads take for as many calls each.
-fn two_threads(subject: &dyn Subject, handle: Handle, number: u64) -> f64 {
-    let (ready, runtime) = (Barrier::new(2), Runtime::current());
-    let work = || {
-        let _entered = runtime.enter();
-        let mut calls = subject.calls(handle);
-        // Past the first calls of a thread, which may set something up.
-        calls(100);
-        ready.wait();
-        let begin = Instant::now();
-        calls(number);
-        begin.elapsed().as_secs_f64()
+/// Seconds a call, with two threads that make as many calls each.
+fn two_threads(made: &Made, handle: Handle, round: Round, core: Option<usize>) -> f64 {
+    made.refill();
+    let (ready, runtime, subject) = (AtomicU32::new(0), Runtime::current(), &*made.subject);
+    // A barrier would put the first one to sleep, and wake it when the other one is under way.
+    let wait = || {
+        ready.fetch_add(1, Ordering::AcqRel);
+        while ready.load(Ordering::Acquire) < 2 {
+            thread::yield_now();
+        }
     };
     thread::scope(|scope| {
-        let other = scope.spawn(work);
-        let own = work();
+        let other = scope.spawn(|| {
+            if let Some(core) = core {
+                cores::pin(core);
+            }
+            let _entered = runtime.enter();
+            seconds_a_call(subject, handle, round, wait)
+        });
+        let own = seconds_a_call(subject, handle, round, wait);
         own.max(other.join().expect("no panic"))
     })
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+fn seconds_a_call(subject: &dyn Subject, handle: Handle, round: Round, ready: impl FnOnce()) -> f64 {
+    let mut calls = subject.calls(handle);
+    calls(round.warm_up);
+    ready();
+    let begin = Instant::now();
+    calls(round.calls);
+    begin.elapsed().as_secs_f64() / round.calls as f64
+}
+
+/// The lower quartile: what else the machine does only ever makes a round longer.
+fn undisturbed(mut seconds: Vec<f64>) -> f64 {
+    seconds.sort_by(f64::total_cmp);
+    seconds[seconds.len() / 4]
 }

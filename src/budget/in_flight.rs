@@ -129,6 +129,11 @@ impl InFlight {
 
 // === impl CallInFlight ===
 
+impl CallInFlight {
+    /// For a budget that goes by other things.
+    pub(crate) const NOT_COUNTED: Self = Self(None);
+}
+
 impl Drop for CallInFlight {
     #[inline]
     fn drop(&mut self) {

@@ -3,6 +3,7 @@
 //! A call that succeeds should cost a budget nothing worth mentioning. So calls are counted in a stripe of the thread's own, and
 //! entered into the window in batches: by each [`BATCH`]th call of a thread, and by a withdrawal that finds no credit.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use super::BudgetConfig;
@@ -15,6 +16,8 @@ const BATCH: u64 = 64;
 
 #[derive(Debug)]
 pub(super) struct Ledger {
+    /// Unlike that of any other.
+    number: u64,
     config: BudgetConfig,
     start: Instant,
     sent: StripedCounters<1>,
@@ -24,10 +27,26 @@ pub(super) struct Ledger {
     window: Window,
 }
 
+/// A slot of a ledger's window, and when it is.
+#[derive(Clone, Copy)]
+struct KnownSlot {
+    ledger: u64,
+    slot: u64,
+    begins: Instant,
+    ends: Instant,
+}
+
+thread_local! {
+    /// The slot that was asked for last: to compare times costs less than to subtract and divide them.
+    static KNOWN_SLOT: Cell<Option<KnownSlot>> = const { Cell::new(None) };
+}
+
 impl Ledger {
     /// `config` must be valid.
     pub(super) fn new(config: BudgetConfig, now: Instant) -> Self {
+        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
         Self {
+            number: NEXT.fetch_add(1, Ordering::Relaxed),
             config,
             start: now,
             sent: StripedCounters::new(),
@@ -50,13 +69,14 @@ impl Ledger {
 
     #[inline(never)]
     pub(super) fn try_withdraw(&self, now: Instant) -> bool {
-        let now = self.since_start(now);
+        let slot = self.slot_at(now);
+        self.window.lapse(slot);
         // What was entered already often is enough, and is spent first in any case.
-        if self.window.try_spend(now) {
+        if self.window.try_spend() {
             return true;
         }
-        self.enter_here(now);
-        self.window.try_spend_as_it_is() || self.window.try_draw(now)
+        self.enter_in(slot);
+        self.window.try_spend() || self.window.try_draw(self.since_start(now))
     }
 
     pub(super) fn refund(&self, now: Instant) {
@@ -73,12 +93,11 @@ impl Ledger {
     #[cold]
     #[inline(never)]
     fn enter(&self, now: Duration) {
-        self.enter_here(now);
+        self.enter_in(self.window.slot_at(now));
     }
 
     #[inline(always)]
-    fn enter_here(&self, now: Duration) {
-        let slot = self.window.slot(now);
+    fn enter_in(&self, slot: u64) {
         let mut since = self.entered_in.load(Ordering::Relaxed);
         if since < slot {
             since = self.entered_in.fetch_max(slot, Ordering::Relaxed);
@@ -87,8 +106,27 @@ impl Ledger {
         // Of two threads at once, each enters what the other has not.
         let entered = self.entered.fetch_max(sent, Ordering::Relaxed);
         if sent > entered {
-            self.window.earn_from(sent - entered, since, now);
+            self.window.earn(sent - entered, since, slot);
         }
+    }
+
+    #[inline]
+    fn slot_at(&self, now: Instant) -> u64 {
+        match KNOWN_SLOT.get() {
+            Some(known) if known.ledger == self.number && known.begins <= now && now < known.ends => known.slot,
+            _ => self.look_slot_up(now),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn look_slot_up(&self, now: Instant) -> u64 {
+        let slot = self.window.slot_at(self.since_start(now));
+        let (begins, ends) = self.window.span(slot);
+        if let (Some(begins), Some(ends)) = (self.start.checked_add(begins), self.start.checked_add(ends)) {
+            KNOWN_SLOT.set(Some(KnownSlot { ledger: self.number, slot, begins, ends }));
+        }
+        slot
     }
 
     fn since_start(&self, now: Instant) -> Duration {
@@ -167,6 +205,19 @@ mod tests {
         }
         assert_eq!(reads, 10);
         assert_eq!(ledger.balance(begin), 128.0);
+    }
+
+    #[test]
+    fn the_slot_of_a_time_is_the_same_whatever_was_asked_before() {
+        let begin = start();
+        let ledgers = [ledger(0.2, 0, 1, begin), ledger(0.2, 0, 2, begin + Duration::from_millis(30))];
+        let millis = [0, 99, 100, 99, 250, 0, 199, 200, 5_000, 129, 130, 229, 230];
+        for ledger in ledgers.iter().chain(&ledgers) {
+            for now in millis.map(|milli| begin + Duration::from_millis(milli)) {
+                let expected = ledger.window.slot_at(ledger.since_start(now));
+                assert_eq!([ledger.slot_at(now), ledger.slot_at(now)], [expected; 2]);
+            }
+        }
     }
 
     #[test]

@@ -207,9 +207,15 @@ impl Budget {
     /// ```
     #[inline]
     pub fn call_started(&self) -> CallInFlight {
-        let Rule::InFlight(in_flight) = &self.rule else { return CallInFlight(None) };
+        let Rule::InFlight(in_flight) = &self.rule else { return CallInFlight::NOT_COUNTED };
         in_flight.start_call();
         CallInFlight(Some(in_flight.clone()))
+    }
+
+    /// Whether it matters that a call has [started](Self::call_started).
+    #[cfg(feature = "retry")]
+    pub(crate) const fn counts_in_flight(&self) -> bool {
+        matches!(self.rule, Rule::InFlight(_))
     }
 
     /// Takes what one extra attempt costs; `false`, and nothing taken, when there is less.

@@ -4,6 +4,7 @@
 //! the sum when that slot leaves the window; so the sum is one atomic, whatever the length of the window.
 
 use std::array;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use crate::cores::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -15,7 +16,7 @@ const TENTHS: u32 = 10;
 
 #[derive(Debug)]
 pub(super) struct Ring {
-    slot_nanos: u64,
+    slot_nanos: NonZeroU64,
     sum: AtomicI64,
     slots: [AtomicI64; SLOTS],
     /// The number of the slot that was begun last, counted from the start.
@@ -27,7 +28,7 @@ pub(super) struct Ring {
 impl Ring {
     pub(super) fn new(window: Duration) -> Self {
         Self {
-            slot_nanos: nanos(window / TENTHS).max(1),
+            slot_nanos: NonZeroU64::new(nanos(window / TENTHS)).unwrap_or(NonZeroU64::MIN),
             sum: AtomicI64::new(0),
             slots: array::from_fn(|_| AtomicI64::new(0)),
             newest: AtomicU64::new(0),
@@ -36,20 +37,25 @@ impl Ring {
     }
 
     /// The sum of what was added within the window.
-    #[inline]
     pub(super) fn sum(&self, now: Duration) -> i64 {
-        self.advance(now);
+        self.sum_in(self.slot_at(now))
+    }
+
+    /// The same, where `current` is the slot of now.
+    #[inline]
+    pub(super) fn sum_in(&self, current: u64) -> i64 {
+        self.advance(current);
         self.sum.load(Ordering::Relaxed)
     }
 
     pub(super) fn add(&self, amount: i64, now: Duration) {
-        let newest = self.advance(now);
+        let newest = self.advance(self.slot_at(now));
         self.note(newest, amount);
     }
 
     /// Adds `amount` if the sum stays within `limit`.
     pub(super) fn try_add(&self, amount: i64, limit: i64, now: Duration) -> bool {
-        let newest = self.advance(now);
+        let newest = self.advance(self.slot_at(now));
         let fits = |sum: i64| Some(sum.saturating_add(amount)).filter(|&sum| sum <= limit);
         let added = self.sum.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok();
         if added {
@@ -58,10 +64,11 @@ impl Ring {
         added
     }
 
-    /// Adds `amount`, spread evenly from the slot `first` to that of `now`, and returns how much of it is recent enough to count.
+    /// Adds `amount`, spread evenly over the slots from `first` to `current`, that of now, and returns how much of it is recent
+    /// enough to count.
     #[inline]
-    pub(super) fn add_spread(&self, amount: i64, first: u64, now: Duration) -> i64 {
-        let newest = self.advance(now);
+    pub(super) fn add_spread(&self, amount: i64, first: u64, current: u64) -> i64 {
+        let newest = self.advance(current);
         if first < newest {
             return self.spread(amount, first, newest);
         }
@@ -84,10 +91,9 @@ impl Ring {
         before + last
     }
 
-    /// Begins the slot of `now`, takes out what has left the window, and returns the slot's number.
+    /// Begins slot `current`, if that was not done, takes out what has left the window, and returns the number of the newest.
     #[inline]
-    fn advance(&self, now: Duration) -> u64 {
-        let current = self.slot_at(now);
+    fn advance(&self, current: u64) -> u64 {
         let newest = self.newest.load(Ordering::Acquire);
         if current <= newest { newest } else { self.begin(current) }
     }
@@ -122,6 +128,12 @@ impl Ring {
         &self.slots[(number % SLOTS as u64) as usize]
     }
 
+    /// When a slot begins and ends.
+    pub(super) const fn span(&self, slot: u64) -> (Duration, Duration) {
+        let begins = slot.saturating_mul(self.slot_nanos.get());
+        (Duration::from_nanos(begins), Duration::from_nanos(begins.saturating_add(self.slot_nanos.get())))
+    }
+
     #[inline]
     pub(super) fn slot_at(&self, now: Duration) -> u64 {
         nanos(now) / self.slot_nanos
@@ -130,8 +142,9 @@ impl Ring {
 
 /// Nanoseconds, up to 584 years.
 #[inline]
-pub(super) fn nanos(duration: Duration) -> u64 {
-    duration.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(duration.subsec_nanos()))
+fn nanos(duration: Duration) -> u64 {
+    const SECOND: u64 = 1_000_000_000;
+    duration.as_secs().min(u64::MAX / SECOND - 1) * SECOND + u64::from(duration.subsec_nanos())
 }
 
 #[cfg(test)]
@@ -206,7 +219,7 @@ mod tests {
             let begin = start();
             let ring = Ring::new(SECOND);
             let (since, now) = (begin + Duration::from_millis(from), begin + Duration::from_millis(from + span));
-            let counted = ring.add_spread(amount, ring.slot_at(since), now);
+            let counted = ring.add_spread(amount, ring.slot_at(since), ring.slot_at(now));
             prop_assert_eq!(ring.sum(now), counted);
             prop_assert!(counted <= amount);
             if from / 100 + 10 >= (from + span) / 100 {

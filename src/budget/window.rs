@@ -38,43 +38,39 @@ impl Window {
         }
     }
 
-    /// Earns for `calls` that were sent evenly between `since` and `now`; what is older than the window earns nothing.
-    #[cfg(test)]
-    pub(super) fn earn(&self, calls: u64, since: Duration, now: Duration) {
-        self.earn_from(calls, self.earned.slot_at(since), now);
+    /// The number of the slot in which what is sent at this time earns.
+    #[inline]
+    pub(super) fn slot_at(&self, now: Duration) -> u64 {
+        self.earned.slot_at(now)
     }
 
-    /// The same since the slot `first`. Older credit need not have lapsed before.
+    /// When that slot begins and ends.
+    pub(super) const fn span(&self, slot: u64) -> (Duration, Duration) {
+        self.earned.span(slot)
+    }
+
+    /// Earns for `calls` that were sent evenly from the slot `since` to the slot of now; what is older than the window earns
+    /// nothing.
     #[inline]
-    pub(super) fn earn_from(&self, calls: u64, first: u64, now: Duration) {
+    pub(super) fn earn(&self, calls: u64, since: u64, current: u64) {
+        // Or older credit could pass for what is being noted, and be spent.
+        self.lapse(current);
         let amount = self.earning.saturating_mul(i64::try_from(calls).unwrap_or(i64::MAX));
-        let counted = self.earned.add_spread(amount, first, now);
+        let counted = self.earned.add_spread(amount, since, current);
         // Whoever sees this credit sees that it was earned, and does not take it for lapsed.
         self.credit.fetch_add(counted, Ordering::Release);
-    }
-
-    /// The number of the slot in which what is sent now earns.
-    #[inline]
-    pub(super) fn slot(&self, now: Duration) -> u64 {
-        self.earned.slot_at(now)
     }
 
     /// Spends what one extra attempt costs: of the credit, else of the reserve.
     #[cfg(test)]
     pub(super) fn try_withdraw(&self, now: Duration) -> bool {
-        self.try_spend(now) || self.try_draw(now)
+        self.lapse(self.slot_at(now));
+        self.try_spend() || self.try_draw(now)
     }
 
-    /// Spends what one extra attempt costs of the credit alone.
+    /// Spends what one extra attempt costs of the credit alone, all that has not [lapsed](Self::lapse).
     #[inline]
-    pub(super) fn try_spend(&self, now: Duration) -> bool {
-        self.lapse(now);
-        self.try_spend_as_it_is()
-    }
-
-    /// The same, when what is too old has just lapsed.
-    #[inline]
-    pub(super) fn try_spend_as_it_is(&self) -> bool {
+    pub(super) fn try_spend(&self) -> bool {
         let spend = |credit: i64| Some(credit - TOKEN).filter(|&left| left >= 0);
         self.credit.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend).is_ok()
     }
@@ -96,17 +92,17 @@ impl Window {
     /// What could be spent, in tokens.
     #[allow(clippy::cast_precision_loss, reason = "a reading for humans")]
     pub(super) fn balance(&self, now: Duration) -> f64 {
-        self.lapse(now);
+        self.lapse(self.slot_at(now));
         let reserve = self.reserve - self.drawn.sum(now);
         self.credit.load(Ordering::Relaxed) as f64 / TOKEN as f64 + reserve.max(0) as f64
     }
 
-    /// Lets go of the credit that is older than the window.
+    /// Lets go of the credit that is older than the window, in the slot of now.
     #[inline]
-    fn lapse(&self, now: Duration) {
+    pub(super) fn lapse(&self, current: u64) {
         let mut credit = self.credit.load(Ordering::Acquire);
         loop {
-            let earned = self.earned.sum(now);
+            let earned = self.earned.sum_in(current);
             if credit <= earned {
                 return;
             }
@@ -146,6 +142,10 @@ mod tests {
         Duration::ZERO
     }
 
+    fn earn(window: &Window, calls: u64, since: Duration, now: Duration) {
+        window.earn(calls, window.slot_at(since), window.slot_at(now));
+    }
+
     /// Scenario 13.
     #[test]
     fn a_steady_share_of_the_calls_may_be_repeated() {
@@ -153,7 +153,7 @@ mod tests {
             let now = start();
             let window = Window::new(&config(ratio, 0, 1));
             let spent = (0..10_000).filter(|_| {
-                window.earn(1, now, now);
+                earn(&window, 1, now, now);
                 window.try_withdraw(now)
             });
             let (spent, expected) = (spent.count() as f64, 10_000.0 * ratio);
@@ -166,12 +166,12 @@ mod tests {
     fn the_balance_is_what_was_earned_and_the_reserve() {
         let now = start();
         let double = Window::new(&config(2.0, 0, 10));
-        double.earn(10_000, now, now);
+        earn(&double, 10_000, now, now);
         assert_eq!(double.balance(now), 20_000.0);
 
         let window = Window::new(&config(0.5, 10, 1));
         assert_eq!(window.balance(now), 10.0);
-        window.earn(10_000, now, now);
+        earn(&window, 10_000, now, now);
         assert_eq!(window.balance(now), 5_010.0);
         while window.try_withdraw(now) {}
         assert_eq!(window.balance(now), 0.0);
@@ -184,11 +184,11 @@ mod tests {
         let now = start();
         let after = |millis| now + Duration::from_millis(millis);
         let one = Window::new(&config(1.0, 0, 1));
-        one.earn(1, now, now);
+        earn(&one, 1, now, now);
         assert!(!one.try_withdraw(after(3_000)));
 
         let half = Window::new(&config(0.5, 0, 1));
-        half.earn(2, now, now);
+        earn(&half, 2, now, now);
         assert!(half.try_withdraw(after(901)));
 
         let reserve = Window::new(&config(0.5, 5, 1));
@@ -205,9 +205,9 @@ mod tests {
         let bucket = Window::new(&config(0.4, 2, 60));
         assert!(bucket.try_withdraw(now) && bucket.try_withdraw(now));
         assert!(!bucket.try_withdraw(now));
-        bucket.earn(2, now, now);
+        earn(&bucket, 2, now, now);
         assert!(!bucket.try_withdraw(now), "0.8 is not enough");
-        bucket.earn(1, now, now);
+        earn(&bucket, 1, now, now);
         assert!(bucket.try_withdraw(now), "1.2 is");
         bucket.refund(now);
         assert!(bucket.try_withdraw(now), "what was given back can be spent again");
@@ -219,7 +219,7 @@ mod tests {
         let now = start();
         let window = Window::new(&config(1.0, 0, 10));
         let hour = Duration::from_secs(3_600);
-        window.earn(36_000, now, now + hour);
+        earn(&window, 36_000, now, now + hour);
         let balance = window.balance(now + hour);
         assert!((100.0..=110.0).contains(&balance), "{balance} of ten calls a second");
     }
@@ -228,7 +228,7 @@ mod tests {
     fn of_many_threads_no_two_spend_the_same_token() {
         let now = start();
         let window = Window::new(&config(1.0, 0, 60));
-        window.earn(10_000, now, now);
+        earn(&window, 10_000, now, now);
         let spent: usize = std::thread::scope(|scope| {
             let take = || (0..2_000).filter(|_| window.try_withdraw(now)).count();
             let threads: Vec<_> = (0..8).map(|_| scope.spawn(take)).collect();
@@ -257,7 +257,7 @@ mod tests {
                 tokens.retain(|&at| at + 10 >= slot);
                 drawn.retain(|&at| at + 10 >= slot);
                 if let Some(calls) = earned {
-                    window.earn(calls, now, now);
+                    earn(&window, calls, now, now);
                     tokens.extend((0..calls).map(|_| slot));
                 } else {
                     let expected = tokens.pop_front().is_some() || {
@@ -286,12 +286,16 @@ mod model {
     fn window(earned: u64, reserve: u32) -> Arc<Window> {
         let length = Duration::from_secs(10);
         let window = Window::new(&BudgetConfig { ratio: 1.0, window: length, reserve, reserve_window: length });
-        window.earn(earned, start(), start());
+        earn(&window, earned, start(), start());
         Arc::new(window)
     }
 
     const fn start() -> Duration {
         Duration::ZERO
+    }
+
+    fn earn(window: &Window, calls: u64, since: Duration, now: Duration) {
+        window.earn(calls, window.slot_at(since), window.slot_at(now));
     }
 
     const fn next_slot() -> Duration {
@@ -342,7 +346,7 @@ mod model {
             let window = window(2, 0);
             let now = Duration::from_secs(11);
             let (earning, spending) = (Arc::clone(&window), Arc::clone(&window));
-            let earner = spawn(move || earning.earn(1, now, now));
+            let earner = spawn(move || earn(&earning, 1, now, now));
             let spender = spawn(move || usize::from(spending.try_withdraw(now)));
             join(earner);
             let spent = join(spender) + (0..3).filter(|_| window.try_withdraw(now)).count();
@@ -356,7 +360,7 @@ mod model {
             with_interruptions(3, move || {
                 let window = window(1, 0);
                 let (earning, spending) = (Arc::clone(&window), Arc::clone(&window));
-                let earner = spawn(move || earning.earn(1, now, now));
+                let earner = spawn(move || earn(&earning, 1, now, now));
                 let spender = spawn(move || (0..2).filter(|_| spending.try_withdraw(now)).count());
                 join(earner);
                 let spent = join(spender) + (0..3).filter(|_| window.try_withdraw(now)).count();

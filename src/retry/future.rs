@@ -10,18 +10,18 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower_service::Service;
 
-use super::handle::Cause;
+use super::handle::{Cause, Core};
 use super::layer::Shared;
 use super::policy::{Decision, Ended, Limits, decide};
-use super::progress::{Lost, LostAtFirst, Progress, Stage};
+use super::progress::{Lost, LostAtFirst, Progress, ProgressParts, Stage};
 use super::{AfterAttempt, GiveUpReason, RequestPolicy};
 use crate::budget::CallInFlight;
-use crate::context::{self, AttemptScope, InScope};
+use crate::context::{self, Attempt, AttemptScope, InScope};
 use crate::cores::striped_arc::StripedArc;
 use crate::cores::unwind::on_unwind;
 use crate::error::{Rejectable, Rejected};
 use crate::outcome::{Classify, Outcome, RetryHint, judge};
-use crate::timer::Cutoff;
+use crate::timer::{Cutoff, Timer};
 
 pin_project! {
     /// The response future of [`Retry`](super::Retry).
@@ -135,23 +135,36 @@ where
         if this.progress.is_none() {
             this.progress.set(Some(Progress::start()));
         }
+        let Some(progress) = this.progress.as_mut().as_pin_mut() else { return Poll::Pending };
+        let mut progress = progress.project();
+        let shared = &**this.shared;
+        let core = &*shared.core;
         loop {
             // Judged where it is: a response can be large. And it is not held through the delay.
-            if let Some(result) = ended
-                && !self.as_mut().follow(&result, judged.take())
-            {
-                self.project().progress.set(None);
-                return Poll::Ready(result);
+            if let Some(result) = ended {
+                let (attempt, copy) = (this.attempt.scope().attempt(), this.request.as_ref());
+                if !Self::follow(shared, attempt, this.call, copy, &mut progress, &result, judged.take()) {
+                    this.progress.set(None);
+                    return Poll::Ready(result);
+                }
+                progress.timer.as_mut().disarm();
+                *this.cutoff = None;
+                this.attempt.as_mut().scope_mut().next_attempt();
             }
-            if let Some(error) = ready!(self.as_mut().poll_between(cx)) {
-                self.project().progress.set(None);
-                return Poll::Ready(Err(error));
+            match *progress.stage {
+                Stage::Attempting => {}
+                Stage::Between => {
+                    let attempt = this.attempt.as_mut();
+                    let between =
+                        Self::poll_between(shared, attempt, this.service, this.request, this.cutoff, &mut progress, cx);
+                    if let Err(error) = ready!(between) {
+                        this.progress.set(None);
+                        return Poll::Ready(Err(error));
+                    }
+                }
+                // Polled after its end: it has nothing more to say.
+                Stage::Lost => return Poll::Pending,
             }
-            let mut this = self.as_mut().project();
-            let Some(progress) = this.progress.as_mut().as_pin_mut() else { return Poll::Pending };
-            let progress = progress.project();
-            let shared = &**this.shared;
-            let core = &*shared.core;
             let lost = Lost { core, stage: progress.stage, paid: *progress.paid };
             let (entered, mut running) = this.attempt.as_mut().enter();
             let Some(attempt) = running.as_mut().as_pin_mut() else {
@@ -179,7 +192,12 @@ where
                     (ended, judged) = (Some(Ok(response)), Some(outcome));
                 }
                 Poll::Ready(Err(error)) => ended = Some(Err(error)),
-                Poll::Pending => ended = Some(Err(ready!(self.as_mut().poll_cutoff(cx)))),
+                Poll::Pending => {
+                    let cutoff = *this.cutoff;
+                    let rejected = ready!(Self::poll_cutoff(core, cutoff, progress.timer.as_mut(), cx));
+                    this.attempt.as_mut().clear();
+                    ended = Some(Err(S::Error::from_rejected(rejected)));
+                }
             }
         }
     }
@@ -188,33 +206,39 @@ where
     #[cold]
     #[inline(never)]
     fn go_on_limited(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ending<S, Req>> {
-        self.as_mut().project().progress.set(Some(Progress::start()));
-        let error = ready!(self.as_mut().poll_cutoff(cx));
-        self.go_on(Some(Err(error)), None, cx)
+        let mut this = self.as_mut().project();
+        this.progress.set(Some(Progress::start()));
+        let Some(progress) = this.progress.as_pin_mut() else { return Poll::Pending };
+        let rejected = ready!(Self::poll_cutoff(&this.shared.core, *this.cutoff, progress.project().timer, cx));
+        this.attempt.clear();
+        self.go_on(Some(Err(S::Error::from_rejected(rejected))), None, cx)
     }
 
     /// Waits for the end of the time of an attempt that is pending.
     #[inline]
-    fn poll_cutoff(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<S::Error> {
-        let mut this = self.project();
-        let Some(cutoff @ Cutoff { at: Some(at), .. }) = *this.cutoff else { return Poll::Pending };
-        let Some(progress) = this.progress.as_pin_mut() else { return Poll::Pending };
-        ready!(progress.project().timer.poll_against(at, cx));
-        this.attempt.as_mut().clear();
-        let timeout = this.shared.core.config().attempt_timeout.unwrap_or_default();
-        Poll::Ready(S::Error::from_rejected(cutoff.rejected(timeout, true)))
+    fn poll_cutoff(
+        core: &Core,
+        cutoff: Option<Cutoff>,
+        timer: Pin<&mut Timer>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Rejected> {
+        let Some(cutoff @ Cutoff { at: Some(at), .. }) = cutoff else { return Poll::Pending };
+        ready!(timer.poll_against(at, cx));
+        Poll::Ready(cutoff.rejected(core.config().attempt_timeout.unwrap_or_default(), true))
     }
 
     /// Decides what follows the end of an attempt: whether there is another, or the result is final.
     #[inline]
-    fn follow(self: Pin<&mut Self>, result: &Ending<S, Req>, judged: Option<Outcome>) -> bool {
-        let mut this = self.project();
-        // It is there: whoever comes here has seen to it.
-        let Some(progress) = this.progress.as_mut().as_pin_mut() else { return false };
-        let mut progress = progress.project();
-        let shared = &**this.shared;
+    fn follow(
+        shared: &Shared<C, R>,
+        attempt: Attempt,
+        call: &Call,
+        copy: Option<&Req>,
+        progress: &mut ProgressParts<'_>,
+        result: &Ending<S, Req>,
+        judged: Option<Outcome>,
+    ) -> bool {
         let core = &*shared.core;
-        let attempt = this.attempt.scope().attempt();
         let (outcome, hint, sent) = match result.as_ref().err().and_then(Rejectable::as_rejected) {
             Some(rejected) => (rejected.outcome(), rejected.retry(), rejected.was_sent()),
             None => {
@@ -243,9 +267,9 @@ where
             max_attempts: core.max_attempts(),
             hint,
             sent,
-            idempotent: this.call.idempotent,
-            permitted: this.call.permitted,
-            has_copy: this.request.is_some(),
+            idempotent: call.idempotent,
+            permitted: call.permitted,
+            has_copy: copy.is_some(),
             replayable: true,
             inner_gave_up: attempt.gave_up() && !core.config().retry_after_inner_gave_up,
         };
@@ -262,11 +286,10 @@ where
         let limits = Limits {
             max_retry_after: core.config().max_retry_after,
             deadline: context::deadline().map(Instant::into_std),
-            over_at: this.call.over_at.map(Instant::into_std),
+            over_at: call.over_at.map(Instant::into_std),
         };
         let lost = || core.lose(progress.stage, *progress.paid);
         let decision = on_unwind(lost, || {
-            let copy = this.request.as_ref();
             let replayable = copy.is_none_or(|copy| shared.requests.is_replayable(copy));
             let delay = || core.next_delay(attempt.number(), outcome, progress.delays);
             decide(Ended { replayable, ..ended }, limits, || now().into_std(), delay)
@@ -300,49 +323,35 @@ where
                 }
                 core.tell_of_retry(attempt.number(), outcome, delay);
                 core.hooks.observe(attempt.number(), outcome, sent, AfterAttempt::Retrying { delay });
-                progress.timer.as_mut().disarm();
-                *this.cutoff = None;
-                this.attempt.scope_mut().next_attempt();
                 true
             }
         }
     }
 
-    /// Goes on while no attempt runs: `None` when one does. Returns what the call ends in if none can.
+    /// Waits until the delay has passed and the service is ready for the next attempt, and starts it. Returns what the call ends
+    /// in if it cannot.
     #[inline]
-    fn poll_between(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<S::Error>> {
-        let Some(progress) = self.as_mut().project().progress.as_pin_mut() else { return Poll::Pending };
-        let mut progress = progress.project();
-        match *progress.stage {
-            Stage::Attempting => return Poll::Ready(None),
-            Stage::Between => {}
-            // Polled after its end: it has nothing more to say.
-            Stage::Lost => return Poll::Pending,
-        }
+    fn poll_between(
+        shared: &Shared<C, R>,
+        mut attempt: Pin<&mut InScope<AttemptScope, S::Future>>,
+        service: &mut Option<S>,
+        copy: &mut Option<Req>,
+        cutoff: &mut Option<Cutoff>,
+        progress: &mut ProgressParts<'_>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), S::Error>> {
         if let Some(until) = *progress.delayed_until {
             ready!(progress.timer.as_mut().poll_at(until, cx));
-            progress.timer.disarm();
+            progress.timer.as_mut().disarm();
             *progress.delayed_until = None;
         }
-        self.poll_next(cx)
-    }
-
-    /// Waits until the service is ready for the next attempt, and starts it. Returns what the call ends in if it cannot.
-    #[inline]
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<S::Error>> {
-        let mut this = self.project();
-        // All are there: else no retry would have been decided on.
-        let (Some(service), Some(progress), true) =
-            (this.service.as_mut(), this.progress.as_pin_mut(), this.request.is_some())
-        else {
-            return Poll::Pending;
-        };
-        let mut progress = progress.project();
-        let (shared, sent, paid) = (&**this.shared, *progress.sent, *progress.paid);
+        // It is there: else no retry would have been decided on.
+        let Some(service) = service else { return Poll::Pending };
         let core = &*shared.core;
+        let (sent, paid) = (*progress.sent, *progress.paid);
         let ready = on_unwind(
             || core.lose(progress.stage, paid),
-            || context::within(this.attempt.as_mut().scope_mut(), || service.poll_ready(cx)),
+            || context::within(attempt.as_mut().scope_mut(), || service.poll_ready(cx)),
         );
         let ended = match ready {
             // Where the delay, or the wait, ended late: no work is started for a caller that no longer waits.
@@ -359,7 +368,7 @@ where
                         Some(S::Error::from_rejected(Rejected::DeadlineExceeded { sent }))
                     }
                     (Some(timeout), _) => {
-                        let cutoff = *this.cutoff.get_or_insert_with(|| Cutoff::new(Instant::now(), timeout, deadline));
+                        let cutoff = *cutoff.get_or_insert_with(|| Cutoff::new(Instant::now(), timeout, deadline));
                         // The timer would round no time at all up to a millisecond.
                         if !timeout.is_zero() {
                             let Some(at) = cutoff.at else { return Poll::Pending };
@@ -370,10 +379,10 @@ where
                             if paid {
                                 core.budget.refund();
                             }
-                            let attempts = this.attempt.scope().attempt().number().saturating_sub(1);
+                            let attempts = attempt.scope().attempt().number().saturating_sub(1);
                             core.record_give_up(attempts, rejected.outcome(), GiveUpReason::NotReady);
                             context::mark_gave_up();
-                            return Poll::Ready(Some(S::Error::from_rejected(rejected)));
+                            return Poll::Ready(Err(S::Error::from_rejected(rejected)));
                         }
                         Some(S::Error::from_rejected(rejected))
                     }
@@ -387,20 +396,22 @@ where
                 core.budget.refund();
             }
             core.record_return(outcome);
-            return Poll::Ready(Some(error));
+            return Poll::Ready(Err(error));
         }
         progress.timer.as_mut().disarm();
-        let Some(request) = this.request.take() else { return Poll::Pending };
-        if this.attempt.scope().attempt().number() < core.max_attempts() {
+        let Some(request) = copy.take() else { return Poll::Pending };
+        if attempt.scope().attempt().number() < core.max_attempts() {
             let lost = || core.lose(progress.stage, paid);
-            *this.request = on_unwind(lost, || shared.requests.try_clone(&request));
+            *copy = on_unwind(lost, || shared.requests.try_clone(&request));
         }
-        *this.cutoff =
-            core.config().attempt_timeout.map(|timeout| Cutoff::new(Instant::now(), timeout, context::deadline()));
+        *cutoff = None;
+        if let Some(timeout) = core.config().attempt_timeout {
+            *cutoff = Some(Cutoff::new(Instant::now(), timeout, context::deadline()));
+        }
         *progress.stage = Stage::Attempting;
         core.record_retry(*progress.cause);
-        on_unwind(|| core.lose(progress.stage, paid), || this.attempt.as_mut().set(|| service.call(request)));
-        Poll::Ready(None)
+        on_unwind(|| core.lose(progress.stage, paid), || attempt.as_mut().set(|| service.call(request)));
+        Poll::Ready(Ok(()))
     }
 }
 

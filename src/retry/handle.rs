@@ -118,8 +118,8 @@ const CAUSES: [&str; 3] = ["transient", "throttled", "not_sent"];
 pub(super) struct Core {
     config: RetryConfig,
     max_attempts: AtomicU32,
-    /// An attempt, or the call, has a longest time.
-    has_time_limit: bool,
+    /// An attempt, or the call, has a longest time; or the budget counts the calls in flight.
+    is_limited: bool,
     pub(super) budget: Budget,
     backoff: Backoff,
     /// Every delay is zero.
@@ -319,7 +319,7 @@ impl Core {
         Self {
             config,
             max_attempts: AtomicU32::new(config.max_attempts),
-            has_time_limit: config.attempt_timeout.is_some() || config.max_elapsed.is_some(),
+            is_limited: config.attempt_timeout.is_some() || config.max_elapsed.is_some() || budget.counts_in_flight(),
             budget,
             backoff,
             never_waits,
@@ -342,8 +342,8 @@ impl Core {
     }
 
     #[inline]
-    pub(super) const fn has_time_limit(&self) -> bool {
-        self.has_time_limit
+    pub(super) const fn is_limited(&self) -> bool {
+        self.is_limited
     }
 
     /// The next delay of a call that has come this far; `None` when a sequence of the user's own has ended.

@@ -12,6 +12,7 @@ use crate::timer::Timer;
 pin_project! {
     /// Most calls never need one.
     #[derive(Debug)]
+    #[project = ProgressParts]
     pub(super) struct Progress {
         // For the end of an attempt, of a delay, or of the wait for readiness.
         #[pin]
@@ -93,6 +94,14 @@ impl Core {
         self.record_panicked();
     }
 
+    /// The same in the first attempt.
+    #[cold]
+    #[inline(never)]
+    fn lose_at_first(&self, mut progress: Pin<&mut Option<Progress>>) {
+        progress.set(Some(Progress { stage: Stage::Lost, ..Progress::start() }));
+        self.record_panicked();
+    }
+
     /// The caller has left, if the call was not lost before.
     #[cold]
     #[inline(never)]
@@ -124,10 +133,9 @@ impl LostAtFirst<'_> {
 }
 
 impl Drop for LostAtFirst<'_> {
-    #[cold]
+    #[inline(always)]
     fn drop(&mut self) {
-        self.progress.set(Some(Progress { stage: Stage::Lost, ..Progress::start() }));
-        self.core.record_panicked();
+        self.core.lose_at_first(self.progress.as_mut());
     }
 }
 
@@ -141,7 +149,7 @@ impl Lost<'_> {
 }
 
 impl Drop for Lost<'_> {
-    #[cold]
+    #[inline(always)]
     fn drop(&mut self) {
         self.core.lose(self.stage, self.paid);
     }

@@ -10,6 +10,7 @@ use tower_service::Service;
 use super::future::Call;
 use super::layer::Shared;
 use super::{RequestPolicy, ResponseFuture};
+use crate::budget::CallInFlight;
 use crate::context::{self, Attempt, AttemptScope, InScope};
 use crate::cores::striped_arc::StripedArc;
 use crate::cores::unwind::on_unwind;
@@ -92,15 +93,17 @@ where
             call.idempotent = shared.requests.is_idempotent(&request);
         }
     }
-    let mut cutoff = None;
-    if core.has_time_limit() {
-        // Read here and not in the future: time starts at the call.
-        let started = Instant::now();
+    let (mut cutoff, mut in_flight) = (None, CallInFlight::NOT_COUNTED);
+    if core.is_limited() {
         let config = core.config();
-        call.over_at = config.max_elapsed.and_then(|longest| started.checked_add(longest));
-        cutoff = config.attempt_timeout.map(|timeout| Cutoff::new(started, timeout, context::deadline()));
+        if config.max_elapsed.is_some() || config.attempt_timeout.is_some() {
+            // Read here and not in the future: time starts at the call.
+            let started = Instant::now();
+            call.over_at = config.max_elapsed.and_then(|longest| started.checked_add(longest));
+            cutoff = config.attempt_timeout.map(|timeout| Cutoff::new(started, timeout, context::deadline()));
+        }
+        in_flight = core.budget.call_started();
     }
-    let in_flight = core.budget.call_started();
     let attempt = on_unwind(
         || core.record_panicked(),
         || InScope::call(AttemptScope::new(Attempt::new(1)), || inner.borrow_mut().call(request)),
