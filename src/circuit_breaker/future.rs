@@ -87,23 +87,32 @@ where
     C: Classify<T, E>,
 {
     let guard = PanicGuard(permit);
-    let polled = poll_seen(|| inner.poll(cx), Judge { classifier, permit: guard.0 });
+    // Judged before the guard is gone: the call is over, and a permit that the classifier's panic dropped would say that the
+    // caller had left.
+    let polled = poll_seen(Judged { inner, cx, classifier, permit: guard.0 });
     mem::forget(guard);
     polled
 }
 
-/// Gives the verdict, before the guard against panics is gone: the call is over, and a permit that the classifier's panic dropped
-/// would say that the caller had left.
-struct Judge<'a, C> {
+/// A call, and who gives its verdict.
+struct Judged<'a, 'b, F, C> {
+    inner: Pin<&'a mut F>,
+    cx: &'a mut Context<'b>,
     classifier: &'a C,
     permit: &'a mut Permit,
 }
 
-impl<C, T, E> See<T, E> for Judge<'_, C>
+impl<F, C, T, E> See<T, E> for Judged<'_, '_, F, C>
 where
+    F: Future<Output = Result<T, E>>,
     E: Rejectable,
     C: Classify<T, E>,
 {
+    #[inline(always)]
+    fn poll(&mut self) -> Poll<Result<T, E>> {
+        self.inner.as_mut().poll(self.cx)
+    }
+
     #[inline(always)]
     fn response(self, response: &T) {
         self.permit.finish(self.classifier.classify(Ok(response)));

@@ -7,8 +7,10 @@ use std::task::Poll;
 /// seen of them. Larger ones stay where they are; each move is a copy of all of it.
 const SMALL: usize = 64;
 
-/// Who looks at results. Its methods are not closures, so that they can be made to be in line.
+/// Polls a call, and looks at its result. Not closures, so that they can be made to be in line.
 pub(crate) trait See<T, E> {
+    fn poll(&mut self) -> Poll<Result<T, E>>;
+
     /// Sees a response.
     fn response(self, response: &T);
 
@@ -16,34 +18,34 @@ pub(crate) trait See<T, E> {
     fn error(self, error: &mut E);
 }
 
-/// Polls, and shows the result to `see`.
+/// Polls, and has the result seen.
 #[inline(always)]
-pub(crate) fn poll_seen<T, E>(poll: impl FnOnce() -> Poll<Result<T, E>>, see: impl See<T, E>) -> Poll<Result<T, E>> {
-    if const { size_of::<Poll<Result<T, E>>>() <= SMALL } { by_value(poll, see) } else { by_reference(poll, see) }
+pub(crate) fn poll_seen<T, E>(call: impl See<T, E>) -> Poll<Result<T, E>> {
+    if const { size_of::<Poll<Result<T, E>>>() <= SMALL } { by_value(call) } else { by_reference(call) }
 }
 
 #[inline(always)]
-fn by_value<T, E>(poll: impl FnOnce() -> Poll<Result<T, E>>, see: impl See<T, E>) -> Poll<Result<T, E>> {
-    match poll() {
+fn by_value<T, E>(mut call: impl See<T, E>) -> Poll<Result<T, E>> {
+    match call.poll() {
         Poll::Pending => Poll::Pending,
         Poll::Ready(Ok(response)) => {
-            see.response(&response);
+            call.response(&response);
             Poll::Ready(Ok(response))
         }
         Poll::Ready(Err(mut error)) => {
-            see.error(&mut error);
+            call.error(&mut error);
             Poll::Ready(Err(error))
         }
     }
 }
 
 #[inline(always)]
-fn by_reference<T, E>(poll: impl FnOnce() -> Poll<Result<T, E>>, see: impl See<T, E>) -> Poll<Result<T, E>> {
-    let mut polled = poll();
+fn by_reference<T, E>(mut call: impl See<T, E>) -> Poll<Result<T, E>> {
+    let mut polled = call.poll();
     match &mut polled {
         Poll::Pending => {}
-        Poll::Ready(Ok(response)) => see.response(response),
-        Poll::Ready(Err(error)) => see.error(error),
+        Poll::Ready(Ok(response)) => call.response(response),
+        Poll::Ready(Err(error)) => call.error(error),
     }
     polled
 }
@@ -52,9 +54,13 @@ fn by_reference<T, E>(poll: impl FnOnce() -> Poll<Result<T, E>>, see: impl See<T
 mod tests {
     use super::*;
 
-    struct Eye<'a>(&'a mut Option<bool>);
+    struct Call<'a, T>(&'a mut Option<bool>, Poll<Result<T, u8>>);
 
-    impl<T> See<T, u8> for Eye<'_> {
+    impl<T: Copy> See<T, u8> for Call<'_, T> {
+        fn poll(&mut self) -> Poll<Result<T, u8>> {
+            self.1
+        }
+
         fn response(self, _: &T) {
             *self.0 = Some(true);
         }
@@ -68,7 +74,7 @@ mod tests {
     /// What was seen, and what came out.
     fn polled<T: Copy>(polled: Poll<Result<T, u8>>) -> (Option<bool>, Poll<Result<T, u8>>) {
         let mut seen = None;
-        let out = poll_seen(|| polled, Eye(&mut seen));
+        let out = poll_seen(Call(&mut seen, polled));
         (seen, out)
     }
 

@@ -121,13 +121,24 @@ impl<F> ResponseFuture<F> {
     }
 }
 
-/// Counts the end of a call.
-struct Ended<'a> {
+/// A call within its limit, and who counts its end.
+struct Limited<'a, 'b, F> {
+    inner: Pin<&'a mut InScope<Option<DeadlineScope>, F>>,
+    cx: &'a mut Context<'b>,
     running: &'a mut Option<StripedArc<Shared>>,
     limit: &'a Option<Limit>,
 }
 
-impl<T, E: Rejectable> See<T, E> for Ended<'_> {
+impl<F, T, E> See<T, E> for Limited<'_, '_, F>
+where
+    F: Future<Output = Result<T, E>>,
+    E: Rejectable,
+{
+    #[inline(always)]
+    fn poll(&mut self) -> Poll<Result<T, E>> {
+        self.inner.as_mut().poll(self.cx)
+    }
+
     #[inline(always)]
     fn response(self, _: &T) {
         if let Some(shared) = self.running.take() {
@@ -143,7 +154,7 @@ impl<T, E: Rejectable> See<T, E> for Ended<'_> {
     }
 }
 
-impl Ended<'_> {
+impl<F> Limited<'_, '_, F> {
     /// If a layer below says in the error that a deadline is over, and that is the one that was set here, the answer is that of
     /// this layer.
     fn own_deadline(self, rejected: Option<&Rejected>) -> Option<Rejected> {
@@ -182,8 +193,8 @@ where
     #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.as_mut().project();
-        let see = Ended { running: this.running, limit: this.limit };
-        let mut polled = poll_seen(|| this.inner.poll(cx), see);
+        let call = Limited { inner: this.inner, cx: &mut *cx, running: this.running, limit: this.limit };
+        let mut polled = poll_seen(call);
         if polled.is_pending() {
             polled = self.poll_limit(cx).map(|rejected| Err(E::from_rejected(rejected)));
         }
