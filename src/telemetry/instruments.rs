@@ -435,14 +435,14 @@ mod recorder {
     /// a comparison. Recorders are installed once or twice in a process's life.
     #[derive(Debug)]
     struct Resolved<T> {
-        first: OnceLock<Box<Node<T>>>,
+        first: OnceLock<Node<T>>,
     }
 
     #[derive(Debug)]
     struct Node<T> {
         epoch: u64,
         value: T,
-        next: Resolved<T>,
+        next: OnceLock<Box<Self>>,
     }
 
     impl<T> Resolved<T> {
@@ -463,18 +463,16 @@ mod recorder {
         #[inline(never)]
         fn get_slow(&self, epoch: u64, resolve: impl FnOnce() -> T) -> &T {
             let mut resolve = Some(resolve);
-            let mut list = self;
-            loop {
-                let node = list.first.get_or_init(|| {
-                    // Only the end of the list is empty, so this runs once at most.
-                    let value = resolve.take().map(|resolve| resolve());
-                    Box::new(Node { epoch, value: value.expect("resolved once"), next: Resolved::new() })
-                });
-                if node.epoch >= epoch || resolve.is_none() {
-                    return &node.value;
-                }
-                list = &node.next;
+            let mut make = || {
+                // Only the end of the list is empty, so this runs once at most.
+                let value = resolve.take().map(|resolve| resolve());
+                Node { epoch, value: value.expect("resolved once"), next: OnceLock::new() }
+            };
+            let mut node = self.first.get_or_init(&mut make);
+            while node.epoch < epoch {
+                node = node.next.get_or_init(|| Box::new(make()));
             }
+            &node.value
         }
     }
 }
