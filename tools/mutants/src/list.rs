@@ -307,9 +307,16 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "a success is absorbed whatever generation is being counted",
         file: SHARED,
-        text: "if self.stamp.load(Ordering::Acquire) != ticket.stamp.word() | CLEAN {",
-        fault: "if self.load().payload() & CLEAN == 0 {",
+        text: "self.stamp.load(Ordering::Acquire) == ticket.word | CLEAN",
+        fault: "self.load().payload() & CLEAN != 0",
         model: "circuit_breaker::shared::model::a_window_holds_the_verdicts_of_its_generation_and_no_others",
+    },
+    Mutant {
+        name: "a ticket forgets which slot it holds",
+        file: SHARED,
+        text: "Self { word: stamp.word() | (slot as u64 + 1) << SLOT_SHIFT, started: Some(started) }",
+        fault: "Self { word: stamp.word() | ((slot & 0) as u64 + 1) << SLOT_SHIFT, started: Some(started) }",
+        model: "circuit_breaker::shared::model::no_three_probes_share_two_slots_and_none_is_lost",
     },
     Mutant {
         name: "a slot is given to a probe though another has it",
