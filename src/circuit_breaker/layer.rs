@@ -15,7 +15,7 @@ use super::opening::{Opening, OwnOpenTime};
 use super::own_rules::OwnRules;
 use super::ramp::Ramp;
 use super::service::CircuitBreaker;
-use super::state::Transition;
+use super::transition::Transition;
 use super::trip::{OwnTrip, Trip};
 use crate::circuit_state::CircuitState;
 use crate::error::InvalidConfig;

@@ -169,6 +169,7 @@
 
 mod admission;
 mod breaker;
+mod calls;
 mod config;
 mod failure_period;
 #[cfg(feature = "health")]
@@ -190,6 +191,7 @@ mod shared;
 mod state;
 mod statistics;
 mod subscription;
+mod transition;
 mod trip;
 mod watchers;
 
@@ -211,7 +213,7 @@ pub use permit::Permit;
 pub use ramp::Ramp;
 pub use service::CircuitBreaker;
 pub use shared::Admits;
-pub use state::{IllegalTransition, Transition, TransitionReason};
 pub use statistics::CircuitBreakerStatistics;
 pub use subscription::{StateChange, Subscription};
+pub use transition::{IllegalTransition, Transition, TransitionReason};
 pub use trip::{Trip, TripStatistics};

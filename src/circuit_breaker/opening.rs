@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::state::TransitionReason;
+use super::transition::TransitionReason;
 use super::trip::TripStatistics;
 use crate::outcome::Outcome;
 

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use futures_core::Stream;
 
-use super::state::Transition;
+use super::transition::Transition;
 use super::watchers::{Watcher, Watchers};
 use crate::circuit_state::CircuitState;
 

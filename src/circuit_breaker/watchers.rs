@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::task::Waker;
 
-use super::state::Transition;
+use super::transition::Transition;
 use crate::circuit_state::CircuitState;
 use crate::cores::lock::lock;
 
@@ -314,7 +314,7 @@ mod tests {
         Transition {
             from: CircuitState::Closed,
             to,
-            reason: super::super::state::TransitionReason::Operator,
+            reason: super::super::transition::TransitionReason::Operator,
             calls: 0,
             failures: 0,
             slow_calls: 0,

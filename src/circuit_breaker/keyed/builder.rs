@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::super::breaker::Observer;
 use super::super::layer::CircuitBreakerBuilder;
 use super::super::own_rules::OwnRules;
-use super::super::state::Transition;
+use super::super::transition::Transition;
 use super::config::KeyedCircuitBreakerConfig;
 use super::key::{BorrowedKey, BreakerKey, OwnedKey};
 use super::layer::KeyedCircuitBreakerLayer;

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use super::super::breaker::{Breaker, GroupAccounts, Observer, now};
 use super::super::handle::CircuitBreakerHandle;
 use super::super::own_rules::OwnRules;
-use super::super::state::Transition;
+use super::super::transition::Transition;
 use super::config::KeyedCircuitBreakerConfig;
 use super::key::BreakerKey;
 use super::ring::Ring;
