@@ -45,7 +45,8 @@ const ADMITS: &str = "for comparison: a rate limiter that admits";
 const DENIES: &str = "for comparison: a rate limiter that denies";
 
 const ZERO_BY_TIMER: &str = "it takes a zero delay to tokio's timer, which waits for about a millisecond";
-const NOTHING_WAITED_FOR: &str = "with a sleeper that is ready at once; what it does without one is the row below";
+const NOTHING_WAITED_FOR: &str = "with a sleeper that is ready at once; without one, see `default sleeper`";
+const WAITS_FOR_LOCK: &str = "two threads: whoever finds its lock taken in `poll_ready` waits for a millisecond";
 const ADMITS_ALL: &str = "a half-open circuit of it admits every call, and refuses none";
 
 /// One library on one path.
@@ -220,7 +221,11 @@ fn breakers(list: &mut List) {
     list.none(CONSECUTIVE, "recloser", "it judges by rate only");
 
     list.case(BY_TIME, "mainstay", || ours::closed(ours::minute));
-    list.none(BY_TIME, "tower-resilience", "its cost grows with the calls in the window: see the next three paths");
+    list.none(
+        BY_TIME,
+        "tower-resilience",
+        "its cost grows with the calls in the window: see the windows that hold some",
+    );
     list.case(BY_TIME, "failsafe", peers::failsafe_minute);
     list.none(BY_TIME, "recloser", "it has no time window");
     for (path, calls) in BY_TIME_HOLDING {
@@ -229,14 +234,12 @@ fn breakers(list: &mut List) {
     }
 
     list.case(OPEN, "mainstay", ours::open).refused();
-    list.case(OPEN, "tower-resilience", resilience::open)
-        .note("two threads: whoever finds its lock taken in `poll_ready` waits for a millisecond")
-        .refused();
+    list.case(OPEN, "tower-resilience", resilience::open).note(WAITS_FOR_LOCK).refused();
     list.case(OPEN, "recloser", || peers::recloser(true)).refused();
     list.case(OPEN, "failsafe", || peers::failsafe_consecutive(true)).refused();
 
     list.case(HALF_OPEN, "mainstay", ours::half_open).refused();
-    list.case(HALF_OPEN, "tower-resilience", resilience::half_open).note("two threads: as open").refused();
+    list.case(HALF_OPEN, "tower-resilience", resilience::half_open).note(WAITS_FOR_LOCK).refused();
     list.none(HALF_OPEN, "recloser", ADMITS_ALL);
     list.none(HALF_OPEN, "failsafe", ADMITS_ALL);
 }

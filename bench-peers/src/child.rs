@@ -8,6 +8,7 @@ use std::{future, thread};
 use mainstay_instructions::callgrind::{self, Counts};
 use mainstay_instructions::subject::{self, Handle};
 use serde_json::{Value, json};
+use tokio::runtime::Handle as Runtime;
 
 use crate::cases::Case;
 use crate::timing::{self, Times};
@@ -51,23 +52,34 @@ pub(crate) fn run(task: Task, cases: &[&Case], flags: &Flags) {
     }
 }
 
-/// Makes the calls that are counted, of each case on one handle and then with a clone a call.
+/// Makes the calls that are counted, of each case on one handle and then with a clone a call; each on a thread of its own, for
+/// what the allocator does depends on what the thread has freed before.
 fn count(cases: &[&Case]) {
+    let runtime = Runtime::current();
     for case in cases {
         for handle in [Handle::Reused, Handle::Cloned] {
-            let made = case.make();
-            let (mut calls, mut is_warm) = (made.subject.calls(handle), false);
-            let warm_up_then_refill = |number| {
-                let succeeded = calls(number);
-                if !is_warm {
-                    made.refill();
-                    is_warm = true;
-                }
-                succeeded
-            };
-            let (succeeded, calls) = callgrind::phases(Box::new(warm_up_then_refill), case.plan());
-            let expected = if case.refused { 0 } else { calls };
-            assert_eq!(succeeded, expected, "{} of {}: calls that succeeded", case.path, case.library);
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    let _entered = runtime.enter();
+                    count_one(case, handle);
+                });
+            });
         }
     }
+}
+
+fn count_one(case: &Case, handle: Handle) {
+    let made = case.make();
+    let (mut calls, mut is_warm) = (made.subject.calls(handle), false);
+    let warm_up_then_refill = |number| {
+        let succeeded = calls(number);
+        if !is_warm {
+            made.refill();
+            is_warm = true;
+        }
+        succeeded
+    };
+    let (succeeded, calls) = callgrind::phases(Box::new(warm_up_then_refill), case.plan());
+    let expected = if case.refused { 0 } else { calls };
+    assert_eq!(succeeded, expected, "{} of {}: calls that succeeded", case.path, case.library);
 }
