@@ -40,7 +40,7 @@ pub struct CircuitBreaker<S, C> {
     inner_ready: bool,
     /// What came of it when the breaker was last asked whether it was ready.
     held: Held,
-    /// How the breaker refused; of [`Held::Refused`].
+    /// How the breaker refused when it was last asked, unless a call has been told since.
     refused: Option<CircuitOpen>,
     /// What it waits at; of [`Held::Gate`].
     gate: Option<Box<Gate>>,
@@ -50,8 +50,6 @@ pub struct CircuitBreaker<S, C> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Held {
     Nothing,
-    /// The breaker refused, and so will the call that follows.
-    Refused,
     /// In gate mode, its last call was refused though it was ready: it waits before the next, or it would go round and round.
     Lost,
     /// It waits, as services do in gate mode.
@@ -94,7 +92,7 @@ impl<S, C> CircuitBreaker<S, C> {
     }
 
     /// The circuit is not closed: whether the service is to be asked all the same; if not, what to answer.
-    #[inline(never)]
+    #[inline]
     fn poll_breaker(&mut self, cx: &mut Context<'_>) -> ControlFlow<Poll<()>> {
         let breaker = self.handle.breaker();
         let Some(refused) = breaker.refuses() else { return ControlFlow::Continue(()) };
@@ -104,10 +102,10 @@ impl<S, C> CircuitBreaker<S, C> {
                 Poll::Pending => ControlFlow::Break(Poll::Pending),
             };
         }
-        if self.held == Held::Gate {
+        if self.held != Held::Nothing {
             self.let_go();
         }
-        (self.held, self.refused) = (Held::Refused, Some(refused));
+        self.refused = Some(refused);
         // The inner service keeps what readiness it has: `call` may use it if the circuit admits a probe by then.
         ControlFlow::Break(Poll::Ready(()))
     }
@@ -138,11 +136,8 @@ impl<S, C> CircuitBreaker<S, C> {
     #[inline]
     fn refuse(&mut self) -> CircuitOpen {
         match self.refused.take() {
-            Some(refused) if self.held == Held::Refused => {
-                self.held = Held::Nothing;
-                self.handle.breaker().rejected(refused)
-            }
-            _ => self.refuse_unasked(),
+            Some(refused) => self.handle.breaker().rejected(refused),
+            None => self.refuse_unasked(),
         }
     }
 

@@ -364,7 +364,7 @@ impl Shared {
             NEVER => Some(MaybeDuration::NONE),
             // Not refusing at all, whatever the time.
             0 => None,
-            until => MaybeDuration::left(until, pack(now().saturating_duration_since(self.origin))),
+            until => MaybeDuration::left(until, now().saturating_duration_since(self.origin)),
         }
     }
 
