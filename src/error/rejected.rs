@@ -32,6 +32,7 @@ use crate::outcome::{Outcome, RetryHint};
 /// assert_eq!(rejected.to_string(), "circuit `users-db` is open: the next probe is due in 1.2s");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+// A tag of a whole word is not copied in pieces.
 #[repr(u64)]
 #[non_exhaustive]
 pub enum Rejected {
