@@ -153,7 +153,7 @@ impl Breaker {
     /// has to be [judged](Self::judged).
     #[inline(always)]
     pub(super) fn absorbs(&self, ticket: &Ticket) -> bool {
-        let absorbed = self.shared.is_clean_since(ticket) && (ticket.is_untimed() || self.absorbs_timed(ticket));
+        let absorbed = self.shared.absorbs_untimed(ticket) || self.absorbs_timed(ticket);
         if absorbed {
             self.calls.add(End::Success as usize);
         }
@@ -163,7 +163,7 @@ impl Breaker {
     /// Out of the way of calls that no clock is read for.
     #[inline(never)]
     fn absorbs_timed(&self, ticket: &Ticket) -> bool {
-        self.shared.absorbs_timed(ticket, now())
+        self.shared.absorbs_timed(ticket, now)
     }
 
     /// The verdict of a finished call.

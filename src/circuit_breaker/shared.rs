@@ -44,6 +44,8 @@ const STATE: u64 = 0b00_0111;
 const MEASURED: u64 = 0b01_0000;
 /// The bit which says that it matters when a call ends.
 const DATED: u64 = 0b10_0000;
+/// What a ticket leaves to the stamp, which knows it as of the end of the call.
+const TIMED: u64 = MEASURED | DATED;
 /// The code of the closed state.
 const CLOSED: u64 = 0;
 /// The codes of the closed and the observing state while calls that hang are watched: other codes, so that without the
@@ -112,7 +114,7 @@ struct Locked {
 /// What a call was admitted with. A permit owns it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ticket {
-    /// The stamp, and in the bits from [`SLOT_SHIFT`] on one more than the slot of a probe.
+    /// The stamp without what is [`TIMED`], and in the bits from [`SLOT_SHIFT`] on one more than the slot of a probe.
     word: u64,
     /// When it was admitted; `None` if nobody needs to know.
     started: Option<Instant>,
@@ -380,26 +382,32 @@ impl Shared {
         self.slow().is_some() && self.is_slow_at(&ticket, now())
     }
 
-    /// Whether the generation and the state are as they were, and nothing is wrong so far. A half-open circuit is never clean.
-    #[inline]
-    pub(super) fn is_clean_since(&self, ticket: &Ticket) -> bool {
-        self.stamp.load(Ordering::Acquire) == ticket.word | CLEAN
-    }
-
     /// Takes a healthy call that changes nothing but a number, if it is one: nothing is wrong so far, and it was not slow.
     /// `false` when it has to be [recorded](Self::record).
     #[inline]
     pub(super) fn absorbs(&self, ticket: &Ticket, now: impl Fn() -> Instant) -> bool {
-        self.is_clean_since(ticket) && (ticket.is_untimed() || self.absorbs_timed(ticket, now()))
+        self.absorbs_untimed(ticket) || self.absorbs_timed(ticket, now)
     }
 
-    /// The rest of [`absorbs`](Self::absorbs), once it [is clean](Self::is_clean_since) and is [timed](Ticket::is_untimed).
+    /// The same where no clock has to be read for it. `false` says nothing: ask [`absorbs_timed`](Self::absorbs_timed).
+    #[inline]
+    pub(super) fn absorbs_untimed(&self, ticket: &Ticket) -> bool {
+        // The generation and the state as they were, and nothing wrong so far. A half-open circuit is never clean.
+        self.stamp.load(Ordering::Acquire) == ticket.word | CLEAN
+    }
+
+    /// The same where the clock may have to be read.
     #[inline(always)]
-    pub(super) fn absorbs_timed(&self, ticket: &Ticket, ended: Instant) -> bool {
+    pub(super) fn absorbs_timed(&self, ticket: &Ticket, now: impl Fn() -> Instant) -> bool {
+        let stamp = self.stamp.load(Ordering::Acquire);
+        if stamp & !TIMED != ticket.word | CLEAN {
+            return false;
+        }
+        let ended = now();
         if self.is_slow_at(ticket, ended) {
             return false;
         }
-        if ticket.stamp().payload() & DATED == 0 {
+        if stamp & DATED == 0 {
             return true;
         }
         let Some(absorbed) = self.absorbed.get() else { return false };
@@ -648,16 +656,16 @@ impl Ticket {
 
     #[inline]
     const fn untimed(stamp: Stamp) -> Self {
-        Self { word: stamp.word(), started: None }
+        Self { word: stamp.word() & !TIMED, started: None }
     }
 
     #[inline]
     const fn timed(stamp: Stamp, started: Instant) -> Self {
-        Self { word: stamp.word(), started: Some(started) }
+        Self { word: stamp.word() & !TIMED, started: Some(started) }
     }
 
     const fn probing(stamp: Stamp, started: Instant, slot: u32) -> Self {
-        Self { word: stamp.word() | (slot as u64 + 1) << SLOT_SHIFT, started: Some(started) }
+        Self { word: stamp.word() & !TIMED | (slot as u64 + 1) << SLOT_SHIFT, started: Some(started) }
     }
 
     #[inline]
@@ -670,12 +678,6 @@ impl Ticket {
     #[allow(clippy::cast_possible_truncation, reason = "there are no more than `MAX_PROBES`")]
     const fn slot(&self) -> Option<u32> {
         ((self.word >> SLOT_SHIFT) as u32).checked_sub(1)
-    }
-
-    /// Whether no clock was read for the call, and none will have to be if it succeeds.
-    #[inline]
-    pub(super) fn is_untimed(&self) -> bool {
-        self.word & (MEASURED | DATED) == 0
     }
 }
 

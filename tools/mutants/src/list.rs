@@ -314,8 +314,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "a ticket forgets which slot it holds",
         file: SHARED,
-        text: "Self { word: stamp.word() | (slot as u64 + 1) << SLOT_SHIFT, started: Some(started) }",
-        fault: "Self { word: stamp.word() | ((slot & 0) as u64 + 1) << SLOT_SHIFT, started: Some(started) }",
+        text: "Self { word: stamp.word() & !TIMED | (slot as u64 + 1) << SLOT_SHIFT, started: Some(started) }",
+        fault: "Self { word: stamp.word() & !TIMED | ((slot & 0) as u64 + 1) << SLOT_SHIFT, started: Some(started) }",
         model: "circuit_breaker::shared::model::no_three_probes_share_two_slots_and_none_is_lost",
     },
     Mutant {
