@@ -57,6 +57,9 @@ fn run(word: &str) -> Result<usize> {
     let (target, tree) = (root.join("target/mutants"), root.join("target/mutants/tree"));
     copy_tree(&root, &tree)?;
     let chosen: Vec<_> = MUTANTS.iter().filter(|it| it.name.contains(word) || it.file.contains(word)).collect();
+    if chosen.is_empty() {
+        return Err(format!("no fault has `{word}` in its name or file").into());
+    }
     // All texts first: a list that has fallen behind is found out in a moment.
     let planted = chosen.iter().map(|mutant| plant(&tree, mutant)).collect::<Result<Vec<_>>>()?;
 
