@@ -63,8 +63,14 @@ impl Ledger {
     #[inline]
     pub(super) fn record_sent(&self, now: impl FnOnce() -> Instant) {
         if self.sent.count(0).is_multiple_of(BATCH) {
-            self.enter(self.since_start(now()));
+            self.enter_batch(now);
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn enter_batch(&self, now: impl FnOnce() -> Instant) {
+        self.enter(self.since_start(now()));
     }
 
     #[inline(never)]

@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::hooks::Hooks;
-use super::{EndedAttempt, GiveUpReason, RetryConfig, config};
+use super::{AfterAttempt, EndedAttempt, GiveUpReason, RetryConfig, config};
 use crate::backoff::{Backoff, Progress};
 use crate::budget::Budget;
+use crate::context;
 use crate::cores::lock::lock;
 use crate::cores::random::{self, Random};
 use crate::error::InvalidConfig;
@@ -124,6 +125,8 @@ pub(super) struct Core {
     backoff: Backoff,
     /// Every delay is zero.
     never_waits: bool,
+    /// And there is no limit in time, and nobody to be asked or told what follows an attempt.
+    goes_straight: bool,
     /// In place of the threads' generators, for repeatable tests.
     random: Option<Mutex<Random>>,
     pub(super) hooks: Hooks,
@@ -320,6 +323,11 @@ impl Core {
             config,
             max_attempts: AtomicU32::new(config.max_attempts),
             is_limited: config.attempt_timeout.is_some() || config.max_elapsed.is_some() || budget.counts_in_flight(),
+            goes_straight: never_waits
+                && config.attempt_timeout.is_none()
+                && config.max_elapsed.is_none()
+                && hooks.outcomes.is_none()
+                && hooks.observer.is_none(),
             budget,
             backoff,
             never_waits,
@@ -344,6 +352,11 @@ impl Core {
     #[inline]
     pub(super) const fn is_limited(&self) -> bool {
         self.is_limited
+    }
+
+    #[inline]
+    pub(super) const fn goes_straight(&self) -> bool {
+        self.goes_straight
     }
 
     /// The next delay of a call that has come this far; `None` when a sequence of the user's own has ended.
@@ -394,6 +407,15 @@ impl Core {
         self.emitter.emit(|name| Event::Retry(RetryEvent { name, kind }));
     }
 
+    /// The call ends after this many attempts, although another might have helped.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn give_up(&self, attempts: u32, outcome: Outcome, sent: bool, reason: GiveUpReason) {
+        self.record_give_up(attempts, outcome, reason);
+        self.hooks.observe(attempts, outcome, sent, AfterAttempt::GaveUp(reason));
+        context::mark_gave_up();
+    }
+
     /// Another attempt starts.
     #[inline]
     pub(super) fn record_retry(&self, cause: Cause) {
@@ -405,6 +427,12 @@ impl Core {
     pub(super) fn tell_of_retry(&self, attempt: u32, outcome: Outcome, delay: Duration) {
         let kind = RetryEventKind::Retrying { attempt, outcome, delay };
         self.emitter.emit(|name| Event::Retry(RetryEvent { name, kind }));
+    }
+
+    /// The same for one that follows the first at once.
+    #[inline(never)]
+    pub(super) fn tell_of_retry_at_once(&self) {
+        self.tell_of_retry(1, Outcome::Transient, Duration::ZERO);
     }
 }
 
