@@ -81,6 +81,30 @@ impl Ledger {
         if self.window.try_spend() {
             return true;
         }
+        self.withdraw_entering(slot, now)
+    }
+
+    /// Both for one call: it is entered by itself, and what waits only where that is not enough.
+    #[inline(never)]
+    pub(super) fn record_sent_and_withdraw(&self, now: Instant) -> bool {
+        // All else comes last and is called in place of this, which so needs no room of its own.
+        let Some(slot) = self.known_slot(now) else { return self.record_sent_and_withdraw_slow(now) };
+        match self.window.earn_and_spend_at_once(slot) {
+            Some(true) => true,
+            Some(false) => self.withdraw_entering(slot, now),
+            None => self.record_sent_and_withdraw_slow(now),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn record_sent_and_withdraw_slow(&self, now: Instant) -> bool {
+        let slot = self.slot_at(now);
+        self.window.earn_and_spend(slot) || self.withdraw_entering(slot, now)
+    }
+
+    #[inline(never)]
+    fn withdraw_entering(&self, slot: u64, now: Instant) -> bool {
         self.enter_in(slot);
         self.window.try_spend() || self.window.try_draw(self.since_start(now))
     }
@@ -118,10 +142,13 @@ impl Ledger {
 
     #[inline]
     fn slot_at(&self, now: Instant) -> u64 {
-        match KNOWN_SLOT.get() {
-            Some(known) if known.ledger == self.number && known.begins <= now && now < known.ends => known.slot,
-            _ => self.look_slot_up(now),
-        }
+        self.known_slot(now).unwrap_or_else(|| self.look_slot_up(now))
+    }
+
+    #[inline(always)]
+    fn known_slot(&self, now: Instant) -> Option<u64> {
+        let known = KNOWN_SLOT.get()?;
+        (known.ledger == self.number && known.begins <= now && now < known.ends).then_some(known.slot)
     }
 
     #[cold]

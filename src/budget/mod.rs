@@ -243,6 +243,17 @@ impl Budget {
         }
     }
 
+    /// [Counts](Self::record_sent) a call that was sent and [withdraws](Self::try_withdraw) for its first extra attempt.
+    #[cfg(feature = "retry")]
+    #[inline(always)]
+    pub(crate) fn record_sent_and_withdraw(&self, now: impl FnOnce() -> std::time::Instant) -> bool {
+        match &self.rule {
+            Rule::Unlimited => true,
+            Rule::Sent(ledger) => ledger.record_sent_and_withdraw(now()),
+            Rule::InFlight(in_flight) => in_flight.try_start(),
+        }
+    }
+
     /// The extra attempt of one withdrawal has ended. Only a budget of what is in flight needs to know.
     ///
     /// # Examples

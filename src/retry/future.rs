@@ -5,6 +5,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
@@ -12,7 +13,7 @@ use tower_service::Service;
 
 use super::handle::{Cause, Core};
 use super::layer::Shared;
-use super::policy::{Decision, Ended, Limits, decide};
+use super::policy::{self, Decision, Ended, decide};
 use super::progress::{Lost, LostAtFirst, Progress, ProgressParts, Stage};
 use super::{AfterAttempt, GiveUpReason, RequestPolicy};
 use crate::budget::CallInFlight;
@@ -63,7 +64,8 @@ pin_project! {
         service: Option<S>,
         // The copy for the next attempt.
         request: Option<Req>,
-        // Of the attempt that runs, or of the wait for readiness.
+        // Of the attempt that runs, or of the wait for readiness. Of a call that was refused, until the caller was told: it is
+        // counted already.
         cutoff: Option<Cutoff>,
         call: Call,
         in_flight: CallInFlight,
@@ -93,6 +95,46 @@ pub(super) struct Call {
     pub(super) over_at: Option<Instant>,
 }
 
+/// The limit of a call whose deadline had passed before it was made. No other is by a deadline and has no time.
+const REFUSED: Cutoff = Cutoff { at: None, by_deadline: true };
+
+/// What limits a call in time from its start on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) over_at: Option<Instant>,
+    /// Of the first attempt.
+    pub(super) cutoff: Option<Cutoff>,
+}
+
+// === impl Limits ===
+
+impl Limits {
+    /// Puts those of a call that is made now into `limits`, if it has any; `deadline` is the caller's. One that has passed is
+    /// counted as an end of the call.
+    #[inline(never)]
+    pub(super) fn find(core: &Core, deadline: Option<Instant>, limits: &mut Option<Self>) {
+        if deadline.is_none() && !core.is_timed() {
+            return;
+        }
+        // Read here and not in the future: time starts at the call.
+        let started = Instant::now();
+        if deadline.is_some_and(|deadline| deadline <= started) {
+            core.record_return(REFUSED.rejected(Duration::ZERO, false).outcome());
+            *limits = Some(Self { over_at: None, cutoff: Some(REFUSED) });
+            return;
+        }
+        let config = core.config();
+        let over_at = config.max_elapsed.and_then(|longest| started.checked_add(longest));
+        let cutoff = config.attempt_timeout.map(|timeout| Cutoff::new(started, timeout, deadline));
+        *limits = Some(Self { over_at, cutoff });
+    }
+
+    /// The call must not be made.
+    pub(super) fn are_passed(&self) -> bool {
+        self.cutoff == Some(REFUSED)
+    }
+}
+
 // === impl ResponseFuture ===
 
 impl<S, Req, C, R> ResponseFuture<S, Req, C, R>
@@ -106,10 +148,15 @@ where
         request: Option<Req>,
         call: Call,
         in_flight: CallInFlight,
-        cutoff: Option<Cutoff>,
         shared: StripedArc<Shared<C, R>>,
     ) -> Self {
-        Self { attempt, progress: None, service, request, cutoff, call, in_flight, shared }
+        Self { attempt, progress: None, service, request, cutoff: None, call, in_flight, shared }
+    }
+
+    #[inline(always)]
+    pub(super) const fn limit(&mut self, limits: Limits) {
+        self.call.over_at = limits.over_at;
+        self.cutoff = limits.cutoff;
     }
 }
 
@@ -212,8 +259,8 @@ where
         let (Some(service), Some(copy)) = (this.service.as_mut(), this.request.as_ref()) else {
             return self.go_on(Some(result), judged, cx);
         };
+        // There is a copy: the request policy lets the call be retried.
         if !core.goes_straight()
-            || !this.call.permitted
             || !this.call.idempotent
             || attempt.gave_up()
             || core.max_attempts() <= 1
@@ -221,27 +268,27 @@ where
         {
             return self.go_on(Some(result), judged, cx);
         }
-        let (outcome, sent) = match result.as_ref().err().and_then(Rejectable::as_rejected) {
-            Some(rejected) => (rejected.outcome(), rejected.was_sent()),
+        let (outcome, hint, sent) = match result.as_ref().err().and_then(Rejectable::as_rejected) {
+            Some(rejected) => (rejected.outcome(), rejected.retry(), rejected.was_sent()),
             None => {
                 let lost = LostAtFirst::new(core, this.progress.as_mut());
                 let outcome = judged.unwrap_or_else(|| shared.classifier.classify(result.as_ref()));
                 lost.disarm();
-                (outcome, true)
+                (outcome, outcome.retry(), true)
             }
         };
-        if !sent || outcome != Outcome::Transient {
+        if !sent || outcome != Outcome::Transient || hint != RetryHint::Yes {
             return self.go_on(Some(result), Some(outcome), cx);
         }
-        core.budget.record_sent();
         let lost = LostAtFirst::new(core, this.progress.as_mut());
-        let replayable = shared.requests.is_replayable(copy);
+        let replayable = on_unwind(|| core.budget.record_sent(), || shared.requests.is_replayable(copy));
         lost.disarm();
         if !replayable {
+            core.budget.record_sent();
             core.give_up(1, outcome, sent, GiveUpReason::NotReplayable);
             return Poll::Ready(result);
         }
-        if !core.budget.try_withdraw_at(|| Instant::now().into_std()) {
+        if !core.budget.record_sent_and_withdraw(|| Instant::now().into_std()) {
             core.give_up(1, outcome, sent, GiveUpReason::Budget);
             return Poll::Ready(result);
         }
@@ -254,15 +301,8 @@ where
         lost.disarm();
         match ready {
             Poll::Ready(Ok(())) => {}
-            ready => {
-                this.progress.set(Some(Progress::paid(Stage::Between)));
-                let Some(progress) = this.progress.as_mut().as_pin_mut() else { return Poll::Pending };
-                let number = attempt.scope().attempt();
-                let late = Self::poll_late(shared, number, this.cutoff, &mut progress.project(), ready, cx);
-                let Some(error) = ready!(late) else { return Poll::Pending };
-                this.progress.set(None);
-                return Poll::Ready(Err(error));
-            }
+            Poll::Ready(Err(error)) => return self.not_ready(Poll::Ready(Err(error)), cx),
+            Poll::Pending => return self.not_ready(Poll::Pending, cx),
         }
         let Some(request) = this.request.take() else { return Poll::Pending };
         let lost = LostAtFirst::paid(core, this.progress.as_mut(), Stage::Between);
@@ -299,6 +339,24 @@ where
         }
     }
 
+    /// Goes on where the service is not ready for a second attempt that is due at once.
+    #[cold]
+    #[inline(never)]
+    fn not_ready(
+        mut self: Pin<&mut Self>,
+        ready: Poll<Result<(), S::Error>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Ending<S, Req>> {
+        let mut this = self.as_mut().project();
+        this.progress.set(Some(Progress::paid(Stage::Between)));
+        let Some(progress) = this.progress.as_mut().as_pin_mut() else { return Poll::Pending };
+        let attempt = this.attempt.scope().attempt();
+        let late = Self::poll_late(this.shared, attempt, this.cutoff, &mut progress.project(), ready, cx);
+        let Some(error) = ready!(late) else { return Poll::Pending };
+        this.progress.set(None);
+        Poll::Ready(Err(error))
+    }
+
     /// Goes on where the first attempt is pending, and has a limit.
     #[cold]
     #[inline(never)]
@@ -309,6 +367,16 @@ where
         let rejected = ready!(Self::poll_cutoff(&this.shared.core, *this.cutoff, progress.project().timer, cx));
         this.attempt.clear();
         self.go_on(Some(Err(S::Error::from_rejected(rejected))), None, cx)
+    }
+
+    /// Tells the caller that the call was not made; polled again, or after another end, it has nothing more to say.
+    #[cold]
+    #[inline(never)]
+    fn poll_refused(cutoff: &mut Option<Cutoff>) -> Poll<Ending<S, Req>> {
+        match cutoff.take_if(|cutoff| *cutoff == REFUSED) {
+            Some(refused) => Poll::Ready(Err(S::Error::from_rejected(refused.rejected(Duration::ZERO, false)))),
+            None => Poll::Pending,
+        }
     }
 
     /// Waits for the end of the time of an attempt that is pending.
@@ -380,7 +448,7 @@ where
                 now
             }
         };
-        let limits = Limits {
+        let limits = policy::Limits {
             max_retry_after: core.config().max_retry_after,
             deadline: context::deadline().map(Instant::into_std),
             over_at: call.over_at.map(Instant::into_std),
@@ -580,9 +648,9 @@ where
         let lost = LostAtFirst::new(core, this.progress.as_mut());
         let (entered, mut running) = this.attempt.as_mut().enter();
         let Some(attempt) = running.as_mut().as_pin_mut() else {
-            // Polled after its end: it has nothing more to say.
             lost.disarm();
-            return Poll::Pending;
+            entered.leave();
+            return Self::poll_refused(this.cutoff);
         };
         let polled = attempt.poll(cx);
         if polled.is_ready() {

@@ -119,7 +119,9 @@ const CAUSES: [&str; 3] = ["transient", "throttled", "not_sent"];
 pub(super) struct Core {
     config: RetryConfig,
     max_attempts: AtomicU32,
-    /// An attempt, or the call, has a longest time; or the budget counts the calls in flight.
+    /// An attempt, or the call, has a longest time.
+    is_timed: bool,
+    /// Or the budget counts the calls in flight.
     is_limited: bool,
     pub(super) budget: Budget,
     backoff: Backoff,
@@ -319,15 +321,13 @@ impl Core {
         let retries = Tally::new(emitter.name(), names::RETRIES, "cause", CAUSES);
         let random = config.seed.map(|seed| Mutex::new(Random::seeded(seed)));
         let never_waits = hooks.delay.is_none() && hooks.sequence.is_none() && backoff.never_waits();
+        let is_timed = config.attempt_timeout.is_some() || config.max_elapsed.is_some();
         Self {
             config,
             max_attempts: AtomicU32::new(config.max_attempts),
-            is_limited: config.attempt_timeout.is_some() || config.max_elapsed.is_some() || budget.counts_in_flight(),
-            goes_straight: never_waits
-                && config.attempt_timeout.is_none()
-                && config.max_elapsed.is_none()
-                && hooks.outcomes.is_none()
-                && hooks.observer.is_none(),
+            is_timed,
+            is_limited: is_timed || budget.counts_in_flight(),
+            goes_straight: never_waits && !is_timed && hooks.outcomes.is_none() && hooks.observer.is_none(),
             budget,
             backoff,
             never_waits,
@@ -352,6 +352,11 @@ impl Core {
     #[inline]
     pub(super) const fn is_limited(&self) -> bool {
         self.is_limited
+    }
+
+    #[inline]
+    pub(super) const fn is_timed(&self) -> bool {
+        self.is_timed
     }
 
     #[inline]
