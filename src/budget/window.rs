@@ -383,6 +383,23 @@ mod model {
     }
 
     #[test]
+    fn what_is_earned_and_spent_at_once_is_no_older_credit() {
+        for now in [Duration::from_secs(11), start()] {
+            with_interruptions(3, move || {
+                let window = window(2, 0);
+                let (earning, spending) = (Arc::clone(&window), Arc::clone(&window));
+                let earner = spawn(move || {
+                    let slot = earning.slot_at(now);
+                    usize::from(earning.earn_and_spend_at_once(slot).unwrap_or_else(|| earning.earn_and_spend(slot)))
+                });
+                let spender = spawn(move || usize::from(spending.try_withdraw(now)));
+                let spent = join(earner) + join(spender) + (0..4).filter(|_| window.try_withdraw(now)).count();
+                assert_eq!(spent, if now == start() { 3 } else { 1 });
+            });
+        }
+    }
+
+    #[test]
     fn what_is_earned_while_another_withdraws_is_there_once() {
         for now in [start(), next_slot()] {
             with_interruptions(3, move || {

@@ -53,7 +53,7 @@ pub struct RetryHandle {
 pub struct RetryStatistics {
     /// Ended well, at the first attempt or a later one.
     pub successes: u64,
-    /// Ended in a result that no retry would help.
+    /// Ended in a result that no retry would help; or refused, since the deadline had passed.
     pub failures: u64,
     /// Gave up: all attempts were made.
     pub gave_up_attempts: u64,
