@@ -123,6 +123,9 @@ impl Limits {
             *limits = Some(Self { over_at: None, cutoff: Some(REFUSED) });
             return;
         }
+        if !core.is_timed() {
+            return;
+        }
         let config = core.config();
         let over_at = config.max_elapsed.and_then(|longest| started.checked_add(longest));
         let cutoff = config.attempt_timeout.map(|timeout| Cutoff::new(started, timeout, deadline));
