@@ -42,6 +42,7 @@
 use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
+use std::mem::ManuallyDrop;
 use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -132,18 +133,14 @@ pin_project! {
 /// ```
 #[must_use]
 pub fn current() -> Context {
-    AMBIENT.with(|ambient| Context {
-        deadline: ambient.deadline.get(),
-        attempt: ambient.attempt.get().number(),
-        criticality: ambient.criticality.get(),
-    })
+    Context { deadline: DEADLINE.get(), attempt: ATTEMPT.get().number(), criticality: CRITICALITY.get() }
 }
 
 /// The deadline of the running code, without the rest.
 #[allow(dead_code, reason = "used by the families, each behind its feature")]
 #[inline]
 pub(crate) fn deadline() -> Option<Instant> {
-    AMBIENT.with(|ambient| ambient.deadline.get())
+    DEADLINE.get()
 }
 
 /// Runs `future` under the context of here, wherever it is polled: for `tokio::spawn` and other boundaries.
@@ -378,23 +375,13 @@ impl<F: Future> Future for Scoped<F> {
 
 // === the thread-local and its scopes ===
 
-struct Ambient {
-    deadline: Cell<Option<Instant>>,
-    attempt: Cell<Attempt>,
-    /// Means something only where the attempt says that some were noted.
-    tried: Cell<Tried>,
-    criticality: Cell<Criticality>,
-}
-
+// One by one, so that each access is a load or a store, wherever it is.
 thread_local! {
-    static AMBIENT: Ambient = const {
-        Ambient {
-            deadline: Cell::new(None),
-            attempt: Cell::new(Attempt::OUTSIDE),
-            tried: Cell::new(Tried::NONE),
-            criticality: Cell::new(Criticality::Critical),
-        }
-    };
+    static DEADLINE: Cell<Option<Instant>> = const { Cell::new(None) };
+    static ATTEMPT: Cell<Attempt> = const { Cell::new(Attempt::OUTSIDE) };
+    /// Means something only where the attempt says that some were noted.
+    static TRIED: Cell<Tried> = const { Cell::new(Tried::NONE) };
+    static CRITICALITY: Cell<Criticality> = const { Cell::new(Criticality::Critical) };
 }
 
 /// What a layer that makes attempts shares with the layers below it, in one word: every call exchanges it twice.
@@ -476,7 +463,7 @@ impl Tried {
     #[cold]
     #[inline(never)]
     fn exchange(self) -> Self {
-        AMBIENT.with(|ambient| ambient.tried.replace(self))
+        TRIED.replace(self)
     }
 }
 
@@ -499,38 +486,34 @@ impl EndpointId {
 /// Notes that this call went to `endpoint`; forgotten where no attempt is being made.
 #[allow(dead_code, reason = "used by the families, each behind its feature")]
 pub(crate) fn record_tried(endpoint: EndpointId) {
-    AMBIENT.with(|ambient| {
-        let attempt = ambient.attempt.get();
-        if attempt.is_scoped() {
-            let tried = if attempt.noted() == 0 { Tried::NONE } else { ambient.tried.get() };
-            ambient.tried.set(tried.with(endpoint, attempt.noted()));
-            ambient.attempt.set(attempt.with_another());
-        }
-    });
+    let attempt = ATTEMPT.get();
+    if attempt.is_scoped() {
+        let tried = if attempt.noted() == 0 { Tried::NONE } else { TRIED.get() };
+        TRIED.set(tried.with(endpoint, attempt.noted()));
+        ATTEMPT.set(attempt.with_another());
+    }
 }
 
 /// Whether an earlier attempt of this call went to `endpoint`.
 #[allow(dead_code, reason = "used by the families, each behind its feature")]
 pub(crate) fn was_tried(endpoint: EndpointId) -> bool {
-    AMBIENT.with(|ambient| ambient.attempt.get().noted() != 0 && ambient.tried.get().contains(endpoint))
+    ATTEMPT.get().noted() != 0 && TRIED.get().contains(endpoint)
 }
 
 /// Whether this call has been to any endpoint before.
 #[allow(dead_code, reason = "used by the families, each behind its feature")]
 #[inline]
 pub(crate) fn any_tried() -> bool {
-    AMBIENT.with(|ambient| ambient.attempt.get().noted() != 0)
+    ATTEMPT.get().noted() != 0
 }
 
 /// Tells the retry above, if there is one, that the result which is about to be returned was already retried in vain.
 #[allow(dead_code, reason = "used by the families, each behind its feature")]
 pub(crate) fn mark_gave_up() {
-    AMBIENT.with(|ambient| {
-        let attempt = ambient.attempt.get();
-        if attempt.is_scoped() {
-            ambient.attempt.set(Attempt(attempt.0 | Attempt::GAVE_UP));
-        }
-    });
+    let attempt = ATTEMPT.get();
+    if attempt.is_scoped() {
+        ATTEMPT.set(Attempt(attempt.0 | Attempt::GAVE_UP));
+    }
 }
 
 /// Fields that a layer sets for what it wraps.
@@ -576,12 +559,12 @@ impl Scope for DeadlineScope {
 
     #[inline]
     fn enter(&mut self) -> Option<Instant> {
-        AMBIENT.with(|ambient| ambient.deadline.replace(self.0))
+        DEADLINE.replace(self.0)
     }
 
     #[inline]
     fn leave(&mut self, outer: Option<Instant>) {
-        AMBIENT.with(|ambient| ambient.deadline.set(outer));
+        DEADLINE.set(outer);
     }
 }
 
@@ -607,30 +590,26 @@ impl Scope for AttemptScope {
 
     #[inline(always)]
     fn enter(&mut self) -> Attempt {
-        AMBIENT.with(|ambient| {
-            let outer = ambient.attempt.get();
-            if (outer.0 | self.attempt.0) & Attempt::NOTED == 0 {
-                ambient.attempt.set(self.attempt);
-            } else {
-                self.tried = self.tried.exchange();
-                ambient.attempt.set(Attempt(self.attempt.0 | Attempt::EXCHANGED));
-            }
-            outer
-        })
+        let outer = ATTEMPT.get();
+        if (outer.0 | self.attempt.0) & Attempt::NOTED == 0 {
+            ATTEMPT.set(self.attempt);
+        } else {
+            self.tried = self.tried.exchange();
+            ATTEMPT.set(Attempt(self.attempt.0 | Attempt::EXCHANGED));
+        }
+        outer
     }
 
     #[inline(always)]
     fn leave(&mut self, outer: Attempt) {
-        AMBIENT.with(|ambient| {
-            let left = ambient.attempt.replace(outer);
-            if left != self.attempt {
-                // Unless they were exchanged, none were noted outside.
-                if left.0 & (Attempt::EXCHANGED | Attempt::NOTED) != 0 {
-                    self.tried = self.tried.exchange();
-                }
-                self.attempt = Attempt(left.0 & !Attempt::EXCHANGED);
+        let left = ATTEMPT.replace(outer);
+        if left != self.attempt {
+            // Unless they were exchanged, none were noted outside.
+            if left.0 & (Attempt::EXCHANGED | Attempt::NOTED) != 0 {
+                self.tried = self.tried.exchange();
             }
-        });
+            self.attempt = Attempt(left.0 & !Attempt::EXCHANGED);
+        }
     }
 }
 
@@ -661,14 +640,14 @@ impl Scope for FullScope {
     type Outer = (Option<Instant>, Attempt, Criticality);
 
     fn enter(&mut self) -> Self::Outer {
-        let criticality = AMBIENT.with(|ambient| ambient.criticality.replace(self.criticality));
+        let criticality = CRITICALITY.replace(self.criticality);
         (self.deadline.enter(), self.attempt.enter(), criticality)
     }
 
     fn leave(&mut self, (deadline, attempt, criticality): Self::Outer) {
         self.deadline.leave(deadline);
         self.attempt.leave(attempt);
-        AMBIENT.with(|ambient| ambient.criticality.set(criticality));
+        CRITICALITY.set(criticality);
     }
 }
 
@@ -714,7 +693,7 @@ impl Scope for IsolatedScope {
     }
 }
 
-/// Leaves a scope when it is dropped, on unwinding too.
+/// Leaves a scope when it is [told](Self::leave) to, or dropped on unwinding.
 pub(crate) struct Entered<'a, S: Scope> {
     scope: &'a mut S,
     outer: S::Outer,
@@ -726,10 +705,17 @@ impl<'a, S: Scope> Entered<'a, S> {
         let outer = scope.enter();
         Self { scope, outer }
     }
+
+    /// The same as to drop it, but in line.
+    #[inline(always)]
+    pub(crate) fn leave(self) {
+        let entered = &mut *ManuallyDrop::new(self);
+        entered.scope.leave(entered.outer);
+    }
 }
 
 impl<S: Scope> Drop for Entered<'_, S> {
-    #[inline(always)]
+    #[inline]
     fn drop(&mut self) {
         self.scope.leave(self.outer);
     }
@@ -738,8 +724,10 @@ impl<S: Scope> Drop for Entered<'_, S> {
 /// Runs `work` with the scope's fields set, and restores them on the way out, on unwinding too.
 #[inline(always)]
 pub(crate) fn within<S: Scope, R>(scope: &mut S, work: impl FnOnce() -> R) -> R {
-    let _entered = Entered::new(scope);
-    work()
+    let entered = Entered::new(scope);
+    let result = work();
+    entered.leave();
+    result
 }
 
 pin_project! {
@@ -832,7 +820,7 @@ impl<S: Scope, F: Future> Future for InScope<S, F> {
     #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<F::Output> {
         let mut this = self.project();
-        let _entered = Entered::new(this.scope);
+        let entered = Entered::new(this.scope);
         let polled = match this.future.as_mut().as_pin_mut() {
             Some(running) => running.poll(cx),
             // Polled after `clear`: as a finished future, it has nothing more to say.
@@ -842,6 +830,7 @@ impl<S: Scope, F: Future> Future for InScope<S, F> {
             // Dropped where it finished, so that nobody has to come back into the scope for that.
             this.future.set(None);
         }
+        entered.leave();
         polled
     }
 }
@@ -893,7 +882,7 @@ mod tests {
         mark_gave_up();
         assert!(!was_tried(endpoint));
         assert!(!any_tried());
-        assert!(!AMBIENT.with(|ambient| ambient.attempt.get().gave_up()));
+        assert!(!ATTEMPT.get().gave_up());
     }
 
     #[test]

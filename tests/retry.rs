@@ -9,7 +9,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use mainstay::backoff::{BackoffConfig, Jitter};
-use mainstay::budget::{Budget, BudgetConfig};
+use mainstay::budget::{Budget, BudgetConfig, InFlightConfig};
 use mainstay::context::{self, Context};
 use mainstay::retry::{RetryBuilder, RetryConfig, RetryStatistics, TryClone};
 use mainstay::telemetry::Event;
@@ -388,6 +388,49 @@ async fn an_attempt_has_its_own_timeout_cut_to_what_the_deadline_leaves() {
     }
 }
 
+/// As by a timeout. The request is not even looked at, and the budget hears nothing of it.
+#[tokio::test(start_paused = true)]
+async fn a_call_whose_deadline_has_passed_is_refused_before_its_first_attempt() {
+    let settings: [fn(RetryBuilder) -> RetryBuilder; 4] = [
+        |builder| builder,
+        |builder| builder.attempt_timeout(SECOND),
+        |builder| builder.max_elapsed(SECOND),
+        |builder| builder.max_attempts(1),
+    ];
+    advance(SECOND).await;
+    for set in settings {
+        for late in [Duration::ZERO, SECOND] {
+            for budget in [Budget::default(), Budget::in_flight(InFlightConfig::default()).unwrap()] {
+                let (callee, before) = (Callee::new(sick(0)), budget.balance());
+                let layer = set(every(SECOND).budget(budget.clone()))
+                    .on_attempt(|_| unreachable!("none was made"))
+                    .clone_with(|(): &()| -> Option<()> { unreachable!("nobody needs a copy") })
+                    .build()
+                    .unwrap();
+                let mut service = layer.layer(callee.service());
+                let scope = Context::new().with_deadline(Instant::now() - late);
+                // The second is dropped before anybody asks it.
+                let mut calls = [(); 2].map(|()| task::spawn(scope.enter(|| service.call(()))));
+                let error = assert_ready_err!(calls[0].poll());
+                assert_eq!(error.as_rejected(), Some(&Rejected::DeadlineExceeded { sent: false }));
+                assert_pending!(calls[0].poll(), "it has said all");
+                drop(calls);
+                let counted = layer.handle().statistics();
+                assert_eq!((counted.failures, counted.calls(), counted.attempts()), (2, 2, 2), "each once");
+                assert_eq!((callee.calls(), budget.balance()), (0, before));
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_comes_just_before_the_deadline_is_made() {
+    let (callee, layer) = (Callee::new(sick(0)), every(SECOND).attempt_timeout(SECOND).build().unwrap());
+    let scope = Context::new().with_deadline(Instant::now() + millis(1));
+    assert_eq!(scope.scope(layer.layer(callee.service()).oneshot(())).await.unwrap(), 7);
+    assert_eq!((callee.calls(), layer.handle().statistics().successes), (1, 1));
+}
+
 /// Timeouts, R2.
 #[cfg(feature = "timeout")]
 #[tokio::test(start_paused = true)]
@@ -678,6 +721,40 @@ async fn a_panic_while_the_service_becomes_ready_gives_back_what_was_paid() {
     let counted = layer.handle().statistics();
     assert_eq!((counted.panicked, counted.abandoned, counted.calls()), (1, 0, 1));
     assert!(budget.balance() >= before);
+}
+
+/// The attempt was paid for, and does not start. At once, and after a delay.
+#[tokio::test(start_paused = true)]
+async fn a_panic_while_a_failed_response_is_dropped_gives_back_what_was_paid() {
+    #[derive(Debug)]
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("of a response");
+        }
+    }
+    for delay in [Duration::ZERO, SECOND] {
+        for (budget, after) in [(Budget::default(), 10.2), (Budget::in_flight(InFlightConfig::default()).unwrap(), 3.0)]
+        {
+            let calls = Arc::new(AtomicU32::new(0));
+            let counter = calls.clone();
+            let service = service_fn(move |(): ()| {
+                counter.fetch_add(1, Relaxed);
+                ready(Ok::<_, Fail>(Bomb))
+            });
+            let layer = every(delay)
+                .budget(budget.clone())
+                .classify(classify_fn(|_: Result<&Bomb, &Fail>| Outcome::Transient))
+                .build()
+                .unwrap();
+            let panicked = tokio::spawn(layer.layer(service).oneshot(())).await;
+            assert!(panicked.unwrap_err().is_panic());
+            let counted = layer.handle().statistics();
+            assert_eq!((counted.panicked, counted.abandoned, counted.calls()), (1, 0, 1), "{delay:?}");
+            assert_eq!((calls.load(Relaxed), counted.retries), (1, 0));
+            assert_eq!(budget.balance(), after, "{delay:?}");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -72,6 +72,20 @@ async fn an_operation_is_cut_off_by_the_attempt_timeout_and_ends_with_the_deadli
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_operation_whose_deadline_has_passed_is_not_called() {
+    let policy = every(SECOND).build().unwrap();
+    let scope = Context::new().with_deadline(Instant::now());
+    let refusal = Rejected::DeadlineExceeded { sent: false };
+
+    let call = scope.enter(|| policy.run(|| -> std::future::Ready<Result<(), BoxError>> { unreachable!() }));
+    assert_eq!(call.await.unwrap_err().as_rejected(), Some(&refusal));
+    let call = scope.enter(|| retry(&policy, || -> std::future::Ready<Result<(), io::Error>> { unreachable!() }));
+    assert!(matches!(call.await.unwrap_err(), Error::Rejected(rejected) if rejected == refusal));
+    let counted = policy.handle().statistics();
+    assert_eq!((counted.failures, counted.calls()), (2, 2));
+}
+
+#[tokio::test(start_paused = true)]
 async fn operations_draw_on_the_budget_and_are_marked_for_retries_further_out() {
     let mut config = mainstay::budget::BudgetConfig::default();
     (config.ratio, config.reserve) = (0.0, 1);

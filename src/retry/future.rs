@@ -5,6 +5,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
@@ -12,7 +13,7 @@ use tower_service::Service;
 
 use super::handle::{Cause, Core};
 use super::layer::Shared;
-use super::policy::{Decision, Ended, Limits, decide};
+use super::policy::{self, Decision, Ended, decide};
 use super::progress::{Lost, LostAtFirst, Progress, ProgressParts, Stage};
 use super::{AfterAttempt, GiveUpReason, RequestPolicy};
 use crate::budget::CallInFlight;
@@ -63,7 +64,8 @@ pin_project! {
         service: Option<S>,
         // The copy for the next attempt.
         request: Option<Req>,
-        // Of the attempt that runs, or of the wait for readiness.
+        // Of the attempt that runs, or of the wait for readiness. Of a call that was refused, until the caller was told: it is
+        // counted already.
         cutoff: Option<Cutoff>,
         call: Call,
         in_flight: CallInFlight,
@@ -93,6 +95,49 @@ pub(super) struct Call {
     pub(super) over_at: Option<Instant>,
 }
 
+/// The limit of a call whose deadline had passed before it was made. No other is by a deadline and has no time.
+const REFUSED: Cutoff = Cutoff { at: None, by_deadline: true };
+
+/// What limits a call in time from its start on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) over_at: Option<Instant>,
+    /// Of the first attempt.
+    pub(super) cutoff: Option<Cutoff>,
+}
+
+// === impl Limits ===
+
+impl Limits {
+    /// Puts those of a call that is made now into `limits`, if it has any; `deadline` is the caller's. One that has passed is
+    /// counted as an end of the call.
+    #[inline(never)]
+    pub(super) fn find(core: &Core, deadline: Option<Instant>, limits: &mut Option<Self>) {
+        if deadline.is_none() && !core.is_timed() {
+            return;
+        }
+        // Read here and not in the future: time starts at the call.
+        let started = Instant::now();
+        if deadline.is_some_and(|deadline| deadline <= started) {
+            core.record_return(REFUSED.rejected(Duration::ZERO, false).outcome());
+            *limits = Some(Self { over_at: None, cutoff: Some(REFUSED) });
+            return;
+        }
+        if !core.is_timed() {
+            return;
+        }
+        let config = core.config();
+        let over_at = config.max_elapsed.and_then(|longest| started.checked_add(longest));
+        let cutoff = config.attempt_timeout.map(|timeout| Cutoff::new(started, timeout, deadline));
+        *limits = Some(Self { over_at, cutoff });
+    }
+
+    /// The call must not be made.
+    pub(super) fn are_passed(&self) -> bool {
+        self.cutoff == Some(REFUSED)
+    }
+}
+
 // === impl ResponseFuture ===
 
 impl<S, Req, C, R> ResponseFuture<S, Req, C, R>
@@ -106,10 +151,15 @@ where
         request: Option<Req>,
         call: Call,
         in_flight: CallInFlight,
-        cutoff: Option<Cutoff>,
         shared: StripedArc<Shared<C, R>>,
     ) -> Self {
-        Self { attempt, progress: None, service, request, cutoff, call, in_flight, shared }
+        Self { attempt, progress: None, service, request, cutoff: None, call, in_flight, shared }
+    }
+
+    #[inline(always)]
+    pub(super) const fn limit(&mut self, limits: Limits) {
+        self.call.over_at = limits.over_at;
+        self.cutoff = limits.cutoff;
     }
 }
 
@@ -147,6 +197,7 @@ where
                     this.progress.set(None);
                     return Poll::Ready(result);
                 }
+                on_unwind(|| core.lose(progress.stage, *progress.paid), || drop(result));
                 progress.timer.as_mut().disarm();
                 *this.cutoff = None;
                 this.attempt.as_mut().scope_mut().next_attempt();
@@ -166,16 +217,7 @@ where
                 Stage::Lost => return Poll::Pending,
             }
             let lost = Lost { core, stage: progress.stage, paid: *progress.paid };
-            let (entered, mut running) = this.attempt.as_mut().enter();
-            let Some(attempt) = running.as_mut().as_pin_mut() else {
-                lost.disarm();
-                return Poll::Pending;
-            };
-            let polled = attempt.poll(cx);
-            if polled.is_ready() {
-                running.set(None);
-            }
-            drop(entered);
+            let polled = this.attempt.as_mut().poll(cx);
             lost.disarm();
             match polled {
                 Poll::Ready(Ok(response)) => {
@@ -202,6 +244,122 @@ where
         }
     }
 
+    /// Goes on where the first attempt has just ended otherwise than well, in a `result` whose outcome may be known.
+    ///
+    /// The way that most such calls take is straight: nothing to wait for, nobody to tell, no limit but the budget and the
+    /// number of attempts. All else is for [`go_on`](Self::go_on).
+    #[inline(never)]
+    fn go_on_straight(
+        mut self: Pin<&mut Self>,
+        result: Ending<S, Req>,
+        judged: Option<Outcome>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Ending<S, Req>> {
+        let mut this = self.as_mut().project();
+        let shared = &**this.shared;
+        let core = &*shared.core;
+        let attempt = this.attempt.scope().attempt();
+        let (Some(service), Some(copy)) = (this.service.as_mut(), this.request.as_ref()) else {
+            return self.go_on(Some(result), judged, cx);
+        };
+        // There is a copy: the request policy lets the call be retried.
+        if !core.goes_straight()
+            || !this.call.idempotent
+            || attempt.gave_up()
+            || core.max_attempts() <= 1
+            || context::deadline().is_some()
+        {
+            return self.go_on(Some(result), judged, cx);
+        }
+        let (outcome, hint, sent) = match result.as_ref().err().and_then(Rejectable::as_rejected) {
+            Some(rejected) => (rejected.outcome(), rejected.retry(), rejected.was_sent()),
+            None => {
+                let lost = LostAtFirst::new(core, this.progress.as_mut());
+                let outcome = judged.unwrap_or_else(|| shared.classifier.classify(result.as_ref()));
+                lost.disarm();
+                (outcome, outcome.retry(), true)
+            }
+        };
+        if !sent || outcome != Outcome::Transient || hint != RetryHint::Yes {
+            return self.go_on(Some(result), Some(outcome), cx);
+        }
+        let lost = LostAtFirst::new(core, this.progress.as_mut());
+        let replayable = on_unwind(|| core.budget.record_sent(), || shared.requests.is_replayable(copy));
+        lost.disarm();
+        if !replayable {
+            core.budget.record_sent();
+            core.give_up(1, outcome, sent, GiveUpReason::NotReplayable);
+            return Poll::Ready(result);
+        }
+        if !core.budget.record_sent_and_withdraw(|| Instant::now().into_std()) {
+            core.give_up(1, outcome, sent, GiveUpReason::Budget);
+            return Poll::Ready(result);
+        }
+        core.tell_of_retry_at_once();
+        let mut attempt = this.attempt;
+        attempt.as_mut().scope_mut().next_attempt();
+        let lost = LostAtFirst::paid(core, this.progress.as_mut(), Stage::Between);
+        drop(result);
+        let ready = context::within(attempt.as_mut().scope_mut(), || service.poll_ready(cx));
+        lost.disarm();
+        match ready {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(error)) => return self.not_ready(Poll::Ready(Err(error)), cx),
+            Poll::Pending => return self.not_ready(Poll::Pending, cx),
+        }
+        let Some(request) = this.request.take() else { return Poll::Pending };
+        let lost = LostAtFirst::paid(core, this.progress.as_mut(), Stage::Between);
+        if core.max_attempts() > 2 {
+            *this.request = shared.requests.try_clone(&request);
+        }
+        lost.disarm();
+        core.record_retry(Cause::Transient);
+        let lost = LostAtFirst::paid(core, this.progress.as_mut(), Stage::Attempting);
+        attempt.as_mut().set(|| service.call(request));
+        let polled = attempt.poll(cx);
+        lost.disarm();
+        match polled {
+            Poll::Ready(Ok(response)) => {
+                let lost = LostAtFirst::paid(core, this.progress.as_mut(), Stage::Attempting);
+                let outcome = shared.classifier.classify(Ok(&response));
+                lost.disarm();
+                if !outcome.is_success() {
+                    this.progress.set(Some(Progress::paid(Stage::Attempting)));
+                    return self.go_on(Some(Ok(response)), Some(outcome), cx);
+                }
+                core.budget.settle();
+                core.record_return(outcome);
+                Poll::Ready(Ok(response))
+            }
+            Poll::Ready(Err(error)) => {
+                this.progress.set(Some(Progress::paid(Stage::Attempting)));
+                self.go_on(Some(Err(error)), None, cx)
+            }
+            Poll::Pending => {
+                this.progress.set(Some(Progress::paid(Stage::Attempting)));
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Goes on where the service is not ready for a second attempt that is due at once.
+    #[cold]
+    #[inline(never)]
+    fn not_ready(
+        mut self: Pin<&mut Self>,
+        ready: Poll<Result<(), S::Error>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Ending<S, Req>> {
+        let mut this = self.as_mut().project();
+        this.progress.set(Some(Progress::paid(Stage::Between)));
+        let Some(progress) = this.progress.as_mut().as_pin_mut() else { return Poll::Pending };
+        let attempt = this.attempt.scope().attempt();
+        let late = Self::poll_late(this.shared, attempt, this.cutoff, &mut progress.project(), ready, cx);
+        let Some(error) = ready!(late) else { return Poll::Pending };
+        this.progress.set(None);
+        Poll::Ready(Err(error))
+    }
+
     /// Goes on where the first attempt is pending, and has a limit.
     #[cold]
     #[inline(never)]
@@ -212,6 +370,16 @@ where
         let rejected = ready!(Self::poll_cutoff(&this.shared.core, *this.cutoff, progress.project().timer, cx));
         this.attempt.clear();
         self.go_on(Some(Err(S::Error::from_rejected(rejected))), None, cx)
+    }
+
+    /// Tells the caller that the call was not made; polled again, or after another end, it has nothing more to say.
+    #[cold]
+    #[inline(never)]
+    fn poll_refused(cutoff: &mut Option<Cutoff>) -> Poll<Ending<S, Req>> {
+        match cutoff.take_if(|cutoff| *cutoff == REFUSED) {
+            Some(refused) => Poll::Ready(Err(S::Error::from_rejected(refused.rejected(Duration::ZERO, false)))),
+            None => Poll::Pending,
+        }
     }
 
     /// Waits for the end of the time of an attempt that is pending.
@@ -283,7 +451,7 @@ where
                 now
             }
         };
-        let limits = Limits {
+        let limits = policy::Limits {
             max_retry_after: core.config().max_retry_after,
             deadline: context::deadline().map(Instant::into_std),
             over_at: call.over_at.map(Instant::into_std),
@@ -308,9 +476,7 @@ where
                 false
             }
             Decision::GiveUp(reason) => {
-                core.record_give_up(attempt.number(), outcome, reason);
-                core.hooks.observe(attempt.number(), outcome, sent, AfterAttempt::GaveUp(reason));
-                context::mark_gave_up();
+                core.give_up(attempt.number(), outcome, sent, reason);
                 false
             }
             Decision::Retry(delay) => {
@@ -347,12 +513,46 @@ where
         }
         // It is there: else no retry would have been decided on.
         let Some(service) = service else { return Poll::Pending };
+        let ready = Self::poll_ready(&shared.core, attempt.as_mut(), service, progress, cx);
+        if ready.is_pending() || matches!(ready, Poll::Ready(Err(_))) || context::deadline().is_some() {
+            let late = Self::poll_late(shared, attempt.scope().attempt(), cutoff, progress, ready, cx);
+            if let Some(error) = ready!(late) {
+                return Poll::Ready(Err(error));
+            }
+        }
+        progress.timer.as_mut().disarm();
+        Self::start(shared, attempt, service, copy, cutoff, progress);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Polls the service for its readiness, under the next attempt.
+    #[inline(always)]
+    fn poll_ready(
+        core: &Core,
+        attempt: Pin<&mut InScope<AttemptScope, S::Future>>,
+        service: &mut S,
+        progress: &mut ProgressParts<'_>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), S::Error>> {
+        let lost = Lost { core, stage: progress.stage, paid: *progress.paid };
+        let ready = context::within(attempt.scope_mut(), || service.poll_ready(cx));
+        lost.disarm();
+        ready
+    }
+
+    /// What a service says that is not ready, or may be so too late: the error that the call ends in, if there is one.
+    #[cold]
+    #[inline(never)]
+    fn poll_late(
+        shared: &Shared<C, R>,
+        attempt: Attempt,
+        cutoff: &mut Option<Cutoff>,
+        progress: &mut ProgressParts<'_>,
+        ready: Poll<Result<(), S::Error>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<S::Error>> {
         let core = &*shared.core;
         let (sent, paid) = (*progress.sent, *progress.paid);
-        let ready = on_unwind(
-            || core.lose(progress.stage, paid),
-            || context::within(attempt.as_mut().scope_mut(), || service.poll_ready(cx)),
-        );
         let ended = match ready {
             // Where the delay, or the wait, ended late: no work is started for a caller that no longer waits.
             Poll::Ready(Ok(())) => context::deadline()
@@ -379,30 +579,45 @@ where
                             if paid {
                                 core.budget.refund();
                             }
-                            let attempts = attempt.scope().attempt().number().saturating_sub(1);
+                            let attempts = attempt.number().saturating_sub(1);
                             core.record_give_up(attempts, rejected.outcome(), GiveUpReason::NotReady);
                             context::mark_gave_up();
-                            return Poll::Ready(Err(S::Error::from_rejected(rejected)));
+                            return Poll::Ready(Some(S::Error::from_rejected(rejected)));
                         }
                         Some(S::Error::from_rejected(rejected))
                     }
                 }
             }
         };
-        if let Some(error) = ended {
+        if let Some(error) = &ended {
             let lost = || core.lose(progress.stage, paid);
-            let outcome = on_unwind(lost, || judge(&shared.classifier, Err::<&S::Response, _>(&error)));
+            let outcome = on_unwind(lost, || judge(&shared.classifier, Err::<&S::Response, _>(error)));
             if paid {
                 core.budget.refund();
             }
             core.record_return(outcome);
-            return Poll::Ready(Err(error));
         }
-        progress.timer.as_mut().disarm();
-        let Some(request) = copy.take() else { return Poll::Pending };
+        Poll::Ready(ended)
+    }
+
+    /// Starts the next attempt.
+    #[inline(always)]
+    fn start(
+        shared: &Shared<C, R>,
+        mut attempt: Pin<&mut InScope<AttemptScope, S::Future>>,
+        service: &mut S,
+        copy: &mut Option<Req>,
+        cutoff: &mut Option<Cutoff>,
+        progress: &mut ProgressParts<'_>,
+    ) {
+        let core = &*shared.core;
+        // It is there, as the service is.
+        let Some(request) = copy.take() else { return };
+        let paid = *progress.paid;
         if attempt.scope().attempt().number() < core.max_attempts() {
-            let lost = || core.lose(progress.stage, paid);
-            *copy = on_unwind(lost, || shared.requests.try_clone(&request));
+            let lost = Lost { core, stage: progress.stage, paid };
+            *copy = shared.requests.try_clone(&request);
+            lost.disarm();
         }
         *cutoff = None;
         if let Some(timeout) = core.config().attempt_timeout {
@@ -410,8 +625,9 @@ where
         }
         *progress.stage = Stage::Attempting;
         core.record_retry(*progress.cause);
-        on_unwind(|| core.lose(progress.stage, paid), || attempt.as_mut().set(|| service.call(request)));
-        Poll::Ready(Ok(()))
+        let lost = Lost { core, stage: progress.stage, paid };
+        attempt.as_mut().set(|| service.call(request));
+        lost.disarm();
     }
 }
 
@@ -432,34 +648,34 @@ where
         let mut this = self.as_mut().project();
         let shared = &**this.shared;
         let core = &*shared.core;
-        let lost = LostAtFirst { core, progress: this.progress.as_mut() };
+        let lost = LostAtFirst::new(core, this.progress.as_mut());
         let (entered, mut running) = this.attempt.as_mut().enter();
         let Some(attempt) = running.as_mut().as_pin_mut() else {
-            // Polled after its end: it has nothing more to say.
             lost.disarm();
-            return Poll::Pending;
+            entered.leave();
+            return Self::poll_refused(this.cutoff);
         };
         let polled = attempt.poll(cx);
         if polled.is_ready() {
             // Dropped where it finished, so that nobody has to come back into the scope for that.
             running.set(None);
         }
-        drop(entered);
+        entered.leave();
         lost.disarm();
         match polled {
             Poll::Ready(Ok(response)) => {
-                let lost = LostAtFirst { core, progress: this.progress.as_mut() };
+                let lost = LostAtFirst::new(core, this.progress.as_mut());
                 let outcome = shared.classifier.classify(Ok(&response));
                 lost.disarm();
                 if !outcome.is_success() {
-                    return self.go_on(Some(Ok(response)), Some(outcome), cx);
+                    return self.go_on_straight(Ok(response), Some(outcome), cx);
                 }
                 core.budget.record_sent();
                 core.record_return(outcome);
                 core.hooks.observe(1, outcome, true, AfterAttempt::Returned);
                 Poll::Ready(Ok(response))
             }
-            Poll::Ready(Err(error)) => self.go_on(Some(Err(error)), None, cx),
+            Poll::Ready(Err(error)) => self.go_on_straight(Err(error), None, cx),
             Poll::Pending if this.cutoff.is_none() => Poll::Pending,
             Poll::Pending => self.go_on_limited(cx),
         }

@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::hooks::Hooks;
-use super::{EndedAttempt, GiveUpReason, RetryConfig, config};
+use super::{AfterAttempt, EndedAttempt, GiveUpReason, RetryConfig, config};
 use crate::backoff::{Backoff, Progress};
 use crate::budget::Budget;
+use crate::context;
 use crate::cores::lock::lock;
 use crate::cores::random::{self, Random};
 use crate::error::InvalidConfig;
@@ -52,7 +53,7 @@ pub struct RetryHandle {
 pub struct RetryStatistics {
     /// Ended well, at the first attempt or a later one.
     pub successes: u64,
-    /// Ended in a result that no retry would help.
+    /// Ended in a result that no retry would help; or refused, since the deadline had passed.
     pub failures: u64,
     /// Gave up: all attempts were made.
     pub gave_up_attempts: u64,
@@ -118,12 +119,16 @@ const CAUSES: [&str; 3] = ["transient", "throttled", "not_sent"];
 pub(super) struct Core {
     config: RetryConfig,
     max_attempts: AtomicU32,
-    /// An attempt, or the call, has a longest time; or the budget counts the calls in flight.
+    /// An attempt, or the call, has a longest time.
+    is_timed: bool,
+    /// Or the budget counts the calls in flight.
     is_limited: bool,
     pub(super) budget: Budget,
     backoff: Backoff,
     /// Every delay is zero.
     never_waits: bool,
+    /// And there is no limit in time, and nobody to be asked or told what follows an attempt.
+    goes_straight: bool,
     /// In place of the threads' generators, for repeatable tests.
     random: Option<Mutex<Random>>,
     pub(super) hooks: Hooks,
@@ -316,10 +321,13 @@ impl Core {
         let retries = Tally::new(emitter.name(), names::RETRIES, "cause", CAUSES);
         let random = config.seed.map(|seed| Mutex::new(Random::seeded(seed)));
         let never_waits = hooks.delay.is_none() && hooks.sequence.is_none() && backoff.never_waits();
+        let is_timed = config.attempt_timeout.is_some() || config.max_elapsed.is_some();
         Self {
             config,
             max_attempts: AtomicU32::new(config.max_attempts),
-            is_limited: config.attempt_timeout.is_some() || config.max_elapsed.is_some() || budget.counts_in_flight(),
+            is_timed,
+            is_limited: is_timed || budget.counts_in_flight(),
+            goes_straight: never_waits && !is_timed && hooks.outcomes.is_none() && hooks.observer.is_none(),
             budget,
             backoff,
             never_waits,
@@ -344,6 +352,16 @@ impl Core {
     #[inline]
     pub(super) const fn is_limited(&self) -> bool {
         self.is_limited
+    }
+
+    #[inline]
+    pub(super) const fn is_timed(&self) -> bool {
+        self.is_timed
+    }
+
+    #[inline]
+    pub(super) const fn goes_straight(&self) -> bool {
+        self.goes_straight
     }
 
     /// The next delay of a call that has come this far; `None` when a sequence of the user's own has ended.
@@ -394,6 +412,15 @@ impl Core {
         self.emitter.emit(|name| Event::Retry(RetryEvent { name, kind }));
     }
 
+    /// The call ends after this many attempts, although another might have helped.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn give_up(&self, attempts: u32, outcome: Outcome, sent: bool, reason: GiveUpReason) {
+        self.record_give_up(attempts, outcome, reason);
+        self.hooks.observe(attempts, outcome, sent, AfterAttempt::GaveUp(reason));
+        context::mark_gave_up();
+    }
+
     /// Another attempt starts.
     #[inline]
     pub(super) fn record_retry(&self, cause: Cause) {
@@ -405,6 +432,12 @@ impl Core {
     pub(super) fn tell_of_retry(&self, attempt: u32, outcome: Outcome, delay: Duration) {
         let kind = RetryEventKind::Retrying { attempt, outcome, delay };
         self.emitter.emit(|name| Event::Retry(RetryEvent { name, kind }));
+    }
+
+    /// The same for one that follows the first at once.
+    #[inline(never)]
+    pub(super) fn tell_of_retry_at_once(&self) {
+        self.tell_of_retry(1, Outcome::Transient, Duration::ZERO);
     }
 }
 

@@ -74,7 +74,9 @@
 //! * **Readiness** is waited for before each attempt, until the deadline or for
 //!   [`ready_timeout`](RetryConfig::ready_timeout), by choice not at all; a service that fails to become ready ends the
 //!   call with that error. One that is ready only after the deadline is not called any more.
-//! * **The deadline** is the ambient one ([`context`](crate::context)). Each attempt knows its number by
+//! * **The deadline** is the ambient one ([`context`](crate::context)). A call that comes when it has passed is refused before
+//!   its first attempt, by [`Rejected::DeadlineExceeded`](crate::Rejected::DeadlineExceeded) with `sent: false`: it counts as a
+//!   failure, and neither the request policy nor the budget hears of it. Each attempt knows its number by
 //!   [`Context::attempt`](crate::context::Context::attempt).
 //!
 //! All services that one layer makes share its settings, counts and budget. To share the budget between layers, give each

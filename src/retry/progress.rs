@@ -38,10 +38,12 @@ pub(super) enum Stage {
     Lost,
 }
 
-/// Notices a panic in the first attempt, unless it is [disarmed](Self::disarm) before.
+/// Notices a panic before there is any [`Progress`], unless it is [disarmed](Self::disarm) before.
 pub(super) struct LostAtFirst<'a> {
     pub(super) core: &'a Core,
     pub(super) progress: Pin<&'a mut Option<Progress>>,
+    /// At what stage it is of an attempt that was paid for.
+    pub(super) paid: Option<Stage>,
 }
 
 /// The same for a later one.
@@ -64,6 +66,11 @@ impl Progress {
             paid: false,
             cause: Cause::NotSent,
         }
+    }
+
+    /// Of a call that was sent, at `stage` of an attempt that was paid for.
+    pub(super) fn paid(stage: Stage) -> Self {
+        Self { stage, sent: true, paid: true, cause: Cause::Transient, ..Self::start() }
     }
 }
 
@@ -94,10 +101,13 @@ impl Core {
         self.record_panicked();
     }
 
-    /// The same in the first attempt.
+    /// The same before there is any progress.
     #[cold]
     #[inline(never)]
-    fn lose_at_first(&self, mut progress: Pin<&mut Option<Progress>>) {
+    fn lose_at_first(&self, mut progress: Pin<&mut Option<Progress>>, paid: Option<Stage>) {
+        if let Some(stage) = paid {
+            self.close(stage, true);
+        }
         progress.set(Some(Progress { stage: Stage::Lost, ..Progress::start() }));
         self.record_panicked();
     }
@@ -125,7 +135,18 @@ impl Core {
 
 // === impl LostAtFirst ===
 
-impl LostAtFirst<'_> {
+impl<'a> LostAtFirst<'a> {
+    #[inline(always)]
+    pub(super) const fn new(core: &'a Core, progress: Pin<&'a mut Option<Progress>>) -> Self {
+        Self { core, progress, paid: None }
+    }
+
+    /// At this stage of an attempt that was paid for.
+    #[inline(always)]
+    pub(super) const fn paid(core: &'a Core, progress: Pin<&'a mut Option<Progress>>, stage: Stage) -> Self {
+        Self { core, progress, paid: Some(stage) }
+    }
+
     #[inline(always)]
     pub(super) const fn disarm(self) {
         std::mem::forget(self);
@@ -135,7 +156,7 @@ impl LostAtFirst<'_> {
 impl Drop for LostAtFirst<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        self.core.lose_at_first(self.progress.as_mut());
+        self.core.lose_at_first(self.progress.as_mut(), self.paid);
     }
 }
 

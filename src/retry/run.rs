@@ -86,7 +86,7 @@ impl<C, R> RetryLayer<C, R> {
     ///
     /// Those of the last attempt that was made; or [`Rejected::Timeout`](crate::Rejected::Timeout) or
     /// [`Rejected::DeadlineExceeded`](crate::Rejected::DeadlineExceeded), when
-    /// [`attempt_timeout`](super::RetryConfig::attempt_timeout) cut it off.
+    /// [`attempt_timeout`](super::RetryConfig::attempt_timeout) cut it off, or the deadline came before it could start.
     ///
     /// # Cancel safety
     ///

@@ -4,10 +4,9 @@ use std::borrow::BorrowMut;
 use std::fmt;
 use std::task::{Context, Poll};
 
-use tokio::time::Instant;
 use tower_service::Service;
 
-use super::future::Call;
+use super::future::{Call, Limits};
 use super::layer::Shared;
 use super::{RequestPolicy, ResponseFuture};
 use crate::budget::CallInFlight;
@@ -16,7 +15,6 @@ use crate::cores::striped_arc::StripedArc;
 use crate::cores::unwind::on_unwind;
 use crate::error::Rejectable;
 use crate::outcome::{Classify, DefaultClassifier};
-use crate::timer::Cutoff;
 
 /// A service whose calls are sent again when that may help; made by [`RetryLayer`](super::RetryLayer).
 ///
@@ -84,32 +82,37 @@ where
     R: RequestPolicy<Req>,
 {
     let core = &*shared.core;
-    let mut copy = None;
-    let mut call = Call { idempotent: true, permitted: true, over_at: None };
-    if core.max_attempts() > 1 {
-        call.permitted = shared.requests.may_retry(&request);
-        if call.permitted {
+    let (mut refused, mut limits, mut in_flight) = (false, None, CallInFlight::NOT_COUNTED);
+    let deadline = context::deadline();
+    if deadline.is_some() || core.is_limited() {
+        Limits::find(core, deadline, &mut limits);
+        refused = limits.is_some_and(|limits| limits.are_passed());
+        if !refused {
+            in_flight = core.budget.call_started();
+        }
+    }
+    let (mut copy, mut idempotent, mut permitted) = (None, true, true);
+    if !refused && core.max_attempts() > 1 {
+        permitted = shared.requests.may_retry(&request);
+        if permitted {
             copy = shared.requests.try_clone(&request);
-            call.idempotent = shared.requests.is_idempotent(&request);
+            idempotent = shared.requests.is_idempotent(&request);
         }
     }
-    let (mut cutoff, mut in_flight) = (None, CallInFlight::NOT_COUNTED);
-    if core.is_limited() {
-        let config = core.config();
-        if config.max_elapsed.is_some() || config.attempt_timeout.is_some() {
-            // Read here and not in the future: time starts at the call.
-            let started = Instant::now();
-            call.over_at = config.max_elapsed.and_then(|longest| started.checked_add(longest));
-            cutoff = config.attempt_timeout.map(|timeout| Cutoff::new(started, timeout, context::deadline()));
-        }
-        in_flight = core.budget.call_started();
-    }
-    let attempt = on_unwind(
-        || core.record_panicked(),
-        || InScope::call(AttemptScope::new(Attempt::new(1)), || inner.borrow_mut().call(request)),
-    );
+    let scope = AttemptScope::new(Attempt::new(1));
+    let attempt = if refused {
+        InScope::empty(scope)
+    } else {
+        on_unwind(|| core.record_panicked(), || InScope::call(scope, || inner.borrow_mut().call(request)))
+    };
     let service = copy.is_some().then(|| keep(inner));
-    ResponseFuture::new(attempt, service, copy, call, in_flight, cutoff, shared)
+    let call = Call { idempotent, permitted, over_at: None };
+    let mut future = ResponseFuture::new(attempt, service, copy, call, in_flight, shared);
+    // Afterwards, or each call without a limit would be told so by way of the stack.
+    if let Some(limits) = limits {
+        future.limit(limits);
+    }
+    future
 }
 
 impl<S: Clone, C, R> Clone for Retry<S, C, R> {
