@@ -109,8 +109,7 @@ pub(super) struct Limits {
 // === impl Limits ===
 
 impl Limits {
-    /// Puts those of a call that is made now into `limits`, if it has any; `deadline` is the caller's. One that has passed is
-    /// counted as an end of the call.
+    /// Puts those of a call that is made now into `limits`, if it has any; `deadline` is the caller's.
     #[inline(never)]
     pub(super) fn find(core: &Core, deadline: Option<Instant>, limits: &mut Option<Self>) {
         if deadline.is_none() && !core.is_timed() {
@@ -119,17 +118,21 @@ impl Limits {
         // Read here and not in the future: time starts at the call.
         let started = Instant::now();
         if deadline.is_some_and(|deadline| deadline <= started) {
-            core.record_return(REFUSED.rejected(Duration::ZERO, false).outcome());
-            *limits = Some(Self { over_at: None, cutoff: Some(REFUSED) });
-            return;
-        }
-        if !core.is_timed() {
+            *limits = Some(Self::refuse(core));
             return;
         }
         let config = core.config();
         let over_at = config.max_elapsed.and_then(|longest| started.checked_add(longest));
         let cutoff = config.attempt_timeout.map(|timeout| Cutoff::new(started, timeout, deadline));
         *limits = Some(Self { over_at, cutoff });
+    }
+
+    /// Those of a call whose deadline has passed. It is counted as an end of the call.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn refuse(core: &Core) -> Self {
+        core.record_return(REFUSED.rejected(Duration::ZERO, false).outcome());
+        Self { over_at: None, cutoff: Some(REFUSED) }
     }
 
     /// The call must not be made.

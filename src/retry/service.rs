@@ -4,6 +4,7 @@ use std::borrow::BorrowMut;
 use std::fmt;
 use std::task::{Context, Poll};
 
+use tokio::time::Instant;
 use tower_service::Service;
 
 use super::future::{Call, Limits};
@@ -84,12 +85,15 @@ where
     let core = &*shared.core;
     let (mut refused, mut limits, mut in_flight) = (false, None, CallInFlight::NOT_COUNTED);
     let deadline = context::deadline();
-    if deadline.is_some() || core.is_limited() {
+    if core.is_limited() {
         Limits::find(core, deadline, &mut limits);
         refused = limits.is_some_and(|limits| limits.are_passed());
         if !refused {
             in_flight = core.budget.call_started();
         }
+    } else if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+        limits = Some(Limits::refuse(core));
+        refused = true;
     }
     let (mut copy, mut idempotent, mut permitted) = (None, true, true);
     if !refused && core.max_attempts() > 1 {
