@@ -55,7 +55,7 @@ impl<const N: usize> StripedCounters<N> {
     }
 
     /// Counts one more of `which`, and returns how many this thread's stripe holds now.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn count(&self, which: usize) -> u64 {
         // A slot that is not assigned yet is beyond the end, as is one that is not owned: one comparison for all of them.
         match self.owned.get(SLOT.with(Cell::get)) {

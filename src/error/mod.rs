@@ -237,15 +237,25 @@ impl Rejectable for BoxError {
         Box::new(rejected)
     }
 
+    #[inline(always)]
     fn as_rejected(&self) -> Option<&Rejected> {
-        let mut error: &(dyn StdError + 'static) = self.as_ref();
-        loop {
-            if let Some(rejected) = error.downcast_ref::<Rejected>() {
-                return Some(rejected);
-            }
-            // A load that failed is ours; what made it fail is not looked into (see `LoadFailed`).
-            error = error.source()?;
+        let error: &(dyn StdError + 'static) = self.as_ref();
+        match error.downcast_ref::<Rejected>() {
+            Some(rejected) => Some(rejected),
+            None => rejected_in(error.source()?),
         }
+    }
+}
+
+/// The refusal among an error and its sources.
+#[inline(never)]
+fn rejected_in<'a>(mut error: &'a (dyn StdError + 'static)) -> Option<&'a Rejected> {
+    loop {
+        if let Some(rejected) = error.downcast_ref::<Rejected>() {
+            return Some(rejected);
+        }
+        // A load that failed is ours; what made it fail is not looked into (see `LoadFailed`).
+        error = error.source()?;
     }
 }
 

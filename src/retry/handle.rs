@@ -435,8 +435,16 @@ impl Core {
     }
 
     /// The same for one that follows the first at once.
-    #[inline(never)]
+    #[inline]
     pub(super) fn tell_of_retry_at_once(&self) {
+        if self.emitter.is_listening() {
+            self.tell_listeners_of_retry_at_once();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn tell_listeners_of_retry_at_once(&self) {
         self.tell_of_retry(1, Outcome::Transient, Duration::ZERO);
     }
 }

@@ -33,8 +33,9 @@ impl Emitter {
         }
     }
 
+    /// Whether an event would be built.
     #[inline]
-    fn is_listening(&self) -> bool {
+    pub(crate) fn is_listening(&self) -> bool {
         #[cfg(feature = "tracing")]
         if super::tracing::is_enabled() {
             return true;

@@ -79,7 +79,7 @@ impl<const N: usize> Tally<N> {
     }
 
     /// Counts one more of the value at `which`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn add(&self, which: usize) {
         #[cfg(feature = "metrics")]
         {

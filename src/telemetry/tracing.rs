@@ -3,6 +3,7 @@
 //! What happens to a single call (a retry, a timeout) is `DEBUG`: in an outage there is one a request. What changes the
 //! state of a part is `WARN` when it got worse, `INFO` when it did not.
 
+use ::tracing::level_filters::LevelFilter;
 use ::tracing::{Level, enabled, event};
 
 use super::Event;
@@ -11,6 +12,13 @@ const TARGET: &str = "mainstay";
 
 #[inline]
 pub(super) fn is_enabled() -> bool {
+    // What everybody asks first, in line; who listens is asked out of line.
+    LevelFilter::current() >= LevelFilter::WARN && is_enabled_for_us()
+}
+
+#[cold]
+#[inline(never)]
+fn is_enabled_for_us() -> bool {
     enabled!(target: TARGET, Level::WARN)
 }
 
