@@ -219,7 +219,6 @@ async fn the_failed_response_and_its_future_are_dropped_before_the_delay() {
     assert_eq!(layer.handle().statistics().abandoned, 1);
 }
 
-/// Scenario 5: a caller that leaves, before, between and during attempts.
 #[tokio::test(start_paused = true)]
 async fn a_future_that_holds_something_beyond_its_end_is_dropped_before_the_delay() {
     let held = Arc::new(());
@@ -239,6 +238,7 @@ async fn a_future_that_holds_something_beyond_its_end_is_dropped_before_the_dela
     assert_eq!(Arc::strong_count(&held), before + 1);
 }
 
+/// Scenario 5: a caller that leaves, before, between and during attempts.
 #[tokio::test(start_paused = true)]
 async fn a_call_that_is_dropped_makes_no_more_attempts() {
     let (callee, layer) = (always(Fail::Sick), every(SECOND).build().unwrap());
