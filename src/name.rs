@@ -10,8 +10,8 @@ use crate::cores::lock::lock;
 /// The name of a layer, pool, probe or cache: it stands in every refusal, event, span and metric of that part.
 ///
 /// Made from a `&'static str` it costs nothing to copy; made from a `String` it is shared, never copied. Names are chosen by
-/// the operator, never by what comes from outside: each name is a metrics label. The names of breakers and pools stand in
-/// refusals, which must be small and cheap to make; so one copy of each such name is kept for the life of the process.
+/// the operator, never by what comes from outside: each name is a metrics label. The names of layers stand in
+/// refusals, which must be small and cheap to make; so one copy of each is kept for the life of the process, once for each text.
 ///
 /// # Examples
 ///

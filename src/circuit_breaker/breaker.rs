@@ -87,10 +87,9 @@ impl Breaker {
 
     /// One of a group, whose counts add up.
     pub(super) fn of_group(
-        name: Name,
+        emitter: Emitter,
         config: CircuitBreakerConfig,
         own: OwnRules,
-        listener: Option<Arc<dyn Listener>>,
         observers: Vec<Observer>,
         accounts: &GroupAccounts,
     ) -> Self {
@@ -102,7 +101,7 @@ impl Breaker {
             gauges: None,
             publishing: Mutex::new(()),
             watchers: LazyWatchers::new(),
-            emitter: Emitter::new(&name, listener),
+            emitter,
         }
     }
 

@@ -11,7 +11,7 @@ const NANOS_BITS: u32 = 30;
 const NANOS: u64 = (1 << NANOS_BITS) - 1;
 const MAX_SECONDS: u64 = u64::MAX >> NANOS_BITS;
 
-/// A duration that can be changed while it is read. PackedDuration words compare as the durations do.
+/// A duration that can be changed while it is read. Packed words compare as the durations do.
 #[derive(Debug)]
 pub(crate) struct AtomicDuration(AtomicU64);
 

@@ -237,6 +237,7 @@ impl Rejectable for BoxError {
         Box::new(rejected)
     }
 
+    // The error itself in line, since most have no sources; its sources out of line.
     #[inline(always)]
     fn as_rejected(&self) -> Option<&Rejected> {
         let error: &(dyn StdError + 'static) = self.as_ref();

@@ -42,7 +42,6 @@ pub(super) type KeyObserver<K> = Box<dyn Fn(Option<&K>, &Transition) + Send + Sy
 pub(super) struct Registry<K> {
     pub(super) config: KeyedCircuitBreakerConfig,
     own: OwnRules,
-    listener: Option<Arc<dyn Listener>>,
     observers: Option<Arc<Observers<K>>>,
     accounts: GroupAccounts,
     /// For calls without a key, and for keys without room.
@@ -86,12 +85,11 @@ impl<K: BreakerKey> Registry<K> {
         let Parts { name, config, own, listener, observers, key_observers } = parts;
         let is_observed = !observers.is_empty() || !key_observers.is_empty();
         let observers = is_observed.then(|| Arc::new(Observers { of_all: observers, of_keys: key_observers }));
-        let accounts = GroupAccounts::new(&name);
+        let (accounts, emitter) = (GroupAccounts::new(&name), Emitter::new(&name, listener));
         let shared = Breaker::of_group(
-            name.clone(),
+            emitter.clone(),
             config.breaker.clone(),
             own.clone(),
-            listener.clone(),
             observers.iter().map(|observers| Observers::watch(observers, None)).collect(),
             &accounts,
         );
@@ -103,10 +101,9 @@ impl<K: BreakerKey> Registry<K> {
             len: AtomicUsize::new(0),
             events: Tally::new(&name, names::CIRCUIT_BREAKER_KEY_EVENTS, "event", EVENTS),
             level: Level::new(&name, names::CIRCUIT_BREAKER_KEYS),
-            emitter: Emitter::new(&name, listener.clone()),
+            emitter,
             config,
             own,
-            listener,
             observers,
             accounts,
         }
@@ -214,10 +211,9 @@ impl<K: BreakerKey> Registry<K> {
     fn make(&self, key: K, hash: u64) -> Entry<K> {
         let observers = self.observers.iter().map(|observers| Observers::watch(observers, Some(key.clone()))).collect();
         let breaker = Breaker::of_group(
-            self.name().clone(),
+            self.emitter.clone(),
             self.config.breaker.clone(),
             self.own.clone(),
-            self.listener.clone(),
             observers,
             &self.accounts,
         );
