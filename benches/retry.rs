@@ -1,24 +1,15 @@
 //! What a retry adds to a call.
 
+mod inner;
+
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use mainstay::backoff::BackoffConfig;
 use mainstay::budget::Budget;
-use mainstay::{BoxError, RetryLayer, context};
+use mainstay::{RetryLayer, context};
 use tokio::runtime::Builder;
 use tower::{Layer, Service, ServiceExt, service_fn};
-
-fn ready_inner() -> impl Service<u64, Response = u64, Error = BoxError, Future: Send> + Clone {
-    service_fn(|request: u64| std::future::ready(Ok(black_box(request))))
-}
-
-fn pending_inner() -> impl Service<u64, Response = u64, Error = BoxError, Future: Send> + Clone {
-    service_fn(|request: u64| async move {
-        tokio::task::yield_now().await;
-        Ok(request)
-    })
-}
 
 fn retry() -> RetryLayer {
     RetryLayer::builder("bench").backoff(BackoffConfig::none()).build().expect("valid")
@@ -43,13 +34,13 @@ fn benches(criterion: &mut Criterion) {
             });
         };
     }
-    reused!("bare/ready", ready_inner());
-    reused!("layer/ready", retry().layer(ready_inner()));
-    reused!("bare/pending", pending_inner());
-    reused!("layer/pending", retry().layer(pending_inner()));
-    cloned!("bare/ready", ready_inner());
-    cloned!("layer/ready", retry().layer(ready_inner()));
-    cloned!("layer/pending", retry().layer(pending_inner()));
+    reused!("bare/ready", inner::ready());
+    reused!("layer/ready", retry().layer(inner::ready()));
+    reused!("bare/pending", inner::pending());
+    reused!("layer/pending", retry().layer(inner::pending()));
+    cloned!("bare/ready", inner::ready());
+    cloned!("layer/ready", retry().layer(inner::ready()));
+    cloned!("layer/pending", retry().layer(inner::pending()));
 
     let layer = RetryLayer::builder("bench").backoff(BackoffConfig::none()).budget(Budget::unlimited());
     let fails_once = service_fn(|request: u64| {

@@ -1,6 +1,7 @@
 //! What three layers add to a call together: a total timeout, around a retry with its budget, around a breaker.
 
-use std::hint::black_box;
+mod inner;
+
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -9,17 +10,6 @@ use mainstay::budget::Budget;
 use mainstay::{BoxError, CircuitBreakerLayer, RetryLayer, TimeoutLayer, context};
 use tokio::runtime::Builder;
 use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
-
-fn ready_inner() -> impl Service<u64, Response = u64, Error = BoxError, Future: Send> + Clone {
-    service_fn(|request: u64| std::future::ready(Ok(black_box(request))))
-}
-
-fn pending_inner() -> impl Service<u64, Response = u64, Error = BoxError, Future: Send> + Clone {
-    service_fn(|request: u64| async move {
-        tokio::task::yield_now().await;
-        Ok(request)
-    })
-}
 
 /// Fails each first attempt. A box of what has no size allocates nothing.
 fn fails_once() -> impl Service<u64, Response = u64, Error = BoxError, Future: Send> + Clone {
@@ -50,10 +40,10 @@ fn benches(criterion: &mut Criterion) {
             // Of every two attempts one fails, and it is not to open.
             .layer(CircuitBreakerLayer::builder("bench").failure_rate(1.0).build().expect("valid"))
     };
-    both!("bare, ready", ready_inner());
-    both!("timeout > retry > breaker, ready", stack(Budget::default()).service(ready_inner()));
-    both!("bare, pending", pending_inner());
-    both!("timeout > retry > breaker, pending", stack(Budget::default()).service(pending_inner()));
+    both!("bare, ready", inner::ready());
+    both!("timeout > retry > breaker, ready", stack(Budget::default()).service(inner::ready()));
+    both!("bare, pending", inner::pending());
+    both!("timeout > retry > breaker, pending", stack(Budget::default()).service(inner::pending()));
     both!("timeout > retry > breaker, one failure", stack(Budget::unlimited()).service(fails_once()));
     group.finish();
 }

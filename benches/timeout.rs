@@ -1,23 +1,13 @@
 //! What a timeout adds to a call.
 
-use std::hint::black_box;
+mod inner;
+
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use mainstay::{BoxError, TimeoutLayer};
+use mainstay::TimeoutLayer;
 use tokio::runtime::Builder;
-use tower::{Layer, Service, ServiceExt, service_fn};
-
-fn ready_inner() -> impl Service<u64, Response = u64, Error = BoxError, Future: Send> + Clone {
-    service_fn(|request: u64| std::future::ready(Ok(black_box(request))))
-}
-
-fn pending_inner() -> impl Service<u64, Response = u64, Error = BoxError, Future: Send> + Clone {
-    service_fn(|request: u64| async move {
-        tokio::task::yield_now().await;
-        Ok(request)
-    })
-}
+use tower::{Layer, Service, ServiceExt};
 
 fn benches(criterion: &mut Criterion) {
     let runtime = Builder::new_current_thread().enable_time().build().expect("a runtime");
@@ -40,18 +30,18 @@ fn benches(criterion: &mut Criterion) {
             });
         };
     }
-    reused!("bare/ready", ready_inner());
-    reused!("attempt/ready", attempt.layer(ready_inner()));
-    reused!("total/ready", total.layer(ready_inner()));
-    reused!("bare/pending", pending_inner());
-    reused!("attempt/pending", attempt.layer(pending_inner()));
-    reused!("total/pending", total.layer(pending_inner()));
-    cloned!("bare/ready", ready_inner());
-    cloned!("attempt/ready", attempt.layer(ready_inner()));
-    cloned!("total/ready", total.layer(ready_inner()));
-    cloned!("bare/pending", pending_inner());
-    cloned!("attempt/pending", attempt.layer(pending_inner()));
-    cloned!("total/pending", total.layer(pending_inner()));
+    reused!("bare/ready", inner::ready());
+    reused!("attempt/ready", attempt.layer(inner::ready()));
+    reused!("total/ready", total.layer(inner::ready()));
+    reused!("bare/pending", inner::pending());
+    reused!("attempt/pending", attempt.layer(inner::pending()));
+    reused!("total/pending", total.layer(inner::pending()));
+    cloned!("bare/ready", inner::ready());
+    cloned!("attempt/ready", attempt.layer(inner::ready()));
+    cloned!("total/ready", total.layer(inner::ready()));
+    cloned!("bare/pending", inner::pending());
+    cloned!("attempt/pending", attempt.layer(inner::pending()));
+    cloned!("total/pending", total.layer(inner::pending()));
     group.finish();
 }
 
