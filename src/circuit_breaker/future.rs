@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::future::Future;
-use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -10,6 +9,7 @@ use pin_project_lite::pin_project;
 
 use super::permit::Permit;
 use crate::cores::seen::{See, poll_seen};
+use crate::cores::unwind::{Guard, Notice};
 use crate::error::{CircuitOpen, Rejectable, Rejected};
 use crate::outcome::{Classify, judge};
 
@@ -86,11 +86,11 @@ where
     E: Rejectable,
     C: Classify<T, E>,
 {
-    let guard = PanicGuard(permit);
+    let guard = Guard(permit);
     // Judged before the guard is gone: the call is over, and a permit that the classifier's panic dropped would say that the
     // caller had left.
     let polled = poll_seen(Judged { inner, cx, classifier, permit: guard.0 });
-    mem::forget(guard);
+    guard.disarm();
     polled
 }
 
@@ -124,13 +124,11 @@ where
     }
 }
 
-/// Dropped by a panic that comes out of the call: that failed.
-struct PanicGuard<'a>(&'a mut Permit);
-
-impl Drop for PanicGuard<'_> {
+impl Notice for &mut Permit {
+    /// A call out of which a panic comes failed.
     #[inline(always)]
-    fn drop(&mut self) {
-        self.0.panicked();
+    fn unwound(&mut self) {
+        self.panicked();
     }
 }
 

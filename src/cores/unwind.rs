@@ -1,21 +1,48 @@
-//! [`on_unwind`]: notices a panic exactly where it leaves the code of others.
+//! [`Guard`] and [`on_unwind`]: notice a panic exactly where it leaves the code of others.
+//!
+//! Put around exactly the inner `call` or `poll`: `std::thread::panicking()` would miss a panic that is caught above, and
+//! would blame whatever another future's panic happens to drop.
 
-/// Runs `work`; if it unwinds, runs `notice` on the way out and lets the panic go on.
-///
-/// Put around exactly the inner `call` or `poll`: `std::thread::panicking()` would miss a panic that is caught above, and
-/// would blame whatever another future's panic happens to drop.
-#[inline]
-pub(crate) fn on_unwind<R>(notice: impl FnOnce(), work: impl FnOnce() -> R) -> R {
-    struct Guard<F: FnOnce()>(Option<F>);
+use std::mem;
 
-    impl<F: FnOnce()> Drop for Guard<F> {
-        fn drop(&mut self) {
-            if let Some(notice) = self.0.take() {
-                notice();
-            }
+/// Who notices a panic.
+pub(crate) trait Notice {
+    fn unwound(&mut self);
+}
+
+/// Has a panic noticed that drops it. Whoever gets past it [disarms](Self::disarm) it, and can use what is in it until then.
+pub(crate) struct Guard<N: Notice>(pub(crate) N);
+
+// === impl Guard ===
+
+impl<N: Notice> Guard<N> {
+    /// There was no panic. What is in it is forgotten, not dropped: it holds references and numbers.
+    #[allow(dead_code, reason = "used by the families, each behind its feature")]
+    #[inline(always)]
+    pub(crate) fn disarm(self) {
+        mem::forget(self);
+    }
+}
+
+impl<N: Notice> Drop for Guard<N> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.0.unwound();
+    }
+}
+
+impl<F: FnOnce()> Notice for Option<F> {
+    #[inline]
+    fn unwound(&mut self) {
+        if let Some(notice) = self.take() {
+            notice();
         }
     }
+}
 
+/// Runs `work`; if it unwinds, runs `notice` on the way out and lets the panic go on.
+#[inline]
+pub(crate) fn on_unwind<R>(notice: impl FnOnce(), work: impl FnOnce() -> R) -> R {
     let mut guard = Guard(Some(notice));
     let result = work();
     guard.0 = None;

@@ -13,16 +13,19 @@ use tower_service::Service;
 
 use super::handle::{Cause, Core};
 use super::layer::Shared;
-use super::policy::{self, Decision, Ended, decide};
+use super::policy::{Decision, Ended, Limits, decide};
 use super::progress::{Lost, LostAtFirst, Progress, ProgressParts, Stage};
+use super::time_limits::{REFUSED, TimeLimits};
 use super::{AfterAttempt, GiveUpReason, RequestPolicy};
 use crate::budget::CallInFlight;
 use crate::context::{self, Attempt, AttemptScope, InScope};
 use crate::cores::striped_arc::StripedArc;
-use crate::cores::unwind::on_unwind;
+use crate::cores::unwind::{Guard, on_unwind};
 use crate::error::{Rejectable, Rejected};
 use crate::outcome::{Classify, Outcome, RetryHint, judge};
 use crate::timer::{Cutoff, Timer};
+
+mod straight;
 
 pin_project! {
     /// The response future of [`Retry`](super::Retry).
@@ -95,52 +98,6 @@ pub(super) struct Call {
     pub(super) over_at: Option<Instant>,
 }
 
-/// The limit of a call whose deadline had passed before it was made. No other is by a deadline and has no time.
-const REFUSED: Cutoff = Cutoff { at: None, by_deadline: true };
-
-/// What limits a call in time from its start on.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    pub(super) over_at: Option<Instant>,
-    /// Of the first attempt.
-    pub(super) cutoff: Option<Cutoff>,
-}
-
-// === impl Limits ===
-
-impl Limits {
-    /// Puts those of a call that is made now into `limits`, if it has any; `deadline` is the caller's.
-    #[inline(never)]
-    pub(super) fn find(core: &Core, deadline: Option<Instant>, limits: &mut Option<Self>) {
-        if deadline.is_none() && !core.is_timed() {
-            return;
-        }
-        // Read here and not in the future: time starts at the call.
-        let started = Instant::now();
-        if deadline.is_some_and(|deadline| deadline <= started) {
-            *limits = Some(Self::refuse(core));
-            return;
-        }
-        let config = core.config();
-        let over_at = config.max_elapsed.and_then(|longest| started.checked_add(longest));
-        let cutoff = config.attempt_timeout.map(|timeout| Cutoff::new(started, timeout, deadline));
-        *limits = Some(Self { over_at, cutoff });
-    }
-
-    /// Those of a call whose deadline has passed. It is counted as an end of the call.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn refuse(core: &Core) -> Self {
-        core.record_return(REFUSED.rejected(Duration::ZERO, false).outcome());
-        Self { over_at: None, cutoff: Some(REFUSED) }
-    }
-
-    /// The call must not be made.
-    pub(super) fn are_passed(&self) -> bool {
-        self.cutoff == Some(REFUSED)
-    }
-}
-
 // === impl ResponseFuture ===
 
 impl<S, Req, C, R> ResponseFuture<S, Req, C, R>
@@ -160,7 +117,7 @@ where
     }
 
     #[inline(always)]
-    pub(super) const fn limit(&mut self, limits: Limits) {
+    pub(super) const fn limit(&mut self, limits: TimeLimits) {
         self.call.over_at = limits.over_at;
         self.cutoff = limits.cutoff;
     }
@@ -219,7 +176,7 @@ where
                 // Polled after its end: it has nothing more to say.
                 Stage::Lost => return Poll::Pending,
             }
-            let lost = Lost { core, stage: progress.stage, paid: *progress.paid };
+            let lost = Guard(Lost { core, stage: progress.stage, paid: *progress.paid });
             let polled = this.attempt.as_mut().poll(cx);
             lost.disarm();
             match polled {
@@ -245,122 +202,6 @@ where
                 }
             }
         }
-    }
-
-    /// Goes on where the first attempt has just ended otherwise than well, in a `result` whose outcome may be known.
-    ///
-    /// The way that most such calls take is straight: nothing to wait for, nobody to tell, no limit but the budget and the
-    /// number of attempts. All else is for [`go_on`](Self::go_on).
-    #[inline(never)]
-    fn go_on_straight(
-        mut self: Pin<&mut Self>,
-        result: Ending<S, Req>,
-        judged: Option<Outcome>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Ending<S, Req>> {
-        let mut this = self.as_mut().project();
-        let shared = &**this.shared;
-        let core = &*shared.core;
-        let attempt = this.attempt.scope().attempt();
-        let (Some(service), Some(copy)) = (this.service.as_mut(), this.request.as_ref()) else {
-            return self.go_on(Some(result), judged, cx);
-        };
-        // There is a copy: the request policy lets the call be retried.
-        if !core.goes_straight()
-            || !this.call.idempotent
-            || attempt.gave_up()
-            || core.max_attempts() <= 1
-            || context::deadline().is_some()
-        {
-            return self.go_on(Some(result), judged, cx);
-        }
-        let (outcome, hint, sent) = match result.as_ref().err().and_then(Rejectable::as_rejected) {
-            Some(rejected) => (rejected.outcome(), rejected.retry(), rejected.was_sent()),
-            None => {
-                let lost = LostAtFirst::new(core, this.progress.as_mut());
-                let outcome = judged.unwrap_or_else(|| shared.classifier.classify(result.as_ref()));
-                lost.disarm();
-                (outcome, outcome.retry(), true)
-            }
-        };
-        if !sent || outcome != Outcome::Transient || hint != RetryHint::Yes {
-            return self.go_on(Some(result), Some(outcome), cx);
-        }
-        let lost = LostAtFirst::new(core, this.progress.as_mut());
-        let replayable = on_unwind(|| core.budget.record_sent(), || shared.requests.is_replayable(copy));
-        lost.disarm();
-        if !replayable {
-            core.budget.record_sent();
-            core.give_up(1, outcome, sent, GiveUpReason::NotReplayable);
-            return Poll::Ready(result);
-        }
-        if !core.budget.record_sent_and_withdraw(|| Instant::now().into_std()) {
-            core.give_up(1, outcome, sent, GiveUpReason::Budget);
-            return Poll::Ready(result);
-        }
-        core.tell_of_retry_at_once();
-        let mut attempt = this.attempt;
-        attempt.as_mut().scope_mut().next_attempt();
-        let lost = LostAtFirst::paid(core, this.progress.as_mut(), Stage::Between);
-        drop(result);
-        let ready = context::within(attempt.as_mut().scope_mut(), || service.poll_ready(cx));
-        lost.disarm();
-        match ready {
-            Poll::Ready(Ok(())) => {}
-            Poll::Ready(Err(error)) => return self.not_ready(Poll::Ready(Err(error)), cx),
-            Poll::Pending => return self.not_ready(Poll::Pending, cx),
-        }
-        let Some(request) = this.request.take() else { return Poll::Pending };
-        let lost = LostAtFirst::paid(core, this.progress.as_mut(), Stage::Between);
-        if core.max_attempts() > 2 {
-            *this.request = shared.requests.try_clone(&request);
-        }
-        lost.disarm();
-        core.record_retry(Cause::Transient);
-        let lost = LostAtFirst::paid(core, this.progress.as_mut(), Stage::Attempting);
-        attempt.as_mut().set(|| service.call(request));
-        let polled = attempt.poll(cx);
-        lost.disarm();
-        match polled {
-            Poll::Ready(Ok(response)) => {
-                let lost = LostAtFirst::paid(core, this.progress.as_mut(), Stage::Attempting);
-                let outcome = shared.classifier.classify(Ok(&response));
-                lost.disarm();
-                if !outcome.is_success() {
-                    this.progress.set(Some(Progress::paid(Stage::Attempting)));
-                    return self.go_on(Some(Ok(response)), Some(outcome), cx);
-                }
-                core.budget.settle();
-                core.record_return(outcome);
-                Poll::Ready(Ok(response))
-            }
-            Poll::Ready(Err(error)) => {
-                this.progress.set(Some(Progress::paid(Stage::Attempting)));
-                self.go_on(Some(Err(error)), None, cx)
-            }
-            Poll::Pending => {
-                this.progress.set(Some(Progress::paid(Stage::Attempting)));
-                Poll::Pending
-            }
-        }
-    }
-
-    /// Goes on where the service is not ready for a second attempt that is due at once.
-    #[cold]
-    #[inline(never)]
-    fn not_ready(
-        mut self: Pin<&mut Self>,
-        ready: Poll<Result<(), S::Error>>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Ending<S, Req>> {
-        let mut this = self.as_mut().project();
-        this.progress.set(Some(Progress::paid(Stage::Between)));
-        let Some(progress) = this.progress.as_mut().as_pin_mut() else { return Poll::Pending };
-        let attempt = this.attempt.scope().attempt();
-        let late = Self::poll_late(this.shared, attempt, this.cutoff, &mut progress.project(), ready, cx);
-        let Some(error) = ready!(late) else { return Poll::Pending };
-        this.progress.set(None);
-        Poll::Ready(Err(error))
     }
 
     /// Goes on where the first attempt is pending, and has a limit.
@@ -454,7 +295,7 @@ where
                 now
             }
         };
-        let limits = policy::Limits {
+        let limits = Limits {
             max_retry_after: core.config().max_retry_after,
             deadline: context::deadline().map(Instant::into_std),
             over_at: call.over_at.map(Instant::into_std),
@@ -537,7 +378,7 @@ where
         progress: &mut ProgressParts<'_>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), S::Error>> {
-        let lost = Lost { core, stage: progress.stage, paid: *progress.paid };
+        let lost = Guard(Lost { core, stage: progress.stage, paid: *progress.paid });
         let ready = context::within(attempt.scope_mut(), || service.poll_ready(cx));
         lost.disarm();
         ready
@@ -618,7 +459,7 @@ where
         let Some(request) = copy.take() else { return };
         let paid = *progress.paid;
         if attempt.scope().attempt().number() < core.max_attempts() {
-            let lost = Lost { core, stage: progress.stage, paid };
+            let lost = Guard(Lost { core, stage: progress.stage, paid });
             *copy = shared.requests.try_clone(&request);
             lost.disarm();
         }
@@ -628,7 +469,7 @@ where
         }
         *progress.stage = Stage::Attempting;
         core.record_retry(*progress.cause);
-        let lost = Lost { core, stage: progress.stage, paid };
+        let lost = Guard(Lost { core, stage: progress.stage, paid });
         attempt.as_mut().set(|| service.call(request));
         lost.disarm();
     }
@@ -651,7 +492,7 @@ where
         let mut this = self.as_mut().project();
         let shared = &**this.shared;
         let core = &*shared.core;
-        let lost = LostAtFirst::new(core, this.progress.as_mut());
+        let lost = LostAtFirst::guard(core, this.progress.as_mut());
         let (entered, mut running) = this.attempt.as_mut().enter();
         let Some(attempt) = running.as_mut().as_pin_mut() else {
             lost.disarm();
@@ -667,7 +508,7 @@ where
         lost.disarm();
         match polled {
             Poll::Ready(Ok(response)) => {
-                let lost = LostAtFirst::new(core, this.progress.as_mut());
+                let lost = LostAtFirst::guard(core, this.progress.as_mut());
                 let outcome = shared.classifier.classify(Ok(&response));
                 lost.disarm();
                 if !outcome.is_success() {

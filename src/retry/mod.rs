@@ -104,6 +104,7 @@ mod progress;
 mod request;
 mod run;
 mod service;
+mod time_limits;
 
 pub use config::RetryConfig;
 pub use future::ResponseFuture;

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::handle::{Cause, Core};
 use crate::backoff;
+use crate::cores::unwind::{Guard, Notice};
 use crate::timer::Timer;
 
 pin_project! {
@@ -38,7 +39,7 @@ pub(super) enum Stage {
     Lost,
 }
 
-/// Notices a panic before there is any [`Progress`], unless it is [disarmed](Self::disarm) before.
+/// Notices a panic before there is any [`Progress`].
 pub(super) struct LostAtFirst<'a> {
     pub(super) core: &'a Core,
     pub(super) progress: Pin<&'a mut Option<Progress>>,
@@ -137,41 +138,29 @@ impl Core {
 
 impl<'a> LostAtFirst<'a> {
     #[inline(always)]
-    pub(super) const fn new(core: &'a Core, progress: Pin<&'a mut Option<Progress>>) -> Self {
-        Self { core, progress, paid: None }
+    pub(super) const fn guard(core: &'a Core, progress: Pin<&'a mut Option<Progress>>) -> Guard<Self> {
+        Guard(Self { core, progress, paid: None })
     }
 
     /// At this stage of an attempt that was paid for.
     #[inline(always)]
-    pub(super) const fn paid(core: &'a Core, progress: Pin<&'a mut Option<Progress>>, stage: Stage) -> Self {
-        Self { core, progress, paid: Some(stage) }
-    }
-
-    #[inline(always)]
-    pub(super) const fn disarm(self) {
-        std::mem::forget(self);
+    pub(super) const fn paid(core: &'a Core, progress: Pin<&'a mut Option<Progress>>, stage: Stage) -> Guard<Self> {
+        Guard(Self { core, progress, paid: Some(stage) })
     }
 }
 
-impl Drop for LostAtFirst<'_> {
+impl Notice for LostAtFirst<'_> {
     #[inline(always)]
-    fn drop(&mut self) {
+    fn unwound(&mut self) {
         self.core.lose_at_first(self.progress.as_mut(), self.paid);
     }
 }
 
 // === impl Lost ===
 
-impl Lost<'_> {
+impl Notice for Lost<'_> {
     #[inline(always)]
-    pub(super) const fn disarm(self) {
-        std::mem::forget(self);
-    }
-}
-
-impl Drop for Lost<'_> {
-    #[inline(always)]
-    fn drop(&mut self) {
+    fn unwound(&mut self) {
         self.core.lose(self.stage, self.paid);
     }
 }

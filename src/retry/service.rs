@@ -7,8 +7,9 @@ use std::task::{Context, Poll};
 use tokio::time::Instant;
 use tower_service::Service;
 
-use super::future::{Call, Limits};
+use super::future::Call;
 use super::layer::Shared;
+use super::time_limits::TimeLimits;
 use super::{RequestPolicy, ResponseFuture};
 use crate::budget::CallInFlight;
 use crate::context::{self, Attempt, AttemptScope, InScope};
@@ -86,13 +87,13 @@ where
     let (mut refused, mut limits, mut in_flight) = (false, None, CallInFlight::NOT_COUNTED);
     let deadline = context::deadline();
     if core.is_limited() {
-        Limits::find(core, deadline, &mut limits);
+        TimeLimits::find(core, deadline, &mut limits);
         refused = limits.is_some_and(|limits| limits.are_passed());
         if !refused {
             in_flight = core.budget.call_started();
         }
     } else if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-        limits = Some(Limits::refuse(core));
+        limits = Some(TimeLimits::refuse(core));
         refused = true;
     }
     let (mut copy, mut idempotent, mut permitted) = (None, true, true);
