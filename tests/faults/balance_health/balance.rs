@@ -1,0 +1,1 @@
+//! Picks, weights, drains and updates of a pool.

@@ -1,0 +1,1 @@
+//! Monitors and what happens after their end.

@@ -1,0 +1,4 @@
+//! Pools and health.
+
+mod balance;
+mod health;

@@ -1,0 +1,1 @@
+//! Invalidation, single flight, and what may be shared or stored.

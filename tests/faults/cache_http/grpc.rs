@@ -1,0 +1,1 @@
+//! gRPC deadlines and status codes.

@@ -1,0 +1,1 @@
+//! Retry budgets: refunds and bursts.

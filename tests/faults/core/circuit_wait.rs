@@ -1,0 +1,1 @@
+//! Waiting for a circuit, and what its rejections say.

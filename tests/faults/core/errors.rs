@@ -1,0 +1,1 @@
+//! Errors that carry a rejection through boxes, lifts and spawned tasks.

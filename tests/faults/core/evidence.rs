@@ -1,0 +1,1 @@
+//! What opens, closes and observes a circuit.

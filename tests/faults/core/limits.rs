@@ -1,0 +1,1 @@
+//! Timeouts, deadlines, readiness and the ambient context.

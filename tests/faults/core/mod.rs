@@ -1,0 +1,9 @@
+//! Breaker, retry, budget, timeout, context, errors.
+
+mod budget;
+mod circuit_wait;
+mod errors;
+mod evidence;
+mod limits;
+mod retry;
+mod telemetry;

@@ -1,0 +1,1 @@
+//! Retries: when to stop, when to wait, what is repeated.

@@ -1,0 +1,1 @@
+//! Counts and gauges of layers that share a name.
