@@ -84,25 +84,6 @@ impl Ledger {
         self.withdraw_entering(slot, now)
     }
 
-    /// Both for one call: it is entered by itself, and what waits only where that is not enough.
-    #[inline(never)]
-    pub(super) fn record_sent_and_withdraw(&self, now: Instant) -> bool {
-        // All else comes last and is called in place of this, which so needs no room of its own.
-        let Some(slot) = self.known_slot(now) else { return self.record_sent_and_withdraw_slow(now) };
-        match self.window.earn_and_spend_at_once(slot) {
-            Some(true) => true,
-            Some(false) => self.withdraw_entering(slot, now),
-            None => self.record_sent_and_withdraw_slow(now),
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn record_sent_and_withdraw_slow(&self, now: Instant) -> bool {
-        let slot = self.slot_at(now);
-        self.window.earn_and_spend(slot) || self.withdraw_entering(slot, now)
-    }
-
     #[inline(never)]
     fn withdraw_entering(&self, slot: u64, now: Instant) -> bool {
         self.enter_in(slot);
@@ -225,28 +206,6 @@ mod tests {
         assert!(load > 71_000, "{load}: the budget is there to be used");
     }
 
-    /// Recorded with its withdrawal or before it, a call earns the same.
-    #[test]
-    fn a_call_that_is_recorded_as_it_withdraws_earns_and_spends_as_any_other() {
-        let begin = start();
-        for (ratio, reserve) in [(0.2, 0), (0.2, 3), (1.0, 0), (1.5, 2), (0.0, 1)] {
-            let [at_once, one_by_one] = [(); 2].map(|()| ledger(ratio, reserve, 1, begin));
-            for call in 0..3_000_u64 {
-                // Every seventh is a success.
-                let now = begin + Duration::from_millis(call);
-                let (one, other) = if call % 7 == 0 {
-                    at_once.record_sent(|| now);
-                    one_by_one.record_sent(|| now);
-                    (false, false)
-                } else {
-                    one_by_one.record_sent(|| now);
-                    (at_once.record_sent_and_withdraw(now), one_by_one.try_withdraw(now))
-                };
-                assert_eq!(one, other, "{ratio} {reserve} {call}");
-            }
-        }
-    }
-
     #[test]
     fn the_clock_is_read_once_in_64_calls() {
         let begin = start();
@@ -305,25 +264,20 @@ mod tests {
         /// What it promises, checked against a log of every call and every retry.
         #[test]
         fn at_no_time_are_there_more_retries_than_calls_pay_for(
-            calls in prop::collection::vec((0_u64..3_000, 0_u32..3, any::<bool>()), 1..400), ratio in 1_u32..=10, reserve in 0_u32..30,
+            calls in prop::collection::vec((0_u64..3_000, 0_u32..3), 1..400), ratio in 1_u32..=10, reserve in 0_u32..30,
         ) {
             let begin = start();
             let ratio = f64::from(ratio) / 10.0;
             let ledger = ledger(ratio, reserve, 10, begin);
             let (mut sent, mut retried): (Vec<u64>, Vec<u64>) = Default::default();
             let mut milli = 0;
-            for (gap, wanted, at_once) in calls {
+            for (gap, wanted) in calls {
                 milli += gap;
                 let now = begin + Duration::from_millis(milli);
-                let at_once = at_once && wanted > 0;
-                if !at_once {
-                    ledger.record_sent(|| now);
-                }
+                ledger.record_sent(|| now);
                 sent.push(milli);
-                for nth in 0..wanted {
-                    let first = at_once && nth == 0;
-                    let paid = if first { ledger.record_sent_and_withdraw(now) } else { ledger.try_withdraw(now) };
-                    if paid {
+                for _ in 0..wanted {
+                    if ledger.try_withdraw(now) {
                         retried.push(milli);
                     }
                 }
@@ -373,29 +327,6 @@ mod model {
             let threads = [(); 2].map(|()| {
                 let ledger = Arc::clone(&ledger);
                 spawn(move || {
-                    ledger.record_sent(|| begin);
-                    u32::from(ledger.try_withdraw(begin))
-                })
-            });
-            let spent: u32 = threads.into_iter().map(join).sum();
-            let left = (0..3).filter(|_| ledger.try_withdraw(begin)).count() as u32;
-            assert_eq!(spent + left, 2);
-        });
-    }
-
-    #[test]
-    fn a_call_that_is_recorded_as_it_withdraws_is_entered_once() {
-        with_interruptions(2, || {
-            let begin = model::now();
-            let window = Duration::from_secs(10);
-            let config = BudgetConfig { ratio: 1.0, window, reserve: 0, reserve_window: window };
-            let ledger = Arc::new(Ledger::new(config, begin));
-            let threads = [true, false].map(|at_once| {
-                let ledger = Arc::clone(&ledger);
-                spawn(move || {
-                    if at_once {
-                        return u32::from(ledger.record_sent_and_withdraw(begin));
-                    }
                     ledger.record_sent(|| begin);
                     u32::from(ledger.try_withdraw(begin))
                 })

@@ -41,8 +41,7 @@
 //! * An extra attempt earns nothing: else each would pay for the next.
 //! * Counting a call ([`record_sent`](Budget::record_sent)) is a load and a store on the thread's own cache line. The clock is
 //!   read by each 64th call of a thread and by each withdrawal; calls counted in between are spread evenly over the time
-//!   since, so up to 63 calls a thread can be dated wrongly by as long as they took to come in. A call whose retry follows at once
-//!   is dated with its withdrawal.
+//!   since, so up to 63 calls a thread can be dated wrongly by as long as they took to come in.
 //! * Withdrawals are exact under concurrency: no two spend the same token. What is earned meanwhile is not
 //!   lost, but where exactly as much lapses in the same nanoseconds.
 //!
@@ -240,17 +239,6 @@ impl Budget {
         match &self.rule {
             Rule::Unlimited => true,
             Rule::Sent(ledger) => ledger.try_withdraw(now()),
-            Rule::InFlight(in_flight) => in_flight.try_start(),
-        }
-    }
-
-    /// [Counts](Self::record_sent) a call that was sent and [withdraws](Self::try_withdraw) for its first extra attempt.
-    #[allow(dead_code, reason = "used by the families, each behind its feature")]
-    #[inline(always)]
-    pub(crate) fn record_sent_and_withdraw(&self, now: impl FnOnce() -> std::time::Instant) -> bool {
-        match &self.rule {
-            Rule::Unlimited => true,
-            Rule::Sent(ledger) => ledger.record_sent_and_withdraw(now()),
             Rule::InFlight(in_flight) => in_flight.try_start(),
         }
     }

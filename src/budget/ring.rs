@@ -48,18 +48,6 @@ impl Ring {
         self.sum.load(Ordering::Relaxed)
     }
 
-    /// Whether `current` is the slot that was begun last: what was added so far is what counts in it.
-    #[inline(always)]
-    pub(super) fn is_newest(&self, current: u64) -> bool {
-        self.newest.load(Ordering::Acquire) == current
-    }
-
-    /// The sum, as of the slot that was begun last.
-    #[inline(always)]
-    pub(super) fn sum_so_far(&self) -> i64 {
-        self.sum.load(Ordering::Relaxed)
-    }
-
     pub(super) fn add(&self, amount: i64, now: Duration) {
         let newest = self.advance(self.slot_at(now));
         self.note(newest, amount);
@@ -130,7 +118,7 @@ impl Ring {
 
     /// Adds `amount` in a slot that is among those begun last.
     #[inline(always)]
-    pub(super) fn note(&self, slot: u64, amount: i64) {
+    fn note(&self, slot: u64, amount: i64) {
         // In this order the sum is never less than what counts, whoever takes the slot out in between.
         self.sum.fetch_add(amount, Ordering::Relaxed);
         self.slot(slot).fetch_add(amount, Ordering::Relaxed);

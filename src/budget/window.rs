@@ -61,34 +61,6 @@ impl Window {
         self.credit.fetch_add(counted, Ordering::Release);
     }
 
-    /// Earns for one call that was sent in the slot of now, and spends what one extra attempt costs if there is as much by then.
-    pub(super) fn earn_and_spend(&self, current: u64) -> bool {
-        self.lapse(current);
-        self.credit_and_spend(self.earned.add_spread(self.earning, current, current))
-    }
-
-    /// The same, where nothing has to be begun or to lapse before; `None`, and nothing done, where something has.
-    #[inline(always)]
-    pub(super) fn earn_and_spend_at_once(&self, current: u64) -> Option<bool> {
-        let credit = self.credit.load(Ordering::Acquire);
-        if !self.earned.is_newest(current) || credit > self.earned.sum_so_far() {
-            return None;
-        }
-        self.earned.note(current, self.earning);
-        Some(self.credit_and_spend(self.earning))
-    }
-
-    /// Whoever sees this credit sees that it was earned, as in [`earn`](Self::earn).
-    #[inline(always)]
-    fn credit_and_spend(&self, counted: i64) -> bool {
-        let settle = |credit: i64| {
-            let left = credit.wrapping_add(counted) - TOKEN;
-            Some(if left >= 0 { left } else { left + TOKEN })
-        };
-        let (Ok(before) | Err(before)) = self.credit.fetch_update(Ordering::Release, Ordering::Relaxed, settle);
-        before.wrapping_add(counted) >= TOKEN
-    }
-
     /// Spends what one extra attempt costs: of the credit, else of the reserve.
     #[cfg(test)]
     pub(super) fn try_withdraw(&self, now: Duration) -> bool {
@@ -380,23 +352,6 @@ mod model {
             let spent = join(spender) + (0..3).filter(|_| window.try_withdraw(now)).count();
             assert_eq!(spent, 1);
         });
-    }
-
-    #[test]
-    fn what_is_earned_and_spent_at_once_is_no_older_credit() {
-        for now in [Duration::from_secs(11), start()] {
-            with_interruptions(3, move || {
-                let window = window(2, 0);
-                let (earning, spending) = (Arc::clone(&window), Arc::clone(&window));
-                let earner = spawn(move || {
-                    let slot = earning.slot_at(now);
-                    usize::from(earning.earn_and_spend_at_once(slot).unwrap_or_else(|| earning.earn_and_spend(slot)))
-                });
-                let spender = spawn(move || usize::from(spending.try_withdraw(now)));
-                let spent = join(earner) + join(spender) + (0..4).filter(|_| window.try_withdraw(now)).count();
-                assert_eq!(spent, if now == start() { 3 } else { 1 });
-            });
-        }
     }
 
     #[test]

@@ -25,8 +25,6 @@ use crate::error::{Rejectable, Rejected};
 use crate::outcome::{Classify, Outcome, RetryHint, judge};
 use crate::timer::{Cutoff, Timer};
 
-mod straight;
-
 pin_project! {
     /// The response future of [`Retry`](super::Retry).
     ///
@@ -512,14 +510,14 @@ where
                 let outcome = shared.classifier.classify(Ok(&response));
                 lost.disarm();
                 if !outcome.is_success() {
-                    return self.go_on_straight(Ok(response), Some(outcome), cx);
+                    return self.go_on(Some(Ok(response)), Some(outcome), cx);
                 }
                 core.budget.record_sent();
                 core.record_return(outcome);
                 core.hooks.observe(1, outcome, true, AfterAttempt::Returned);
                 Poll::Ready(Ok(response))
             }
-            Poll::Ready(Err(error)) => self.go_on_straight(Err(error), None, cx),
+            Poll::Ready(Err(error)) => self.go_on(Some(Err(error)), None, cx),
             Poll::Pending if this.cutoff.is_none() => Poll::Pending,
             Poll::Pending => self.go_on_limited(cx),
         }

@@ -127,8 +127,6 @@ pub(super) struct Core {
     backoff: Backoff,
     /// Every delay is zero.
     never_waits: bool,
-    /// And there is no limit in time, and nobody to be asked or told what follows an attempt.
-    goes_straight: bool,
     /// In place of the threads' generators, for repeatable tests.
     random: Option<Mutex<Random>>,
     pub(super) hooks: Hooks,
@@ -327,7 +325,6 @@ impl Core {
             max_attempts: AtomicU32::new(config.max_attempts),
             is_timed,
             is_limited: is_timed || budget.counts_in_flight(),
-            goes_straight: never_waits && !is_timed && hooks.outcomes.is_none() && hooks.observer.is_none(),
             budget,
             backoff,
             never_waits,
@@ -357,11 +354,6 @@ impl Core {
     #[inline]
     pub(super) const fn is_timed(&self) -> bool {
         self.is_timed
-    }
-
-    #[inline]
-    pub(super) const fn goes_straight(&self) -> bool {
-        self.goes_straight
     }
 
     /// The next delay of a call that has come this far; `None` when a sequence of the user's own has ended.
@@ -432,20 +424,6 @@ impl Core {
     pub(super) fn tell_of_retry(&self, attempt: u32, outcome: Outcome, delay: Duration) {
         let kind = RetryEventKind::Retrying { attempt, outcome, delay };
         self.emitter.emit(|name| Event::Retry(RetryEvent { name, kind }));
-    }
-
-    /// The same for one that follows the first at once.
-    #[inline]
-    pub(super) fn tell_of_retry_at_once(&self) {
-        if self.emitter.is_listening() {
-            self.tell_listeners_of_retry_at_once();
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn tell_listeners_of_retry_at_once(&self) {
-        self.tell_of_retry(1, Outcome::Transient, Duration::ZERO);
     }
 }
 

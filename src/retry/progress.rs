@@ -43,8 +43,6 @@ pub(super) enum Stage {
 pub(super) struct LostAtFirst<'a> {
     pub(super) core: &'a Core,
     pub(super) progress: Pin<&'a mut Option<Progress>>,
-    /// At what stage it is of an attempt that was paid for.
-    pub(super) paid: Option<Stage>,
 }
 
 /// The same for a later one.
@@ -67,11 +65,6 @@ impl Progress {
             paid: false,
             cause: Cause::NotSent,
         }
-    }
-
-    /// Of a call that was sent, at `stage` of an attempt that was paid for.
-    pub(super) fn paid(stage: Stage) -> Self {
-        Self { stage, sent: true, paid: true, cause: Cause::Transient, ..Self::start() }
     }
 }
 
@@ -105,10 +98,7 @@ impl Core {
     /// The same before there is any progress.
     #[cold]
     #[inline(never)]
-    fn lose_at_first(&self, mut progress: Pin<&mut Option<Progress>>, paid: Option<Stage>) {
-        if let Some(stage) = paid {
-            self.close(stage, true);
-        }
+    fn lose_at_first(&self, mut progress: Pin<&mut Option<Progress>>) {
         progress.set(Some(Progress { stage: Stage::Lost, ..Progress::start() }));
         self.record_panicked();
     }
@@ -139,20 +129,14 @@ impl Core {
 impl<'a> LostAtFirst<'a> {
     #[inline(always)]
     pub(super) const fn guard(core: &'a Core, progress: Pin<&'a mut Option<Progress>>) -> Guard<Self> {
-        Guard(Self { core, progress, paid: None })
-    }
-
-    /// At this stage of an attempt that was paid for.
-    #[inline(always)]
-    pub(super) const fn paid(core: &'a Core, progress: Pin<&'a mut Option<Progress>>, stage: Stage) -> Guard<Self> {
-        Guard(Self { core, progress, paid: Some(stage) })
+        Guard(Self { core, progress })
     }
 }
 
 impl Notice for LostAtFirst<'_> {
     #[inline(always)]
     fn unwound(&mut self) {
-        self.core.lose_at_first(self.progress.as_mut(), self.paid);
+        self.core.lose_at_first(self.progress.as_mut());
     }
 }
 

@@ -106,20 +106,6 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         model: "budget::window::model::what_is_earned_while_older_credit_lapses_does_not_lapse_with_it",
     },
     Mutant {
-        name: "older credit passes for what is noted as it is spent",
-        file: WINDOW,
-        text: "if !self.earned.is_newest(current) || credit > self.earned.sum_so_far() {",
-        fault: "if !self.earned.is_newest(current) {\n            let _ = credit;",
-        model: "budget::window::model::what_is_earned_and_spent_at_once_is_no_older_credit",
-    },
-    Mutant {
-        name: "what a call earns as it withdraws overwrites what came between",
-        file: WINDOW,
-        text: "let (Ok(before) | Err(before)) = self.credit.fetch_update(Ordering::Release, Ordering::Relaxed, settle);",
-        fault: "let before = self.credit.load(Ordering::Relaxed);\n        self.credit.store(settle(before).unwrap_or(0), Ordering::Release);",
-        model: "budget::ledger::model::a_call_that_is_recorded_as_it_withdraws_is_entered_once",
-    },
-    Mutant {
         name: "credit is seen before what earned it",
         file: WINDOW,
         text: "self.credit.fetch_add(counted, Ordering::Release);",
