@@ -1,16 +1,18 @@
-//! What a finished call says: one [`Outcome`], two questions.
+//! What a finished call says: one [`Outcome`], three questions.
 //!
 //! Every part of this crate that learns from calls (circuit breakers, retries, ejection, load estimates, telemetry) reads
-//! the same value, made once by a [`Classify`]. An outcome answers two questions which must not be mixed:
+//! the same value, made once by a [`Classify`]. An outcome answers three questions which must not be mixed:
 //!
 //! * what does it say about the callee's **health** ([`Outcome::health`])?
 //! * may **another try** help ([`Outcome::retry`])?
+//! * was anything **sent** ([`Outcome::was_sent`])?
 //!
 //! | outcome | health | another try | example |
 //! |---|---|---|---|
 //! | [`Success`](Outcome::Success) | healthy | - | 200 |
 //! | [`Refused`](Outcome::Refused) | healthy: it answered | no | 404, 400, gRPC `INVALID_ARGUMENT` |
 //! | [`Transient`](Outcome::Transient) | unhealthy | yes | connection reset, 502, 503, `UNAVAILABLE`, timeout |
+//! | [`NotSent`](Outcome::NotSent) | unhealthy | yes, whatever the method: nothing was sent | connection refused |
 //! | [`Permanent`](Outcome::Permanent) | unhealthy | no | 501, `INTERNAL`, a body that does not decode |
 //! | [`Throttled`](Outcome::Throttled) | no evidence | after the stated time | 429, 503 with `Retry-After`, `RESOURCE_EXHAUSTED` |
 //! | [`DependencyFailed`](Outcome::DependencyFailed) | healthy: what *it* calls is broken | no: its siblings share it | 503 with the marker header |
@@ -18,6 +20,10 @@
 //!
 //! Why two axes: a balancer that mistakes a stalled database for sick application servers ejects every one of them and
 //! multiplies the load by its retries. `DependencyFailed` is what stops it.
+//!
+//! Why the third question: a request that may have been sent must not be repeated unless it is idempotent. A refused connection
+//! is evidence against the callee like any other failure, and it also proves that nothing was sent: a retry may repeat even a
+//! `POST`, and a pool may pass it on to another endpoint.
 //!
 //! A [`Rejected`](crate::Rejected) made by a layer of this crate is recognised *before* the user's classifier is asked
 //! (see [`judge`]): a refusal made locally is no evidence against the callee.
@@ -70,6 +76,11 @@ pub enum Outcome {
     Refused,
     /// The callee failed in a way that may pass.
     Transient,
+    /// The callee could not be reached, and the error proves that nothing was sent: a refused connection.
+    ///
+    /// It is a failure of the callee, and the call may be repeated even if it is not idempotent. Only use it where the error
+    /// is such a proof: a connection that broke after the request was written is [`Transient`](Self::Transient).
+    NotSent,
     /// The callee failed, and another try would fail alike.
     Permanent,
     /// The callee asks for less, or for later.
@@ -152,7 +163,7 @@ impl Outcome {
     pub const fn health(self) -> Health {
         match self {
             Self::Success | Self::Refused | Self::DependencyFailed => Health::Healthy,
-            Self::Transient | Self::Permanent => Health::Unhealthy,
+            Self::Transient | Self::NotSent | Self::Permanent => Health::Unhealthy,
             Self::Throttled { .. } | Self::Ignored => Health::NoEvidence,
         }
     }
@@ -171,10 +182,29 @@ impl Outcome {
     #[inline]
     pub const fn retry(self) -> RetryHint {
         match self {
-            Self::Transient | Self::Throttled { retry_after: None } => RetryHint::Yes,
+            Self::Transient | Self::NotSent | Self::Throttled { retry_after: None } => RetryHint::Yes,
             Self::Throttled { retry_after: Some(after) } => RetryHint::After(after),
             Self::Success | Self::Refused | Self::Permanent | Self::DependencyFailed | Self::Ignored => RetryHint::No,
         }
+    }
+
+    /// Whether the call may have reached the callee. `false`, for [`Outcome::NotSent`] alone, means that it certainly did not.
+    ///
+    /// A [`Rejected`](crate::Rejected) answers this question itself ([`Rejected::was_sent`](crate::Rejected::was_sent)): its
+    /// outcome says nothing about it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::Outcome;
+    ///
+    /// assert!(!Outcome::NotSent.was_sent());
+    /// assert!(Outcome::Transient.was_sent());
+    /// ```
+    #[must_use]
+    #[inline]
+    pub const fn was_sent(self) -> bool {
+        !matches!(self, Self::NotSent)
     }
 
     /// Whether this is [`Outcome::Success`].
@@ -220,8 +250,8 @@ impl Outcome {
         }
     }
 
-    /// The name used in metrics labels and logs: `success`, `refused`, `transient`, `permanent`, `throttled`,
-    /// `dependency_failed` or `ignored`.
+    /// The name used in metrics labels and logs: `success`, `refused`, `transient`, `not_sent`, `permanent`,
+    /// `throttled`, `dependency_failed` or `ignored`.
     ///
     /// # Examples
     ///
@@ -234,6 +264,7 @@ impl Outcome {
             Self::Success => "success",
             Self::Refused => "refused",
             Self::Transient => "transient",
+            Self::NotSent => "not_sent",
             Self::Permanent => "permanent",
             Self::Throttled { .. } => "throttled",
             Self::DependencyFailed => "dependency_failed",
@@ -381,10 +412,11 @@ where
 mod tests {
     use super::*;
 
-    const ALL: [Outcome; 8] = [
+    const ALL: [Outcome; 9] = [
         Outcome::Success,
         Outcome::Refused,
         Outcome::Transient,
+        Outcome::NotSent,
         Outcome::Permanent,
         Outcome::Throttled { retry_after: None },
         Outcome::Throttled { retry_after: Some(Duration::from_secs(1)) },
@@ -396,7 +428,10 @@ mod tests {
     fn health_and_retry_are_the_table_of_the_module() {
         use Health::{Healthy, NoEvidence, Unhealthy};
         let health: Vec<_> = ALL.iter().map(|outcome| outcome.health()).collect();
-        assert_eq!(health, [Healthy, Healthy, Unhealthy, Unhealthy, NoEvidence, NoEvidence, Healthy, NoEvidence]);
+        assert_eq!(
+            health,
+            [Healthy, Healthy, Unhealthy, Unhealthy, Unhealthy, NoEvidence, NoEvidence, Healthy, NoEvidence]
+        );
         let retry: Vec<_> = ALL.iter().map(|outcome| outcome.retry()).collect();
         let after = RetryHint::After(Duration::from_secs(1));
         assert_eq!(
@@ -404,6 +439,7 @@ mod tests {
             [
                 RetryHint::No,
                 RetryHint::No,
+                RetryHint::Yes,
                 RetryHint::Yes,
                 RetryHint::No,
                 RetryHint::Yes,
@@ -418,6 +454,13 @@ mod tests {
     fn only_what_is_unhealthy_is_a_failure() {
         for outcome in ALL {
             assert_eq!(outcome.is_failure(), outcome.health() == Health::Unhealthy, "{outcome}");
+        }
+    }
+
+    #[test]
+    fn only_not_sent_proves_that_nothing_was_sent() {
+        for outcome in ALL {
+            assert_eq!(outcome.was_sent(), outcome.as_str() != "not_sent", "{outcome}");
         }
     }
 

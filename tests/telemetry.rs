@@ -39,6 +39,7 @@ fn by_status(result: Result<&u16, &BoxError>) -> Outcome {
         Ok(200) => Outcome::Success,
         Ok(404) => Outcome::Refused,
         Ok(429) => Outcome::throttled(Duration::from_secs(1)),
+        Ok(111) => Outcome::NotSent,
         Ok(424) => Outcome::DependencyFailed,
         Ok(499) => Outcome::Ignored,
         Ok(501) => Outcome::Permanent,
@@ -61,7 +62,7 @@ async fn each_end_of_a_call_is_counted_once_and_the_sum_is_the_calls() {
     let layer = TelemetryLayer::new("all").classify(classify_fn(by_status));
     let handle = layer.handle();
     let service = service(&layer);
-    for status in [200, 200, 404, 500, 501, 429, 424, 499, 0] {
+    for status in [200, 200, 404, 500, 111, 111, 111, 501, 429, 424, 499, 0] {
         run(&service, Do::Answer(status)).await;
     }
     for what in [Do::Fail, Do::Refuse, Do::Panic] {
@@ -69,13 +70,14 @@ async fn each_end_of_a_call_is_counted_once_and_the_sum_is_the_calls() {
     }
     let mut hanging = task::spawn(service.clone().oneshot(Do::Hang));
     assert_pending!(hanging.poll());
-    assert_eq!(handle.statistics().calls(), 12, "a running call has not ended");
+    assert_eq!(handle.statistics().calls(), 15, "a running call has not ended");
     drop(hanging);
 
     let TelemetryStatistics {
         successes,
         refused,
         transient,
+        not_sent,
         permanent,
         throttled,
         dependency_failed,
@@ -86,12 +88,23 @@ async fn each_end_of_a_call_is_counted_once_and_the_sum_is_the_calls() {
         ..
     } = handle.statistics();
     assert_eq!(
-        [successes, refused, transient, permanent, throttled, dependency_failed, ignored, rejected, abandoned],
-        [2, 1, 2, 1, 1, 1, 1, 1, 1]
+        [
+            successes,
+            refused,
+            transient,
+            not_sent,
+            permanent,
+            throttled,
+            dependency_failed,
+            ignored,
+            rejected,
+            abandoned
+        ],
+        [2, 1, 2, 3, 1, 1, 1, 1, 1, 1]
     );
     // The inner panic, and the classifier's.
     assert_eq!(panicked, 2);
-    assert_eq!(handle.statistics().calls(), 13);
+    assert_eq!(handle.statistics().calls(), 16);
 }
 
 #[tokio::test(start_paused = true)]

@@ -111,7 +111,7 @@ impl End {
         match self {
             Self::Judged(Outcome::Success) => 0,
             Self::Judged(Outcome::Refused) => 1,
-            Self::Judged(Outcome::Transient | Outcome::Permanent) => 2,
+            Self::Judged(Outcome::Transient | Outcome::NotSent | Outcome::Permanent) => 2,
             Self::Judged(Outcome::Throttled { .. }) => 3,
             Self::Judged(Outcome::DependencyFailed) => 4,
             Self::Judged(Outcome::Ignored) => 5,

@@ -40,7 +40,7 @@
 //! | what it ended in | peak EWMA | in flight |
 //! |---|---|---|
 //! | success, `Refused` | a sample of the latency | - |
-//! | `Transient`, `Permanent`, `Throttled` | a sample of at least twice the estimate | a phantom call that fades |
+//! | `Transient`, `NotSent`, `Permanent`, `Throttled` | a sample of at least twice the estimate | a phantom call that fades |
 //! | dropped | its time is a lower bound of the latency | a phantom call that fades |
 //! | `DependencyFailed`, `Ignored` | its time is a lower bound of the latency | - |
 //!

@@ -174,7 +174,7 @@ impl Breaker {
         let (end, health) = match outcome {
             Outcome::Success => (End::Success, Some(Healthy::Yes)),
             Outcome::Refused | Outcome::DependencyFailed => (End::Refused, Some(Healthy::Yes)),
-            Outcome::Transient | Outcome::Permanent => (End::Failure, Some(Healthy::No)),
+            Outcome::Transient | Outcome::NotSent | Outcome::Permanent => (End::Failure, Some(Healthy::No)),
             Outcome::Throttled { .. } if self.shared.takes(THROTTLED_FOR_FAILURE) => (End::Failure, Some(Healthy::No)),
             Outcome::Throttled { .. } | Outcome::Ignored => (End::Ignored, None),
         };

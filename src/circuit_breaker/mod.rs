@@ -67,7 +67,7 @@
 //!   [`longer_than`](SlowCalls::longer_than);
 //! * a [`Trip`] of one's own, which sees all of these numbers and the verdict.
 //!
-//! What a verdict says is its [`Outcome`](crate::Outcome): `Transient` and `Permanent` are failures, `Success`, `Refused`
+//! What a verdict says is its [`Outcome`](crate::Outcome): `Transient`, `NotSent` and `Permanent` are failures, `Success`, `Refused`
 //! and `DependencyFailed` are healthy (the callee answered), `Throttled` and `Ignored` are no evidence and are in no window.
 //! A panic that comes out of the inner `call` or `poll` is a failure, whose outcome is `Permanent`. A refusal by an inner
 //! layer of this crate is no evidence.

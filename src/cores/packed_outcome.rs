@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use crate::outcome::Outcome;
 
-/// An outcome, or none: its kind in three bits; the time of a throttled one in those above.
+/// An outcome, or none: its kind in four bits; the time of a throttled one in those above.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PackedOutcome(u64);
 
 /// The bits of the kind.
-const KIND_BITS: u32 = 3;
+const KIND_BITS: u32 = 4;
 const KIND: u64 = (1 << KIND_BITS) - 1;
 const THROTTLED: u64 = 5;
 
@@ -32,6 +32,7 @@ impl PackedOutcome {
             Some(Outcome::Throttled { retry_after: Some(after) }) => THROTTLED | pack_time(after) << KIND_BITS,
             Some(Outcome::DependencyFailed) => 6,
             Some(Outcome::Ignored) => 7,
+            Some(Outcome::NotSent) => 8,
         })
     }
 
@@ -49,7 +50,8 @@ impl PackedOutcome {
                 },
             },
             6 => Outcome::DependencyFailed,
-            _ => Outcome::Ignored,
+            7 => Outcome::Ignored,
+            _ => Outcome::NotSent,
         })
     }
 
@@ -68,7 +70,7 @@ impl fmt::Debug for PackedOutcome {
     }
 }
 
-/// One more than the nanoseconds, so that zero is "none"; 9 years are the longest.
+/// One more than the nanoseconds, so that zero is "none"; the longest is 4.5 years.
 #[allow(clippy::cast_possible_truncation, reason = "it is no more than the longest")]
 const fn pack_time(time: Duration) -> u64 {
     const LONGEST: u128 = (u64::MAX >> KIND_BITS >> PackedOutcome::FREE_BITS) as u128;
@@ -93,11 +95,12 @@ mod tests {
             Some(Outcome::throttled(Duration::from_secs(3600))),
             Some(Outcome::DependencyFailed),
             Some(Outcome::Ignored),
+            Some(Outcome::NotSent),
         ];
         for outcome in outcomes {
             assert_eq!(PackedOutcome::new(outcome).get(), outcome);
         }
         let longest = PackedOutcome::new(Some(Outcome::throttled(Duration::MAX))).get();
-        assert!(longest.and_then(|outcome| outcome.retry_after()) > Some(Duration::from_secs(9 * 365 * 86_400)));
+        assert!(longest.and_then(|outcome| outcome.retry_after()) > Some(Duration::from_secs(4 * 365 * 86_400)));
     }
 }

@@ -76,7 +76,7 @@ pub enum Rejected {
 /// assert_eq!(open.retry_after(), None);
 /// ```
 ///
-/// A wait of more than 544 years reads as that, and a [cause](Self::cause) with a time of more than 9 years as those.
+/// A wait of more than 544 years reads as that, and a [cause](Self::cause) with a time of more than 4.5 years as those.
 #[derive(Clone, PartialEq, Eq)]
 pub struct CircuitOpen {
     // PackedDuration: an error is moved at every step of a call, whether it is one or not.
@@ -295,7 +295,7 @@ impl Rejected {
     pub const fn was_sent(&self) -> bool {
         match self {
             Self::Timeout { sent, .. } | Self::DeadlineExceeded { sent } => *sent,
-            Self::LoadFailed(_) => true,
+            Self::LoadFailed(failed) => failed.outcome().was_sent(),
             Self::CircuitOpen(_) | Self::NoEndpoint(_) | Self::Limited { .. } | Self::Shed => false,
         }
     }

@@ -10,8 +10,8 @@ use crate::outcome::DefaultClassifier;
 ///
 /// All services that one layer makes share one set of counts; [`handle`](Self::handle) reads them.
 ///
-/// Every call is counted exactly once, under one of: `success`, `refused`, `transient`, `permanent`, `throttled`,
-/// `dependency_failed`, `ignored` (see [`Outcome`](crate::Outcome)), `rejected` (a layer of this crate refused; the reason is
+/// Every call is counted exactly once, under one of: `success`, `refused`, `transient`, `not_sent`, `permanent`,
+/// `throttled`, `dependency_failed`, `ignored` (see [`Outcome`](crate::Outcome)), `rejected` (a layer of this crate refused; the reason is
 /// counted too), `abandoned` (the response future was dropped before it finished) or `panicked`.
 ///
 /// # Examples

@@ -54,7 +54,7 @@ pub struct TelemetryHandle {
 #[derive(Debug)]
 struct Shared {
     name: Name,
-    calls: Tally<10>,
+    calls: Tally<11>,
     rejections: Tally<7>,
     durations: Durations,
 }
@@ -76,6 +76,8 @@ pub struct TelemetryStatistics {
     pub refused: u64,
     /// [`Outcome::Transient`].
     pub transient: u64,
+    /// [`Outcome::NotSent`].
+    pub not_sent: u64,
     /// [`Outcome::Permanent`].
     pub permanent: u64,
     /// [`Outcome::Throttled`].
@@ -101,10 +103,11 @@ pub(super) enum End<'a> {
     Panicked,
 }
 
-const OUTCOMES: [&str; 10] = [
+const OUTCOMES: [&str; 11] = [
     "success",
     "refused",
     "transient",
+    "not_sent",
     "permanent",
     "throttled",
     "dependency_failed",
@@ -192,6 +195,7 @@ impl TelemetryHandle {
             successes,
             refused,
             transient,
+            not_sent,
             permanent,
             throttled,
             dependency_failed,
@@ -204,6 +208,7 @@ impl TelemetryHandle {
             successes,
             refused,
             transient,
+            not_sent,
             permanent,
             throttled,
             dependency_failed,
@@ -243,6 +248,7 @@ impl TelemetryStatistics {
         self.successes
             + self.refused
             + self.transient
+            + self.not_sent
             + self.permanent
             + self.throttled
             + self.dependency_failed
@@ -261,13 +267,14 @@ impl End<'_> {
             Self::Outcome(Outcome::Success) => 0,
             Self::Outcome(Outcome::Refused) => 1,
             Self::Outcome(Outcome::Transient) => 2,
-            Self::Outcome(Outcome::Permanent) => 3,
-            Self::Outcome(Outcome::Throttled { .. }) => 4,
-            Self::Outcome(Outcome::DependencyFailed) => 5,
-            Self::Outcome(Outcome::Ignored) => 6,
-            Self::Rejected(_) => 7,
-            Self::Abandoned => 8,
-            Self::Panicked => 9,
+            Self::Outcome(Outcome::NotSent) => 3,
+            Self::Outcome(Outcome::Permanent) => 4,
+            Self::Outcome(Outcome::Throttled { .. }) => 5,
+            Self::Outcome(Outcome::DependencyFailed) => 6,
+            Self::Outcome(Outcome::Ignored) => 7,
+            Self::Rejected(_) => 8,
+            Self::Abandoned => 9,
+            Self::Panicked => 10,
         }
     }
 

@@ -27,6 +27,7 @@ async fn a_permit_that_is_said_to_have_failed_has_failed_whatever_the_outcome() 
         Outcome::Success,
         Outcome::Refused,
         Outcome::Transient,
+        Outcome::NotSent,
         Outcome::Permanent,
         Outcome::throttled(secs(9)),
         Outcome::DependencyFailed,
@@ -39,7 +40,7 @@ async fn a_permit_that_is_said_to_have_failed_has_failed_whatever_the_outcome() 
     }
     permit(&breaker).success();
     let now = breaker.statistics();
-    assert_eq!((now.successes, now.failures, now.consecutive_failures, now.calls()), (1, 7, 0, 8));
+    assert_eq!((now.successes, now.failures, now.consecutive_failures, now.calls()), (1, 8, 0, 9));
 
     let opened = consecutive(1).build_handle().unwrap();
     permit(&opened).failure(Outcome::Refused);

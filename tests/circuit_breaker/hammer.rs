@@ -82,7 +82,7 @@ impl Account {
         match outcome {
             Outcome::Success => self.successes += 1,
             Outcome::Refused | Outcome::DependencyFailed => self.refused += 1,
-            Outcome::Transient | Outcome::Permanent => self.failures += 1,
+            Outcome::Transient | Outcome::NotSent | Outcome::Permanent => self.failures += 1,
             Outcome::Ignored | Outcome::Throttled { .. } => self.ignored += 1,
             other => unreachable!("{other:?} is not in the mix"),
         }

@@ -429,7 +429,7 @@ impl Model {
         if call.admitted_in == State::Disabled {
             return;
         }
-        use Outcome::{DependencyFailed, Ignored, Permanent, Refused, Success, Throttled, Transient};
+        use Outcome::{DependencyFailed, Ignored, NotSent, Permanent, Refused, Success, Throttled, Transient};
         let (account, health, outcome) = match end {
             End::Failed(outcome) => (2, Some(false), outcome),
             End::Dropped => (5, self.config.abandoned_is_failure.then_some(false), Ignored),
@@ -437,7 +437,7 @@ impl Model {
                 let (account, health) = match outcome {
                     Success => (0, Some(true)),
                     Refused | DependencyFailed => (1, Some(true)),
-                    Transient | Permanent => (2, Some(false)),
+                    Transient | NotSent | Permanent => (2, Some(false)),
                     Throttled { .. } if self.config.throttled_is_failure => (2, Some(false)),
                     _ => (3, None),
                 };
@@ -549,6 +549,7 @@ fn outcome() -> impl Strategy<Value = Outcome> {
     prop_oneof![
         8 => Just(Outcome::Success),
         5 => Just(Outcome::Transient),
+        1 => Just(Outcome::NotSent),
         1 => Just(Outcome::Permanent),
         1 => Just(Outcome::Refused),
         1 => Just(Outcome::DependencyFailed),

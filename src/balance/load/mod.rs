@@ -3,7 +3,7 @@
 //! | what a call ended in | [`PeakEwma`](super::Picker::PeakEwma) | [`InFlight`](super::Picker::InFlight) |
 //! |---|---|---|
 //! | an answer (`Success`, `Refused`) | a sample of the latency | - |
-//! | a failure, or "too much" (`Transient`, `Permanent`, `Throttled`) | a sample of at least twice the estimate and the default | one phantom call |
+//! | a failure, or "too much" (`Transient`, `NotSent`, `Permanent`, `Throttled`) | a sample of at least twice the estimate and the default | one phantom call |
 //! | the caller left | its time is a lower bound | one phantom call |
 //! | `DependencyFailed`, `Ignored` | its time is a lower bound | - |
 //!
@@ -37,7 +37,7 @@ impl From<Outcome> for Evidence {
     fn from(outcome: Outcome) -> Self {
         match outcome {
             Outcome::Success | Outcome::Refused => Self::Answered,
-            Outcome::Transient | Outcome::Permanent | Outcome::Throttled { .. } => Self::Failed,
+            Outcome::Transient | Outcome::NotSent | Outcome::Permanent | Outcome::Throttled { .. } => Self::Failed,
             Outcome::DependencyFailed | Outcome::Ignored => Self::Inconclusive,
         }
     }
