@@ -56,8 +56,12 @@ pub struct Replay<S> {
     cap: usize,
 }
 
-/// Lets a retry send requests with a [`ReplayBody`] again, as long as all that was sent of the body is still kept; else the call
-/// gives up ([`NotReplayable`](crate::retry::GiveUpReason::NotReplayable)).
+/// Lets a retry send requests with a [`ReplayBody`] again, as long as everything that was read of the body is still kept.
+///
+/// A client may go on reading the body of an attempt after its answer has come, also while the retry waits for the next attempt. If
+/// the body grows beyond the cap or fails in that time, the call gives up
+/// ([`NotReplayable`](crate::retry::GiveUpReason::NotReplayable)) and returns the last result, which is held for that long: the retry
+/// keeps a response through its delay only while the body of the request is still being read.
 ///
 /// Every one may be sent twice; [`RetryBuilder::http`](crate::retry::RetryBuilder::http), called after it, asks the method too.
 ///
@@ -152,5 +156,9 @@ impl<B> RequestPolicy<Request<ReplayBody<B>>> for ReplayBodies {
 
     fn is_replayable(&self, copy: &Request<ReplayBody<B>>) -> bool {
         copy.body().is_replayable()
+    }
+
+    fn may_be_lost(&self, copy: &Request<ReplayBody<B>>) -> bool {
+        copy.body().may_be_lost()
     }
 }

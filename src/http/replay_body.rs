@@ -20,6 +20,9 @@ use crate::cores::lock::lock;
 /// An attempt continues where the one before it stopped reading. If a connection still reads for an attempt that was given up, it
 /// gets [`ReplayError::Superseded`].
 ///
+/// A copy whose body is lost never looks like a body that is empty or complete: it is not at its end, announces no length, and
+/// fails with [`ReplayError::Lost`] when it is polled.
+///
 /// # Examples
 ///
 /// ```
@@ -62,7 +65,8 @@ pub enum ReplayError<E> {
     /// A later attempt has taken over.
     #[error("a later attempt sends this body")]
     Superseded,
-    /// What was sent before is no longer kept. A retry does not come this far.
+    /// What was sent before is no longer kept. A retry checks that before it sends a copy, so this is seen only where the body is lost
+    /// after that check, while the client has not begun to read.
     #[error("the body of the request is no longer kept")]
     Lost,
 }
@@ -75,6 +79,9 @@ struct Shared<B> {
     trailers: Option<HeaderMap>,
     /// The body has been read to its end.
     ended: bool,
+    /// Before the first read the body announced its exact length. Of a body with trailers a copy announces one only then: HTTP/1
+    /// sends no trailers after a body of an announced length.
+    exact: bool,
     /// Some of what was read is not kept.
     lost: bool,
     /// The reader whose turn it is, and who waits for the body.
@@ -102,6 +109,7 @@ impl<B> ReplayBody<B> {
             kept_bytes: 0,
             trailers: None,
             ended: false,
+            exact: false,
             lost: false,
             turn: 0,
             waker: None,
@@ -145,6 +153,14 @@ impl<B> ReplayBody<B> {
         !lock(&self.shared).lost
     }
 
+    /// Whether the body may still be [lost](Self::is_replayable): a reader is left that has not read it to its end.
+    #[must_use]
+    pub(super) fn may_be_lost(&self) -> bool {
+        let read_elsewhere = Arc::strong_count(&self.shared) > 1;
+        let shared = lock(&self.shared);
+        read_elsewhere && !shared.ended && !shared.lost
+    }
+
     const fn of(shared: Arc<Mutex<Shared<B>>>) -> Self {
         Self { shared, turn: 0, next: 0, trailers_read: false }
     }
@@ -167,6 +183,9 @@ where
         if this.turn == 0 {
             if shared.lost {
                 return Poll::Ready(Some(Err(ReplayError::Lost)));
+            }
+            if shared.turn == 0 {
+                shared.exact = shared.body.size_hint().exact().is_some();
             }
             shared.turn += 1;
             this.turn = shared.turn;
@@ -220,13 +239,17 @@ where
 
     fn is_end_stream(&self) -> bool {
         let shared = lock(&self.shared);
+        // A reader that cannot read the rest has not read all: its next poll fails.
+        if shared.is_out_of_reach_of(self.turn) {
+            return false;
+        }
         let all_read = self.next >= shared.kept.len() && (self.trailers_read || shared.trailers.is_none());
         all_read && (shared.ended || shared.body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
         let shared = lock(&self.shared);
-        if self.turn == 0 && shared.lost {
+        if shared.is_out_of_reach_of(self.turn) {
             return SizeHint::default();
         }
         let kept: u64 = shared.kept.iter().skip(self.next).map(|chunk| chunk.len() as u64).sum();
@@ -236,6 +259,11 @@ where
             hint.set_upper(upper.saturating_add(kept));
         }
         hint.set_lower(hint.lower().saturating_add(kept));
+        if shared.trailers.is_some() && !self.trailers_read && !shared.exact {
+            let mut at_least = SizeHint::default();
+            at_least.set_lower(hint.lower());
+            return at_least;
+        }
         hint
     }
 }
@@ -249,6 +277,12 @@ impl<B> fmt::Debug for ReplayBody<B> {
 // === impl Shared ===
 
 impl<B> Shared<B> {
+    /// Whether the next poll of the reader of this turn fails: a later one has taken over, or it has not begun and the start of the
+    /// body is lost.
+    const fn is_out_of_reach_of(&self, turn: u64) -> bool {
+        if turn == 0 { self.lost } else { turn != self.turn }
+    }
+
     /// Keeps what was just read; whether it did.
     fn keep(&mut self, data: &Bytes) -> bool {
         // Chunks without data would be kept without end.

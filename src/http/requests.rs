@@ -64,6 +64,10 @@ where
     fn is_replayable(&self, copy: &Request<B>) -> bool {
         self.requests.is_replayable(copy)
     }
+
+    fn may_be_lost(&self, copy: &Request<B>) -> bool {
+        self.requests.may_be_lost(copy)
+    }
 }
 
 // === impl RetryBuilder ===

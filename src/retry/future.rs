@@ -65,6 +65,8 @@ pin_project! {
         service: Option<S>,
         // The copy for the next attempt.
         request: Option<Req>,
+        // What the last attempt ended in, kept through the delay only while the copy may be lost.
+        last: Option<Result<S::Response, S::Error>>,
         // Of the attempt that runs, or of the wait for readiness. Of a call that was refused, until the caller was told: it is
         // counted already.
         cutoff: Option<Cutoff>,
@@ -111,7 +113,7 @@ where
         in_flight: CallInFlight,
         shared: StripedArc<Shared<C, R>>,
     ) -> Self {
-        Self { attempt, progress: None, service, request, cutoff: None, call, in_flight, shared }
+        Self { attempt, progress: None, service, request, last: None, cutoff: None, call, in_flight, shared }
     }
 
     #[inline(always)]
@@ -148,14 +150,24 @@ where
         let shared = &**this.shared;
         let core = &*shared.core;
         loop {
-            // Judged where it is: a response can be large. And it is not held through the delay.
+            // Judged where it is: a response can be large. It is not held through the delay, unless the copy may be lost in it.
             if let Some(result) = ended {
                 let (attempt, copy) = (this.attempt.scope().attempt(), this.request.as_ref());
                 if !Self::follow(shared, attempt, this.call, copy, &mut progress, &result, judged.take()) {
                     this.progress.set(None);
                     return Poll::Ready(result);
                 }
-                on_unwind(|| core.lose(progress.stage, *progress.paid), || drop(result));
+                on_unwind(
+                    || core.lose(progress.stage, *progress.paid),
+                    || {
+                        let copy = this.request.as_ref();
+                        if copy.is_some_and(|copy| shared.requests.may_be_lost(copy)) {
+                            *this.last = Some(result);
+                        } else {
+                            drop(result);
+                        }
+                    },
+                );
                 progress.timer.as_mut().disarm();
                 *this.cutoff = None;
                 this.attempt.as_mut().scope_mut().next_attempt();
@@ -163,13 +175,24 @@ where
             match *progress.stage {
                 Stage::Attempting => {}
                 Stage::Between => {
+                    if this.last.is_some() {
+                        ready!(Self::poll_delay(&mut progress, cx));
+                        if let Some(last) =
+                            Self::lost_copy(shared, &this.attempt, this.request, this.last, &mut progress)
+                        {
+                            this.progress.set(None);
+                            return Poll::Ready(last);
+                        }
+                    }
                     let attempt = this.attempt.as_mut();
                     let between =
                         Self::poll_between(shared, attempt, this.service, this.request, this.cutoff, &mut progress, cx);
                     if let Err(error) = ready!(between) {
                         this.progress.set(None);
+                        *this.last = None;
                         return Poll::Ready(Err(error));
                     }
+                    on_unwind(|| core.lose(progress.stage, *progress.paid), || *this.last = None);
                 }
                 // Polled after its end: it has nothing more to say.
                 Stage::Lost => return Poll::Pending,
@@ -325,6 +348,7 @@ where
                 *progress.paid = *progress.sent;
                 *progress.cause = Cause::of(outcome, sent);
                 *progress.stage = Stage::Between;
+                *progress.outcome = outcome;
                 // A zero delay, and one beyond the end of time (which no callee asks for), need no timer.
                 if !delay.is_zero() {
                     *progress.delayed_until = now().checked_add(delay);
@@ -334,6 +358,41 @@ where
                 true
             }
         }
+    }
+
+    /// Waits until the delay has passed.
+    #[inline]
+    fn poll_delay(progress: &mut ProgressParts<'_>, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(until) = *progress.delayed_until {
+            ready!(progress.timer.as_mut().poll_at(until, cx));
+            progress.timer.as_mut().disarm();
+            *progress.delayed_until = None;
+        }
+        Poll::Ready(())
+    }
+
+    /// Ends the call with its last result if the copy was lost while the retry waited.
+    #[cold]
+    #[inline(never)]
+    fn lost_copy(
+        shared: &Shared<C, R>,
+        attempt: &InScope<AttemptScope, S::Future>,
+        copy: &Option<Req>,
+        last: &mut Option<Ending<S, Req>>,
+        progress: &mut ProgressParts<'_>,
+    ) -> Option<Ending<S, Req>> {
+        let core = &*shared.core;
+        let lost = || core.lose(progress.stage, *progress.paid);
+        if on_unwind(lost, || copy.as_ref().is_none_or(|copy| shared.requests.is_replayable(copy))) {
+            return None;
+        }
+        if *progress.paid {
+            core.budget.refund();
+        }
+        // The scope is already that of the attempt that does not start.
+        let attempts = attempt.scope().attempt().number().saturating_sub(1);
+        core.give_up(attempts, *progress.outcome, *progress.sent, GiveUpReason::NotReplayable);
+        last.take()
     }
 
     /// Waits until the delay has passed and the service is ready for the next attempt, and starts it. Returns what the call ends
@@ -348,11 +407,7 @@ where
         progress: &mut ProgressParts<'_>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), S::Error>> {
-        if let Some(until) = *progress.delayed_until {
-            ready!(progress.timer.as_mut().poll_at(until, cx));
-            progress.timer.as_mut().disarm();
-            *progress.delayed_until = None;
-        }
+        ready!(Self::poll_delay(progress, cx));
         // It is there: else no retry would have been decided on.
         let Some(service) = service else { return Poll::Pending };
         let ready = Self::poll_ready(&shared.core, attempt.as_mut(), service, progress, cx);

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::handle::{Cause, Core};
 use crate::backoff;
 use crate::cores::unwind::{Guard, Notice};
+use crate::outcome::Outcome;
 use crate::timer::Timer;
 
 pin_project! {
@@ -27,6 +28,8 @@ pin_project! {
         pub(super) paid: bool,
         // Why there is another attempt.
         pub(super) cause: Cause,
+        // What the last attempt ended in.
+        pub(super) outcome: Outcome,
     }
 }
 
@@ -64,6 +67,7 @@ impl Progress {
             sent: false,
             paid: false,
             cause: Cause::NotSent,
+            outcome: Outcome::Ignored,
         }
     }
 }

@@ -84,8 +84,11 @@ pub trait RequestPolicy<Req> {
         true
     }
 
-    /// Whether `copy`, made before the last attempt, can still be sent after it. Default: yes. Asked only after an attempt
-    /// that another might follow; no is [`GiveUpReason::NotReplayable`](super::GiveUpReason::NotReplayable).
+    /// Whether `copy`, made before the last attempt, can still be sent. Default: yes.
+    ///
+    /// A retry checks this after an attempt that another one might follow and, if the copy [may be lost](Self::may_be_lost),
+    /// again after the delay, right before the copy would be sent. If it returns `false`, the call ends with the last result
+    /// ([`GiveUpReason::NotReplayable`](super::GiveUpReason::NotReplayable)).
     ///
     /// # Examples
     ///
@@ -95,6 +98,24 @@ pub trait RequestPolicy<Req> {
     /// assert!(CloneRequests.is_replayable(&7));
     /// ```
     fn is_replayable(&self, copy: &Req) -> bool {
+        let _ = copy;
+        true
+    }
+
+    /// Whether `copy` may stop being [replayable](Self::is_replayable) while the retry waits for the next attempt. Default: yes.
+    ///
+    /// While it may, the retry keeps the last result until the next attempt starts, so that it can return that result if
+    /// the copy is lost. Policies whose copies are independent of the attempt before (all of this module) return `false`, and
+    /// the last result is dropped before the delay.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::retry::{CloneRequests, RequestPolicy};
+    ///
+    /// assert!(!CloneRequests.may_be_lost(&7));
+    /// ```
+    fn may_be_lost(&self, copy: &Req) -> bool {
         let _ = copy;
         true
     }
@@ -222,6 +243,11 @@ impl<Req: Clone> RequestPolicy<Req> for CloneRequests {
     fn try_clone(&self, request: &Req) -> Option<Req> {
         Some(request.clone())
     }
+
+    #[inline]
+    fn may_be_lost(&self, _: &Req) -> bool {
+        false
+    }
 }
 
 // === impl TryCloneRequests ===
@@ -230,6 +256,11 @@ impl<Req: TryClone> RequestPolicy<Req> for TryCloneRequests {
     #[inline]
     fn try_clone(&self, request: &Req) -> Option<Req> {
         request.try_clone()
+    }
+
+    #[inline]
+    fn may_be_lost(&self, _: &Req) -> bool {
+        false
     }
 }
 
@@ -261,6 +292,11 @@ where
     #[inline]
     fn try_clone(&self, request: &Req) -> Option<Req> {
         (self.0)(request)
+    }
+
+    #[inline]
+    fn may_be_lost(&self, _: &Req) -> bool {
+        false
     }
 }
 
@@ -309,6 +345,11 @@ where
     fn is_replayable(&self, copy: &Req) -> bool {
         self.requests.is_replayable(copy)
     }
+
+    #[inline]
+    fn may_be_lost(&self, copy: &Req) -> bool {
+        self.requests.may_be_lost(copy)
+    }
 }
 
 // === impl RetryIf ===
@@ -355,5 +396,10 @@ where
     #[inline]
     fn is_replayable(&self, copy: &Req) -> bool {
         self.requests.is_replayable(copy)
+    }
+
+    #[inline]
+    fn may_be_lost(&self, copy: &Req) -> bool {
+        self.requests.may_be_lost(copy)
     }
 }
