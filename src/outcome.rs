@@ -321,6 +321,15 @@ pub trait Classify<Res, Err> {
     /// assert_eq!(DefaultClassifier.classify(result), Outcome::Success);
     /// ```
     fn classify(&self, result: Result<&Res, &Err>) -> Outcome;
+
+    /// Returns whether `result`, which was judged [`Refused`](Outcome::Refused), may differ for another caller.
+    ///
+    /// A 404 is the same for all callers, a 403 or a 431 depends on who asks. A cache with a `negative_ttl` calls this
+    /// before it remembers a refusal for later callers. Default: `false`.
+    fn depends_on_caller(&self, result: Result<&Res, &Err>) -> bool {
+        let _ = result;
+        false
+    }
 }
 
 impl<F, Res, Err> Classify<Res, Err> for F

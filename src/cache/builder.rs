@@ -41,7 +41,7 @@ use crate::telemetry::{Emitter, Listener};
 ///         Ok(page) if page.status < 500 => Outcome::Refused,
 ///         Ok(_) | Err(_) => Outcome::Transient,
 ///     }))
-///     .cache_if(|page: &Page| page.status == 200)
+///     .cache_if(|page: &Page| matches!(page.status, 200 | 404))
 ///     .ttl_of(|page| page.max_age)
 ///     .negative_ttl(Duration::from_secs(5))
 ///     .tags(|_path, page, tags| tags.add(&format!("author:{}", page.author)))
@@ -118,6 +118,7 @@ impl<V, C, M> CacheBuilder<(), V, NoKey, C, M> {
             cache_if: self.policy.cache_if,
             ttl_of: self.policy.ttl_of,
             // Set after the key only, since they see it.
+            cache_if_for: None,
             tags: None,
             on_served: self.policy.on_served,
         };
@@ -236,7 +237,8 @@ impl<K, V, F, C, M> CacheBuilder<K, V, F, C, M> {
 
     // === hooks ===
 
-    /// Stores only the successes for which this is true. It is asked after the classifier, in the task of the load.
+    /// Stores only the responses for which this is true, successes and refusals alike. It runs after the classifier, in the
+    /// task of the load.
     ///
     /// What is not stored is still shared by the calls that waited for the same load.
     ///
@@ -257,6 +259,33 @@ impl<K, V, F, C, M> CacheBuilder<K, V, F, C, M> {
     /// ```
     pub fn cache_if(mut self, cache_if: impl Fn(&V) -> bool + Send + Sync + 'static) -> Self {
         self.policy.cache_if = Some(Arc::new(cache_if));
+        self
+    }
+
+    /// Stores only the responses for which this is true, given their keys; [`cache_if`](Self::cache_if) with the key in sight.
+    ///
+    /// Where the decision depends on the request, the key is to carry what it depends on: its method, or whether it had
+    /// credentials. If both hooks are set, both have to agree.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::cache::CacheLayer;
+    ///
+    /// #[derive(Clone, PartialEq, Eq, Hash)]
+    /// struct Key { path: String, signed_in: bool }
+    /// struct Request { key: Key }
+    /// struct Page { public: bool }
+    ///
+    /// let layer = CacheLayer::builder("pages")
+    ///     .key(|request: &Request| Some(request.key.clone()))
+    ///     .cache_if_for(|key: &Key, page: &Page| page.public || !key.signed_in)
+    ///     .build()?;
+    /// # let _: mainstay::CacheLayer<Key, Page, _> = layer;
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    pub fn cache_if_for(mut self, cache_if: impl Fn(&K, &V) -> bool + Send + Sync + 'static) -> Self {
+        self.policy.cache_if_for = Some(Arc::new(cache_if));
         self
     }
 

@@ -38,7 +38,9 @@ pub struct CacheConfig {
     pub ttl_jitter: f64,
 
     /// How long an answer that says no ([`Outcome::Refused`](crate::Outcome::Refused), such as a 404) is remembered; above
-    /// zero, or `None` not to. Default: `None`: what does not exist now may be created in a moment.
+    /// zero, or `None` not to. Refusals that [depend on the caller](crate::Classify::depends_on_caller) are never remembered:
+    /// over HTTP all but 404 and 410, over gRPC all but `NOT_FOUND`. Default: `None`: what does not exist now may be created in
+    /// a moment.
     #[cfg_attr(feature = "serde", serde(with = "crate::cores::serde_duration::option"))]
     pub negative_ttl: Option<Duration>,
 

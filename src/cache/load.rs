@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tower_service::Service;
 
 use super::core::{Core, Loaded};
-use super::entry::{Entry, Freshness, Lifetime};
+use super::entry::{self, Entry, Freshness, Lifetime};
 use super::key::CacheKey;
 use super::limit::Within;
 use super::policy::Policy;
@@ -263,36 +263,35 @@ where
         tags.stamp(began)
     };
     let now = Instant::now().into_std();
-    match (outcome, result) {
-        (Outcome::Success, Ok(answer)) => match policy.ttl(&answer, config.ttl, config.ttl_jitter, core.draw()) {
-            Some(fresh) => {
-                let lifetime = Lifetime {
-                    fresh,
-                    stale_while_revalidate: config.stale_while_revalidate,
-                    stale_if_error: config.stale_if_error,
-                };
-                let stamp = stamp(Some(&answer));
-                Verdict::Store(Entry::new(Ok(answer), false, lifetime, now, stamp), None)
-            }
-            None => Verdict::Pass(Ok(answer), outcome),
-        },
-        (Outcome::Refused, result) => {
-            let Some(ttl) = config.negative_ttl else {
-                return Verdict::Pass(result, outcome);
-            };
-            let ttl = super::entry::jittered(ttl, config.ttl_jitter, core.draw());
-            if ttl.is_zero() {
-                return Verdict::Pass(result, outcome);
-            }
-            let stamp = stamp(result.as_ref().ok());
-            let (answer, error) = match result {
-                Ok(answer) => (Ok(answer), None),
-                Err(error) => (Err(LoadFailed::new(outcome, Arc::new(Shared(error.to_string())))), Some(error)),
-            };
-            Verdict::Store(Entry::new(answer, true, Lifetime::strict(ttl), now, stamp), error)
+    let negative = match (outcome, &result) {
+        (Outcome::Success, Ok(_)) => false,
+        (Outcome::Refused, _) => true,
+        _ => return Verdict::Failed(result, outcome),
+    };
+    let ttl = match &result {
+        Ok(answer) if !policy.may_store(key, answer) => None,
+        Ok(answer) if !negative => Some(policy.ttl(answer, config.ttl)),
+        result => config.negative_ttl.filter(|_| !policy.classifier.depends_on_caller(result.as_ref())),
+    };
+    let ttl = ttl.map(|ttl| entry::jittered(ttl, config.ttl_jitter, core.draw())).filter(|ttl| !ttl.is_zero());
+    let Some(ttl) = ttl else {
+        return Verdict::Pass(result, outcome);
+    };
+    let lifetime = if negative {
+        Lifetime::strict(ttl)
+    } else {
+        Lifetime {
+            fresh: ttl,
+            stale_while_revalidate: config.stale_while_revalidate,
+            stale_if_error: config.stale_if_error,
         }
-        (outcome, result) => Verdict::Failed(result, outcome),
-    }
+    };
+    let stamp = stamp(result.as_ref().ok());
+    let (answer, error) = match result {
+        Ok(answer) => (Ok(answer), None),
+        Err(error) => (Err(LoadFailed::new(outcome, Arc::new(Shared(error.to_string())))), Some(error)),
+    };
+    Verdict::Store(Entry::new(answer, negative, lifetime, now, stamp), error)
 }
 
 /// Notes a failed load, and answers with the old answer if it may stand in.

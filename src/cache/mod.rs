@@ -46,8 +46,8 @@
 //!
 //! | outcome | stored | the caller gets |
 //! |---|---|---|
-//! | [`Success`](crate::Outcome::Success) | for [`ttl`](CacheConfig::ttl), unless [`cache_if`](CacheBuilder::cache_if) or [`ttl_of`](CacheBuilder::ttl_of) say no | the answer |
-//! | [`Refused`](crate::Outcome::Refused) | for [`negative_ttl`](CacheConfig::negative_ttl), if set; an older answer is forgotten | the answer |
+//! | [`Success`](crate::Outcome::Success) | for [`ttl`](CacheConfig::ttl), unless [`cache_if`](CacheBuilder::cache_if), [`cache_if_for`](CacheBuilder::cache_if_for) or [`ttl_of`](CacheBuilder::ttl_of) decline it | the answer |
+//! | [`Refused`](crate::Outcome::Refused) | for [`negative_ttl`](CacheConfig::negative_ttl), if set, unless a hook declines it or it [depends on the caller](crate::Classify::depends_on_caller); an older answer is forgotten | the answer |
 //! | anything else | never | an old answer within [`stale_if_error`](CacheConfig::stale_if_error), else the result |
 //!
 //! With the default classifier every `Ok` is a success. A service whose failures arrive as `Ok` (HTTP) needs a classifier that

@@ -4,12 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::entry::{self, Entry};
+use super::entry::Entry;
 use super::served::{Served, StaleReason};
 use super::versions::Tags;
 use crate::error::Rejectable;
 
 pub(crate) type StoreIf<V> = Arc<dyn Fn(&V) -> bool + Send + Sync>;
+pub(crate) type StoreIfFor<K, V> = Arc<dyn Fn(&K, &V) -> bool + Send + Sync>;
 pub(crate) type TtlOf<V> = Arc<dyn Fn(&V) -> Option<Duration> + Send + Sync>;
 pub(crate) type TagsOf<K, V> = Arc<dyn Fn(&K, &V, &mut Tags<'_>) + Send + Sync>;
 pub(crate) type OnServed<V> = Arc<dyn Fn(&mut V, Served) + Send + Sync>;
@@ -18,6 +19,7 @@ pub(crate) type OnServed<V> = Arc<dyn Fn(&mut V, Served) + Send + Sync>;
 pub(crate) struct Policy<K, V, C> {
     pub(crate) classifier: C,
     pub(crate) cache_if: Option<StoreIf<V>>,
+    pub(crate) cache_if_for: Option<StoreIfFor<K, V>>,
     pub(crate) ttl_of: Option<TtlOf<V>>,
     pub(crate) tags: Option<TagsOf<K, V>>,
     pub(crate) on_served: Option<OnServed<V>>,
@@ -27,11 +29,18 @@ pub(crate) struct Policy<K, V, C> {
 
 impl<K, V, C> Policy<K, V, C> {
     pub(crate) const fn new(classifier: C) -> Self {
-        Self { classifier, cache_if: None, ttl_of: None, tags: None, on_served: None }
+        Self { classifier, cache_if: None, cache_if_for: None, ttl_of: None, tags: None, on_served: None }
     }
 
     pub(crate) fn with_classifier<D>(self, classifier: D) -> Policy<K, V, D> {
-        Policy { classifier, cache_if: self.cache_if, ttl_of: self.ttl_of, tags: self.tags, on_served: self.on_served }
+        Policy {
+            classifier,
+            cache_if: self.cache_if,
+            cache_if_for: self.cache_if_for,
+            ttl_of: self.ttl_of,
+            tags: self.tags,
+            on_served: self.on_served,
+        }
     }
 
     /// Tells the hook how `response` came about.
@@ -72,13 +81,15 @@ impl<K, V, C> Policy<K, V, C> {
         Ok(response)
     }
 
-    /// How long `response` is fresh, `None` if it is not to be stored.
-    pub(crate) fn ttl(&self, response: &V, default: Duration, jitter: f64, draw: f64) -> Option<Duration> {
-        if self.cache_if.as_ref().is_some_and(|cache_if| !cache_if(response)) {
-            return None;
-        }
-        let ttl = self.ttl_of.as_ref().and_then(|ttl_of| ttl_of(response)).unwrap_or(default);
-        Some(entry::jittered(ttl, jitter, draw)).filter(|ttl| !ttl.is_zero())
+    /// Whether the hooks let `response` be stored, a success or a refusal.
+    pub(crate) fn may_store(&self, key: &K, response: &V) -> bool {
+        self.cache_if.as_ref().is_none_or(|cache_if| cache_if(response))
+            && self.cache_if_for.as_ref().is_none_or(|cache_if| cache_if(key, response))
+    }
+
+    /// How long `response`, a success, is fresh before the jitter.
+    pub(crate) fn ttl(&self, response: &V, default: Duration) -> Duration {
+        self.ttl_of.as_ref().and_then(|ttl_of| ttl_of(response)).unwrap_or(default)
     }
 }
 

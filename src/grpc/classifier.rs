@@ -144,6 +144,11 @@ impl<B, E> Classify<Response<B>, E> for GrpcClassifier {
             None => self.of(Code::from_http_status(response.status()), Some(headers)),
         }
     }
+
+    /// Every refusal but `NOT_FOUND` may depend on the caller: its credentials, its metadata, its message.
+    fn depends_on_caller(&self, result: Result<&Response<B>, &E>) -> bool {
+        result.map_or(true, |response| Code::from_headers(response.headers()) != Some(Code::NotFound))
+    }
 }
 
 impl<E> ClassifyEnd<E> for GrpcClassifier {

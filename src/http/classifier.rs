@@ -157,6 +157,11 @@ impl<B, E> Classify<Response<B>, E> for HttpClassifier {
             None => of_failure(status, response.headers()),
         }
     }
+
+    /// Every refusal but 404 and 410 may depend on the caller: its credentials, its headers, its body.
+    fn depends_on_caller(&self, result: Result<&Response<B>, &E>) -> bool {
+        !matches!(result.map(Response::status), Ok(StatusCode::NOT_FOUND | StatusCode::GONE))
+    }
 }
 
 #[cold]
