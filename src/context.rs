@@ -1,6 +1,7 @@
 //! The ambient context: what follows a request through every layer, whatever the request's type.
 //!
-//! A deadline, the number of the attempt, how critical the request is, and (between the layers) which endpoints were tried.
+//! A deadline, the number of the attempt, how critical the request is, and (between the layers) which endpoints the earlier
+//! attempts of a retry went to.
 //! It lives in a thread-local that a layer fills *around* each `call`, each `poll` and the drop of its inner future, the way
 //! `tracing::Instrument` does it, and restores afterwards. Two futures polled by turns on one thread never see each other's.
 //!
@@ -408,6 +409,8 @@ impl Attempt {
     const SCOPED: u64 = 1 << 17;
     /// The endpoints tried were exchanged too.
     const EXCHANGED: u64 = 1 << 18;
+    /// One bit for each of the [`Tried::MOST`] places: it holds an endpoint that an *earlier* attempt went to.
+    const EARLIER: u32 = 19;
     const NUMBER: u32 = 32;
 
     const OUTSIDE: Self = Self(0);
@@ -434,10 +437,27 @@ impl Attempt {
         self.0 & Self::SCOPED != 0
     }
 
-    /// One more endpoint was noted. None at all is what it never comes back to.
+    /// The places of the endpoints that earlier attempts went to.
+    const fn earlier(self) -> u64 {
+        self.0 >> Self::EARLIER & ((1 << Tried::MOST) - 1)
+    }
+
+    /// One more endpoint was noted, by this attempt. None at all is what it never comes back to.
     const fn with_another(self) -> Self {
+        let place = 1 << (Self::EARLIER as u64 + (self.0 & Self::NOTED) % Tried::MOST);
         let noted = if self.0 & Self::NOTED == Self::NOTED { Tried::MOST } else { (self.0 & Self::NOTED) + 1 };
-        Self(self.0 & !Self::NOTED | noted)
+        Self(self.0 & !(Self::NOTED | place) | noted)
+    }
+
+    /// The attempt after this one: what this one noted is earlier now, and no inner retry has given up yet.
+    const fn next(self) -> Self {
+        let numbered = match self.0.checked_add(1 << Self::NUMBER) {
+            Some(next) => next,
+            None => self.0,
+        };
+        let noted = self.0 & Self::NOTED;
+        let places = if noted < Tried::MOST { (1 << noted) - 1 } else { (1 << Tried::MOST) - 1 };
+        Self((numbered & !Self::GAVE_UP) | places << Self::EARLIER)
     }
 }
 
@@ -446,13 +466,11 @@ impl Tried {
     const MOST: u64 = 4;
     const NONE: Self = Self(0, 0);
 
-    const fn contains(self, EndpointId(endpoint): EndpointId) -> bool {
-        let endpoint = endpoint.get() as u64;
-        let (lower, upper) = (u32::MAX as u64, 32);
-        self.0 & lower == endpoint
-            || self.0 >> upper == endpoint
-            || self.1 & lower == endpoint
-            || self.1 >> upper == endpoint
+    /// Whether one of `places`, a bit for each, holds `endpoint`.
+    #[allow(clippy::cast_possible_truncation, reason = "two endpoints a word")]
+    fn contains(self, EndpointId(endpoint): EndpointId, places: u64) -> bool {
+        let held = [self.0 as u32, (self.0 >> 32) as u32, self.1 as u32, (self.1 >> 32) as u32];
+        held.iter().enumerate().any(|(place, held)| places >> place & 1 == 1 && *held == endpoint.get())
     }
 
     /// With `endpoint` in place of the oldest, after this many.
@@ -488,7 +506,7 @@ impl EndpointId {
     }
 }
 
-/// Notes that this call went to `endpoint`; forgotten where no attempt is being made.
+/// Notes that a call of this attempt went to `endpoint`; forgotten where no attempt is being made.
 #[allow(dead_code, reason = "used by the families, each behind its feature")]
 pub(crate) fn record_tried(endpoint: EndpointId) {
     let attempt = ATTEMPT.get();
@@ -500,16 +518,20 @@ pub(crate) fn record_tried(endpoint: EndpointId) {
 }
 
 /// Whether an earlier attempt of this call went to `endpoint`.
+///
+/// Calls of the *same* attempt are independent of each other: a handler that makes several does not avoid the endpoints that it
+/// has already called.
 #[allow(dead_code, reason = "used by the families, each behind its feature")]
 pub(crate) fn was_tried(endpoint: EndpointId) -> bool {
-    ATTEMPT.get().noted() != 0 && TRIED.get().contains(endpoint)
+    let earlier = ATTEMPT.get().earlier();
+    earlier != 0 && TRIED.get().contains(endpoint, earlier)
 }
 
-/// Whether this call has been to any endpoint before.
+/// Whether an earlier attempt of this call went to any endpoint.
 #[allow(dead_code, reason = "used by the families, each behind its feature")]
 #[inline]
 pub(crate) fn any_tried() -> bool {
-    ATTEMPT.get().noted() != 0
+    ATTEMPT.get().earlier() != 0
 }
 
 /// Tells the retry above, if there is one, that the result which is about to be returned was already retried in vain.
@@ -554,11 +576,12 @@ mod tests {
                 mark_gave_up();
             });
             assert_eq!(current().deadline(), None);
-            assert!(was_tried(endpoint));
+            assert!(!was_tried(endpoint), "calls of one attempt are independent");
         });
         assert!(attempt.attempt().gave_up());
+        attempt.next_attempt();
         assert!(!was_tried(endpoint), "outside of the attempt nothing is left");
-        within(&mut attempt, || assert!(was_tried(endpoint), "the next poll of the same attempt sees it"));
+        within(&mut attempt, || assert!(was_tried(endpoint), "the next attempt sees it"));
     }
 
     #[test]
@@ -574,36 +597,45 @@ mod tests {
     #[test]
     fn of_many_endpoints_tried_the_latest_are_remembered() {
         let endpoints: Vec<_> = (0..6).map(|_| EndpointId::next()).collect();
-        within(&mut AttemptScope::new(Attempt::new(1)), || {
-            endpoints.iter().copied().for_each(record_tried);
+        let mut attempt = AttemptScope::new(Attempt::new(1));
+        within(&mut attempt, || endpoints.iter().copied().for_each(record_tried));
+        attempt.next_attempt();
+        within(&mut attempt, || {
             let tried: Vec<_> = endpoints.iter().map(|&endpoint| was_tried(endpoint)).collect();
             assert_eq!(tried, [false, false, true, true, true, true]);
+            // What this attempt notes takes the places of the oldest, and is not earlier.
+            record_tried(endpoints[0]);
+            let tried: Vec<_> = endpoints.iter().map(|&endpoint| was_tried(endpoint)).collect();
+            assert_eq!(tried, [false, false, false, true, true, true]);
         });
     }
 
     #[test]
-    fn what_was_tried_in_a_scope_stays_in_it_and_is_there_at_the_next_poll() {
+    fn what_was_tried_in_a_scope_stays_in_it_and_is_there_at_the_next_attempt() {
         let [one, other, third] = [(); 3].map(|()| EndpointId::next());
         let seen = || [one, other, third].map(was_tried);
         let (mut outer, mut inner) = (AttemptScope::new(Attempt::new(1)), AttemptScope::new(Attempt::new(7)));
+        within(&mut outer, || record_tried(one));
+        outer.next_attempt();
         within(&mut outer, || {
-            record_tried(one);
             let panicked = catch_unwind(AssertUnwindSafe(|| {
                 within(&mut inner, || {
                     assert!(!any_tried());
                     record_tried(other);
-                    assert_eq!(seen(), [false, true, false]);
+                    assert_eq!(seen(), [false; 3]);
                     panic!("inside");
                 });
             }));
             assert!(panicked.is_err());
             assert_eq!(seen(), [true, false, false]);
-            within(&mut inner, || assert_eq!((seen(), current().attempt()), ([false, true, false], 7)));
+            inner.next_attempt();
+            within(&mut inner, || assert_eq!((seen(), current().attempt()), ([false, true, false], 8)));
             record_tried(third);
-            assert_eq!((seen(), current().attempt()), ([true, false, true], 1));
+            assert_eq!((seen(), current().attempt()), ([true, false, false], 2));
         });
         assert!(!any_tried());
         within(&mut inner, || assert_eq!(seen(), [false, true, false]));
+        outer.next_attempt();
         within(&mut outer, || assert_eq!(seen(), [true, false, true]));
         assert_eq!((seen(), current()), ([false; 3], Context::new()));
     }
@@ -626,12 +658,14 @@ mod tests {
     #[test]
     fn however_many_were_tried_some_were() {
         let endpoint = EndpointId::next();
-        within(&mut AttemptScope::new(Attempt::new(1)), || {
-            for _ in 0..0x1_0010 {
+        let mut attempt = AttemptScope::new(Attempt::new(1));
+        for number in 1..0x1_0010 {
+            within(&mut attempt, || {
                 record_tried(endpoint);
-                assert!(any_tried() && current().attempt() == 1);
-            }
-        });
+                assert_eq!((any_tried(), current().attempt()), (number > 1, number));
+            });
+            attempt.next_attempt();
+        }
     }
 
     #[test]

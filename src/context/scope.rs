@@ -113,12 +113,7 @@ impl AttemptScope {
 
     /// Goes on to the next attempt, which knows what the last has tried.
     pub(crate) const fn next_attempt(&mut self) {
-        let Attempt(last) = self.attempt;
-        let next = match last.checked_add(1 << Attempt::NUMBER) {
-            Some(next) => next,
-            None => last,
-        };
-        self.attempt = Attempt(next & !Attempt::GAVE_UP);
+        self.attempt = self.attempt.next();
     }
 }
 
