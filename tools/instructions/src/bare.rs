@@ -21,6 +21,8 @@ pub enum Script {
     PendingOnce,
     /// Fails every other attempt of a thread, the first one to begin with.
     FailsFirst,
+    /// Fails one attempt in this many of a thread, the last of them.
+    FailsOneIn(u32),
     /// Never answers.
     Hangs,
 }
@@ -55,6 +57,8 @@ pub trait Failure: 'static {
 thread_local! {
     /// Whether the next attempt under [`Script::FailsFirst`] answers.
     static ANSWERS: Cell<bool> = const { Cell::new(false) };
+    /// Attempts under [`Script::FailsOneIn`] since the last one that failed.
+    static SINCE_FAILURE: Cell<u32> = const { Cell::new(0) };
 }
 
 // === impl Bare ===
@@ -80,6 +84,11 @@ impl<E: Failure> Service<u64> for Bare<E> {
     fn call(&mut self, request: u64) -> Answer<E> {
         let script = match self.script {
             Script::FailsFirst if ANSWERS.replace(!ANSWERS.get()) => Script::Answers,
+            Script::FailsOneIn(calls) => {
+                let since = SINCE_FAILURE.get() + 1;
+                SINCE_FAILURE.set(since % calls);
+                if since == calls { Script::FailsFirst } else { Script::Answers }
+            }
             script => script,
         };
         Answer { script: black_box(script), request, error: PhantomData }
@@ -106,7 +115,7 @@ impl<E: Failure> Future for Answer<E> {
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
-            Script::FailsFirst => Poll::Ready(Err(E::failure())),
+            Script::FailsFirst | Script::FailsOneIn(_) => Poll::Ready(Err(E::failure())),
             Script::Hangs => Poll::Pending,
         }
     }

@@ -55,11 +55,35 @@ pub fn service<S>(mut service: S) -> Box<dyn Subject>
 where
     S: Service<u64, Response = u64> + Clone + Send + Sync + 'static,
 {
-    closure(move |request| {
-        let ready = service.poll_ready(&mut Context::from_waker(Waker::noop()));
-        let ready = if let Poll::Ready(ready) = ready { ready.is_ok() } else { wait_until_ready(&mut service) };
-        ready && succeeds(service.call(request))
-    })
+    closure(move |request| call(&mut service, request))
+}
+
+struct OnePerThread<F>(F);
+
+impl<F, S> Subject for OnePerThread<F>
+where
+    F: Fn() -> S + Send + Sync,
+    S: Service<u64, Response = u64> + Send + 'static,
+{
+    fn calls(&self, _: Handle) -> Calls<'_> {
+        let mut service = (self.0)();
+        Box::new(move |calls| (0..calls).map(|request| u64::from(call(&mut service, request))).sum())
+    }
+}
+
+/// The same for a service that cannot be cloned: each loop of calls gets its own.
+pub fn not_clone<S>(make: impl Fn() -> S + Send + Sync + 'static) -> Box<dyn Subject>
+where
+    S: Service<u64, Response = u64> + Send + 'static,
+{
+    Box::new(OnePerThread(make))
+}
+
+#[inline]
+fn call<S: Service<u64, Response = u64>>(service: &mut S, request: u64) -> bool {
+    let ready = service.poll_ready(&mut Context::from_waker(Waker::noop()));
+    let ready = if let Poll::Ready(ready) = ready { ready.is_ok() } else { wait_until_ready(service) };
+    ready && succeeds(service.call(request))
 }
 
 /// Polls `future` to its end, and answers whether it succeeded. The first poll comes with a waker that does nothing, since most

@@ -1,4 +1,6 @@
-//! Times, as ratios: of a call to a call of the bare service, and of what two threads get done to what one does.
+//! Times: of a call, of a call of the bare service beside it, and of what two threads get done over what one does.
+//!
+//! A run measures every case once, so the libraries of a path take turns; each figure is the median of the runs.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -13,11 +15,11 @@ use crate::cores;
 /// What a round takes: long enough that two threads that begin together are together for most of it.
 const ROUND: Duration = Duration::from_millis(2);
 /// Rounds that take turns.
-const ROUNDS: usize = 21;
+const ROUNDS: usize = 11;
 /// The fewest, where they last: where a window is filled before each, or where two threads wake one another for every call.
 const FEW_ROUNDS: usize = 5;
 /// What the rounds of a case may take, all together.
-const ALL_ROUNDS: Duration = Duration::from_secs(1);
+const ALL_ROUNDS: Duration = Duration::from_millis(500);
 /// Calls that begin a round and are not timed: the first ones of a thread may set something up.
 const WARM_UP: u64 = 100;
 /// The same, and the calls of a round, where each call makes the next one dearer.
@@ -26,37 +28,67 @@ const FEW: u64 = 20;
 /// What came of a case on one kind of handle.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Times {
-    /// Time of a call over that of the bare service.
-    pub(crate) ratio_to_bare: f64,
+    /// Of a call.
+    pub(crate) nanoseconds: f64,
+    /// Of a call of the bare service.
+    pub(crate) bare: f64,
     /// Calls of two threads on one instance over those of one thread, in the same time; 2.0 is perfect.
     pub(crate) two_threads: f64,
 }
 
-/// Measures each case on a handle that is reused and with a clone a call, in this order.
-pub(crate) fn measure(cases: &[&Case]) -> Vec<Times> {
+/// Measures each case on a handle that is reused and with a clone per call, in this order, in `runs` runs.
+pub(crate) fn measure(cases: &[&Case], runs: usize) -> Vec<Times> {
     let cores = cores::two();
     if let Some([first, _]) = cores {
         cores::pin(first);
     }
     let other = cores.map(|[_, second]| second);
-    let mut times = Vec::new();
-    for case in cases {
-        let (made, bare) = (case.make(), cases[cases::bare_of(cases, case)].make());
-        for handle in [Handle::Reused, Handle::Cloned] {
-            let (round, bare_round) = (round_of(&made, handle), round_of(&bare, handle));
-            let (mut without, mut one, mut two) = (Vec::new(), Vec::new(), Vec::new());
-            let begin = Instant::now();
-            while one.len() < FEW_ROUNDS || (one.len() < ROUNDS && begin.elapsed() < ALL_ROUNDS) {
-                without.push(one_thread(&bare, handle, bare_round));
-                one.push(one_thread(&made, handle, round));
-                two.push(two_threads(&made, handle, round, other));
+    let mut all = vec![Vec::with_capacity(runs); 2 * cases.len()];
+    for _ in 0..runs {
+        for (index, case) in cases.iter().enumerate() {
+            let (made, bare) = (case.make(), cases[cases::bare_of(cases, case)].make());
+            for (which, handle) in [Handle::Reused, Handle::Cloned].into_iter().enumerate() {
+                all[2 * index + which].push(measure_once(&made, &bare, handle, other));
             }
-            let (without, one, two) = (undisturbed(without), undisturbed(one), undisturbed(two));
-            // Each of the two makes as many calls as the one did.
-            times.push(Times { ratio_to_bare: one / without, two_threads: 2.0 * one / two });
         }
     }
-    times
+    all.iter().map(|times| Times::median(times)).collect()
+}
+
+fn measure_once(made: &Made, bare: &Made, handle: Handle, other: Option<usize>) -> Times {
+    let (round, bare_round) = (round_of(made, handle), round_of(bare, handle));
+    let (mut without, mut one, mut two) = (Vec::new(), Vec::new(), Vec::new());
+    let begin = Instant::now();
+    while one.len() < FEW_ROUNDS || (one.len() < ROUNDS && begin.elapsed() < ALL_ROUNDS) {
+        without.push(one_thread(bare, handle, bare_round));
+        one.push(one_thread(made, handle, round));
+        two.push(two_threads(made, handle, round, other));
+    }
+    let (without, one, two) = (undisturbed(without), undisturbed(one), undisturbed(two));
+    // Each of the two makes as many calls as the one did.
+    Times { nanoseconds: 1e9 * one, bare: 1e9 * without, two_threads: 2.0 * one / two }
+}
+
+// === impl Times ===
+
+impl Times {
+    fn median(runs: &[Self]) -> Self {
+        let median = |figure: fn(&Self) -> f64| {
+            let mut figures: Vec<f64> = runs.iter().map(figure).collect();
+            figures.sort_by(f64::total_cmp);
+            figures[figures.len() / 2]
+        };
+        Self {
+            nanoseconds: median(|run| run.nanoseconds),
+            bare: median(|run| run.bare),
+            two_threads: median(|run| run.two_threads),
+        }
+    }
+
+    /// What the layers add to a call of the bare service.
+    pub(crate) fn over_bare(&self) -> f64 {
+        self.nanoseconds - self.bare
+    }
 }
 
 #[derive(Clone, Copy)]

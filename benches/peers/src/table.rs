@@ -12,6 +12,8 @@ pub(crate) struct Row {
     library: &'static str,
     /// Whether it is a row without a recorder, on a handle that is reused.
     is_plain: bool,
+    /// Whether two threads can share one.
+    is_clone: bool,
     costs: Option<(Counts, Times)>,
     /// Over the bare service.
     instructions: Option<f64>,
@@ -24,6 +26,7 @@ impl Row {
             path: format!("{}{suffix}", case.path),
             library: case.library,
             is_plain: suffix.is_empty(),
+            is_clone: case.is_clone,
             costs: Some((counts, times)),
             instructions: Some(counts.instructions - if case.is_bare() { 0.0 } else { bare.instructions }),
             note: case.note.map(str::to_owned),
@@ -35,6 +38,7 @@ impl Row {
             path: format!("{}{suffix}", case.path),
             library: case.library,
             is_plain: suffix.is_empty(),
+            is_clone: case.is_clone,
             costs: None,
             instructions: None,
             note: Some(why.to_owned()),
@@ -49,18 +53,33 @@ impl Row {
         self.costs.map(|(counts, _)| counts.allocations)
     }
 
-    fn ratio_to_bare(&self) -> Option<f64> {
-        self.costs.map(|(_, times)| times.ratio_to_bare)
+    /// Nanoseconds of a bare service, and what anything else adds to one.
+    fn nanoseconds(&self) -> Option<f64> {
+        self.costs.map(|(_, times)| if self.is_bare() { times.nanoseconds } else { times.over_bare() })
     }
 
     fn two_threads(&self) -> Option<f64> {
-        self.costs.map(|(_, times)| times.two_threads)
+        self.costs.filter(|_| self.is_clone).map(|(_, times)| times.two_threads)
+    }
+
+    fn is_bare(&self) -> bool {
+        self.library == "bare"
+    }
+
+    /// Our time over the time of the quickest library on the same path, ours aside.
+    fn to_best_peer(&self, rows: &[Self]) -> Option<f64> {
+        if self.library != "mainstay" {
+            return None;
+        }
+        let peers = rows.iter().filter(|row| row.path == self.path && row.library != "mainstay");
+        let best = peers.filter_map(Self::nanoseconds).min_by(f64::total_cmp)?;
+        Some(self.nanoseconds()? / best)
     }
 }
 
 /// The rows as a table in Markdown, those of one path together, with the notes below; or the plain ones of them only.
-pub(crate) fn markdown(rows: &[Row], only_plain: bool) -> String {
-    let rows: Vec<&Row> = rows.iter().filter(|row| !only_plain || row.is_plain).collect();
+pub(crate) fn markdown(all: &[Row], only_plain: bool) -> String {
+    let rows: Vec<&Row> = all.iter().filter(|row| !only_plain || row.is_plain).collect();
     let mut paths: Vec<&str> = Vec::new();
     for row in &rows {
         if !paths.contains(&row.path.as_str()) {
@@ -68,8 +87,8 @@ pub(crate) fn markdown(rows: &[Row], only_plain: bool) -> String {
         }
     }
     let mut text = String::from(
-        "| path | library | Ir over bare | locked | allocations | time over bare | two threads | note |\n\
-         |---|---|--:|--:|--:|--:|--:|---|\n",
+        "| path | library | ns over bare | to the best peer | two threads | instructions | locked | allocations | note |\n\
+         |---|---|--:|--:|--:|--:|--:|--:|---|\n",
     );
     let mut notes: Vec<&str> = Vec::new();
     for path in paths {
@@ -83,13 +102,14 @@ pub(crate) fn markdown(rows: &[Row], only_plain: bool) -> String {
                 (place + 1).to_string()
             });
             text += &format!(
-                "| {path} | {} | {} | {} | {} | {} | {} | {note} |\n",
+                "| {path} | {} | {} | {} | {} | {} | {} | {} | {note} |\n",
                 row.library,
+                figure(row.nanoseconds(), 1),
+                row.to_best_peer(all).map_or(String::new(), |ratio| format!("{ratio:.2}")),
+                figure(row.two_threads(), 2),
                 figure(row.instructions, 0),
                 figure(row.locked(), 0),
                 figure(row.allocations(), 0),
-                figure(row.ratio_to_bare(), 1),
-                figure(row.two_threads(), 2),
             );
         }
     }
@@ -104,7 +124,7 @@ pub(crate) fn markdown(rows: &[Row], only_plain: bool) -> String {
 
 /// The rows as JSON, all of them.
 pub(crate) fn json(rows: &[Row], cores: Option<[usize; 2]>) -> String {
-    let rows: Vec<Value> = rows
+    let values: Vec<Value> = rows
         .iter()
         .map(|row| {
             json!({
@@ -113,11 +133,12 @@ pub(crate) fn json(rows: &[Row], cores: Option<[usize; 2]>) -> String {
                 "instructions": row.instructions,
                 "locked": row.locked(),
                 "allocations": row.allocations(),
-                "ratio_to_bare": row.ratio_to_bare(),
+                "nanoseconds_over_bare": row.nanoseconds(),
+                "to_best_peer": row.to_best_peer(rows),
                 "two_threads": row.two_threads(),
                 "note": row.note,
             })
         })
         .collect();
-    format!("{:#}\n", json!({ "threads_pinned_to_cores": cores, "rows": rows }))
+    format!("{:#}\n", json!({ "threads_pinned_to_cores": cores, "rows": values }))
 }

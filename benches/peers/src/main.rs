@@ -26,7 +26,8 @@ const HELP: &str = "\
 Measures our layers and the peers'. Needs valgrind, and objdump for the locked instructions.
 
   --only TEXT       only the paths with TEXT in their name
-  --selection       only the rows without a recorder and on a handle that is reused, which the README shows
+  --selection       only the rows without a recorder and on a handle that is reused, which the documentation shows
+  --runs N          times are medians of N runs, 7 if not given
   --markdown FILE   write the table to FILE
   --json FILE       write all rows to FILE
   --help            this";
@@ -44,6 +45,7 @@ struct Flags {
     task: Task,
     only: String,
     selection: bool,
+    runs: usize,
     markdown: Option<String>,
     json: Option<String>,
     /// Beside the bare services; empty for all.
@@ -84,6 +86,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Option<Flags>, S
         task: Task::Measure,
         only: String::new(),
         selection: false,
+        runs: 7,
         markdown: None,
         json: None,
         library: String::new(),
@@ -95,6 +98,11 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Option<Flags>, S
             "--help" => return Ok(None),
             "--only" => flags.only = value()?,
             "--selection" => flags.selection = true,
+            "--runs" => {
+                let runs = value()?;
+                let number = runs.parse().ok().filter(|&number| number > 0);
+                flags.runs = number.ok_or_else(|| format!("`--runs {runs}`: not a number above zero"))?;
+            }
             "--markdown" => flags.markdown = Some(value()?),
             "--json" => flags.json = Some(value()?),
             "--count" => flags.task = Task::Count,
@@ -119,16 +127,17 @@ fn measure(cases: &[&Case], flags: &Flags) -> Result<(), String> {
         return Err(callgrind::NO_VALGRIND.to_owned());
     }
     let program = env::current_exe().map_err(|error| error.to_string())?;
-    let only = ["--only", &flags.only];
+    let runs = flags.runs.to_string();
+    let only = ["--only", &flags.only, "--runs", &runs];
     let mut rows = Rows::default();
 
     let all = existing(cases, "");
-    rows.add(&all, &child::measure(&program, &all, &only)?, ["", ", a clone a call"]);
+    rows.add(&all, &child::measure(&program, &all, &only)?, ["", ", a clone per call"]);
     for case in cases.iter().filter(|case| !case.exists()) {
-        rows.missing(case, ["", ", a clone a call"], case.note.unwrap_or_default());
+        rows.missing(case, ["", ", a clone per call"], case.note.unwrap_or_default());
     }
     if !flags.selection {
-        const SUFFIXES: [&str; 2] = [", with a recorder", ", a clone a call, with a recorder"];
+        const SUFFIXES: [&str; 2] = [", with a recorder", ", a clone per call, with a recorder"];
         for library in ["mainstay", "tower-resilience"] {
             let of_it = existing(cases, library);
             let program = if library == "mainstay" { Ok(program.clone()) } else { recorded::build() };
@@ -179,7 +188,7 @@ fn has_valgrind() -> bool {
 struct Rows(Vec<Row>);
 
 impl Rows {
-    /// Two rows a case: on a handle that is reused, and with a clone a call.
+    /// Two rows a case: on a handle that is reused, and with a clone per call.
     fn add(&mut self, cases: &[&Case], costs: &Costs, suffixes: [&str; 2]) {
         for (index, case) in cases.iter().enumerate() {
             let bare = 2 * cases::bare_of(cases, case);
@@ -187,7 +196,7 @@ impl Rows {
                 let place = 2 * index + which;
                 let Costs { counts, times } = costs;
                 // The bare services are in every run, and in the table once.
-                if !(case.is_bare() && suffix.contains("recorder")) {
+                if !(case.is_bare() && suffix.contains("recorder")) && (case.is_clone || which == 0) {
                     self.0.push(Row::measured(case, suffix, counts[place], counts[bare + which], times[place]));
                 }
             }

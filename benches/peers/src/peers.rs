@@ -9,8 +9,13 @@ use std::{mem, thread};
 
 use failsafe::futures::CircuitBreaker as _;
 use mainstay_instructions::bare::{Bare, Failed, Script};
-use mainstay_instructions::subject::{Subject, closure, finish, service, succeeds};
+use mainstay_instructions::subject::{Subject, closure, finish, not_clone, service, succeeds};
+use tower::balance::p2c::Balance;
+use tower::buffer::Buffer;
+use tower::discover::ServiceList;
+use tower::load::{CompleteOnResponse, PeakEwma, PendingRequests};
 use tower::retry::budget::{Budget as _, TpsBudget};
+use tower::timeout::Timeout;
 use tower::{Layer, Service};
 
 use crate::cases::{HOUR, MINUTE, Window, answers};
@@ -29,6 +34,10 @@ pub(crate) mod resilience {
 
     fn breaker() -> CircuitBreakerConfigBuilder<DefaultClassifier> {
         Breaker::builder().failure_rate_threshold(0.5)
+    }
+
+    pub(crate) fn failing(calls: u32) -> Box<dyn Subject> {
+        service(by_count().layer(Bare::<Failed>::new(Script::FailsOneIn(calls))))
     }
 
     pub(crate) fn by_count() -> Breaker {
@@ -97,9 +106,121 @@ pub(crate) mod resilience {
     pub(crate) fn timeout() -> Timeout {
         Timeout::builder().timeout_duration(HOUR).build()
     }
+
+    /// A cache that has the answer to everything.
+    pub(crate) fn hit() -> Box<dyn Subject> {
+        let layer = tower_resilience_cache::CacheLayer::builder().max_size(1_000).key_extractor(|_: &u64| 7_u64);
+        let mut cache = layer.build().expect("valid").layer(answers());
+        assert!(succeeds(cache.call(7)), "a load");
+        service(cache)
+    }
 }
 
-pub(crate) fn recloser(open: bool) -> Box<dyn Subject> {
+/// seatbelt, through its `tower` services.
+pub(crate) mod seatbelt {
+    use ::seatbelt::breaker::{Breaker, BreakerId};
+    use ::seatbelt::retry::Retry;
+    use ::seatbelt::timeout::Timeout;
+    use ::seatbelt::{RecoveryInfo, ResilienceContext};
+    use tick::Clock;
+
+    use super::*;
+
+    type Context = ResilienceContext<u64, Result<u64, Failed>>;
+
+    fn context() -> Context {
+        ResilienceContext::new(Clock::new_tokio())
+    }
+
+    fn recovery(result: &Result<u64, Failed>) -> RecoveryInfo {
+        if result.is_ok() { RecoveryInfo::never() } else { RecoveryInfo::retry() }
+    }
+
+    /// A minute's window, in which one call of `calls` fails, or none.
+    pub(crate) fn breaker(failing: Option<u32>) -> Box<dyn Subject> {
+        let layer = Breaker::layer("b", &context())
+            .recovery_with(|result, _| recovery(result))
+            .rejected_input_error(|_, _| Failed)
+            .failure_threshold(0.5)
+            .min_throughput(20)
+            .sampling_duration(MINUTE);
+        service(layer.layer(Bare::<Failed>::new(failing.map_or(Script::Answers, Script::FailsOneIn))))
+    }
+
+    /// An open breaker.
+    pub(crate) fn open() -> Box<dyn Subject> {
+        let layer = Breaker::layer("b", &context())
+            .recovery_with(|_, _| RecoveryInfo::retry())
+            .rejected_input_error(|_, _| Failed)
+            .break_duration(HOUR)
+            .min_throughput(20);
+        let mut breaker = layer.layer(Bare::<Failed>::new(Script::FailsFirst));
+        for request in 0..200 {
+            succeeds(breaker.call(request));
+        }
+        service(breaker)
+    }
+
+    /// A breaker for each of `keys`, called in turn.
+    pub(crate) fn keyed(keys: u64) -> Box<dyn Subject> {
+        let layer = Breaker::layer("b", &context())
+            .recovery_with(|result, _| recovery(result))
+            .rejected_input_error(|_, _| Failed)
+            .breaker_id(move |request: &u64| BreakerId::from(request % keys));
+        service(layer.layer(answers()))
+    }
+
+    pub(crate) fn retry() -> Box<dyn Subject> {
+        let layer = Retry::layer("r", &context()).clone_input().recovery_with(|result, _| recovery(result));
+        service(layer.max_retry_attempts(2).base_delay(Duration::ZERO).layer(answers()))
+    }
+
+    pub(crate) fn timeout(script: Script) -> Box<dyn Subject> {
+        let layer = Timeout::layer("t", &context()).timeout_error(|_| Failed).timeout(HOUR);
+        service(layer.layer(Bare::<Failed>::new(script)))
+    }
+
+    pub(crate) fn stack() -> Box<dyn Subject> {
+        let total = Timeout::layer("t", &context()).timeout_error(|_| Failed).timeout(HOUR);
+        let retry = Retry::layer("r", &context()).clone_input().recovery_with(|result, _| recovery(result));
+        let breaker = Breaker::layer("b", &context())
+            .recovery_with(|result, _| recovery(result))
+            .rejected_input_error(|_, _| Failed);
+        service(total.layer(retry.layer(breaker.layer(answers()))))
+    }
+}
+
+/// What a competent user builds of tower for ten endpoints: a total timeout, a retry within a budget, a buffer (the balancer
+/// cannot be cloned), the better of two endpoints, and a timeout for each attempt.
+pub(crate) fn tower_client() -> Box<dyn Subject> {
+    let balance = Balance::new(ServiceList::new((0..10).map(|_| ewma(Timeout::new(answers(), HOUR)))));
+    let budget = Arc::new(TpsBudget::new(Duration::from_secs(10), 10, 1.0));
+    let retry = tower::retry::RetryLayer::new(Attempts { budget: Some(budget), left: 2 });
+    service(Timeout::new(retry.layer(Buffer::new(balance, 64)), HOUR))
+}
+
+pub(crate) fn tower_balance(by_latency: bool) -> Box<dyn Subject> {
+    if by_latency {
+        return not_clone(|| Balance::new(ServiceList::new((0..10).map(|_| ewma(answers())))));
+    }
+    not_clone(|| {
+        let endpoints = (0..10).map(|_| PendingRequests::new(answers(), CompleteOnResponse::default()));
+        Balance::new(ServiceList::new(endpoints))
+    })
+}
+
+fn ewma<S>(service: S) -> PeakEwma<S> {
+    PeakEwma::new(service, Duration::from_millis(30), 10e9, CompleteOnResponse::default())
+}
+
+/// moka by itself, without a layer.
+pub(crate) fn moka() -> Box<dyn Subject> {
+    let cache = moka::sync::Cache::new(1_000);
+    cache.insert(7_u64, 7_u64);
+    closure(move |_| cache.get(&std::hint::black_box(7)).is_some())
+}
+
+pub(crate) fn recloser(open: bool, script: Script) -> Box<dyn Subject> {
     let breaker =
         recloser::Recloser::custom().error_rate(0.5).closed_len(100).half_open_len(10).open_wait(HOUR).build();
     let breaker = recloser::AsyncRecloser::from(breaker);
@@ -108,7 +229,7 @@ pub(crate) fn recloser(open: bool) -> Box<dyn Subject> {
             let _ = finish(pin!(breaker.call(ready(Err::<u64, Failed>(Failed)))));
         }
     }
-    let mut inner = answers();
+    let mut inner = Bare::<Failed>::new(script);
     closure(move |request| succeeds(breaker.call(inner.call(request))))
 }
 
@@ -116,9 +237,9 @@ fn constant() -> failsafe::backoff::Constant {
     failsafe::backoff::constant(HOUR)
 }
 
-pub(crate) fn failsafe_minute() -> Box<dyn Subject> {
+pub(crate) fn failsafe_minute(script: Script) -> Box<dyn Subject> {
     let policy = failsafe::failure_policy::success_rate_over_time_window(0.5, 20, MINUTE, constant());
-    let (breaker, mut inner) = (failsafe::Config::new().failure_policy(policy).build(), answers());
+    let (breaker, mut inner) = (failsafe::Config::new().failure_policy(policy).build(), Bare::<Failed>::new(script));
     closure(move |request| succeeds(breaker.call(inner.call(request))))
 }
 
@@ -150,10 +271,10 @@ pub(crate) fn tower_retry_with_budget() -> tower::retry::RetryLayer<Attempts> {
     tower::retry::RetryLayer::new(Attempts { budget: Some(budget), left: 2 })
 }
 
-impl tower::retry::Policy<u64, u64, Failed> for Attempts {
+impl<E> tower::retry::Policy<u64, u64, E> for Attempts {
     type Future = Ready<()>;
 
-    fn retry(&mut self, _: &mut u64, result: &mut Result<u64, Failed>) -> Option<Ready<()>> {
+    fn retry(&mut self, _: &mut u64, result: &mut Result<u64, E>) -> Option<Ready<()>> {
         match result {
             Ok(_) => {
                 if let Some(budget) = &self.budget {
@@ -161,7 +282,7 @@ impl tower::retry::Policy<u64, u64, Failed> for Attempts {
                 }
                 None
             }
-            Err(Failed) => {
+            Err(_) => {
                 let allowed = self.left > 0 && self.budget.as_ref().is_none_or(|budget| budget.withdraw());
                 self.left = self.left.saturating_sub(1);
                 allowed.then(|| ready(()))

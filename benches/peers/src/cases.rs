@@ -7,20 +7,23 @@ use std::time::Duration;
 
 use backon::{ConstantBuilder, Retryable as _};
 use governor::{Quota, RateLimiter};
+use mainstay::balance::Picker;
 use mainstay::budget::Budget;
-use mainstay::{BoxError, Error, TimeoutLayer};
+use mainstay::telemetry::TelemetryLayer;
 use mainstay_instructions::bare::{Bare, Failed, Script};
 use mainstay_instructions::callgrind::Plan;
 use mainstay_instructions::subject::{Handle, Subject, closure, service, succeeds};
 use tower::timeout::Timeout;
 use tower::{Layer, Service};
 
-use crate::peers::resilience;
+use crate::peers::{resilience, seatbelt};
 use crate::{ours, peers};
 
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 
+const BARE: &str = "bare";
+const BARE_PENDING: &str = "bare, pending once";
 const BY_COUNT: &str = "breaker closed, count window";
 const CONSECUTIVE: &str = "breaker closed, consecutive failures";
 const BY_TIME: &str = "breaker closed, 60 s window";
@@ -30,6 +33,16 @@ const BY_TIME_HOLDING: [(&str, u64); 3] = [
     ("breaker closed, 60 s window that holds 1 000 calls", 1_000),
     ("breaker closed, 60 s window that holds 10 000 calls", 10_000),
 ];
+/// Windows that hold failures: one call of so many.
+const FAILING: [(&str, u32); 2] = [
+    ("breaker closed, count window, 1 call of 10 fails", 10),
+    ("breaker closed, count window, 1 call of 100 fails", 100),
+];
+const FAILING_BY_TIME: [(&str, u32); 2] = [
+    ("breaker closed, 60 s window, 1 call of 10 fails", 10),
+    ("breaker closed, 60 s window, 1 call of 1 000 fails", 1_000),
+];
+const KEYED: [(&str, u64); 2] = [("keyed breaker, 1 key", 1), ("keyed breaker, 1 000 keys", 1_000)];
 const OPEN: &str = "breaker open";
 const HALF_OPEN: &str = "breaker half-open, refusal";
 const BUDGET: &str = "retry with budget";
@@ -41,29 +54,47 @@ const FUTURE_TIMER: &str = "retry of a future, one failure, default sleeper";
 const READY: &str = "timeout, ready";
 const PENDING: &str = "timeout, pending once";
 const STACK: &str = "timeout > retry > breaker";
+const DEADLINE_FAILURE: &str = "timeout > retry with budget, one failure";
+const IN_FLIGHT: [(&str, u32); 2] =
+    [("pool, least in flight, 10 endpoints", 10), ("pool, least in flight, 10 000 endpoints", 10_000)];
+const EWMA: [(&str, u32); 2] = [("pool, peak EWMA, 10 endpoints", 10), ("pool, peak EWMA, 10 000 endpoints", 10_000)];
+const HIT: &str = "cache hit";
+const TELEMETRY: &str = "telemetry";
+const CLIENT: &str = "timeout > retry > pool of 10 [ breaker > timeout ]";
 const ADMITS: &str = "for comparison: a rate limiter that admits";
 const DENIES: &str = "for comparison: a rate limiter that denies";
 
 const ZERO_BY_TIMER: &str = "it takes a zero delay to tokio's timer, which waits for about a millisecond";
 const NOTHING_WAITED_FOR: &str = "with a sleeper that is ready at once; without one, see `default sleeper`";
 const WAITS_FOR_LOCK: &str = "two threads: whoever finds its lock taken in `poll_ready` waits for a millisecond";
+const NOT_CLONE: &str = "its balancer cannot be cloned: two threads need a buffer";
 const ADMITS_ALL: &str = "a half-open circuit of it admits every call, and refuses none";
 
 /// One library on one path.
 pub(crate) struct Case {
     pub(crate) path: &'static str,
     pub(crate) library: &'static str,
-    /// Whether every call is refused, rather than answered.
-    pub(crate) refused: bool,
+    /// Which calls succeed.
+    succeeds: Succeeds,
     /// Whether every call waits for a timer.
     waits: bool,
+    /// Whether two threads can call one instance; a service that cannot be cloned has neither that figure nor a clone per call.
+    pub(crate) is_clone: bool,
     /// Why there is nothing to measure, or what to know of what was.
     pub(crate) note: Option<&'static str>,
     make: Make,
 }
 
+#[derive(Clone, Copy)]
+enum Succeeds {
+    All,
+    None,
+    /// All but one in this many.
+    AllButOneIn(u64),
+}
+
 enum Make {
-    Plain(fn() -> Box<dyn Subject>),
+    Plain(Box<dyn Fn() -> Box<dyn Subject> + Sync>),
     /// A breaker over a time window, and how many calls are to be in it.
     Window(fn() -> Window, u64),
     /// The library has no such thing.
@@ -86,7 +117,26 @@ pub(crate) struct Made {
 
 impl Case {
     fn refused(&mut self) {
-        self.refused = true;
+        self.succeeds = Succeeds::None;
+    }
+
+    fn fails_one_in(&mut self, calls: u32) -> &mut Self {
+        self.succeeds = Succeeds::AllButOneIn(calls.into());
+        self
+    }
+
+    fn not_clone(&mut self) -> &mut Self {
+        self.is_clone = false;
+        self
+    }
+
+    /// How many of `calls` succeed.
+    pub(crate) fn successes(&self, calls: u64) -> u64 {
+        match self.succeeds {
+            Succeeds::All => calls,
+            Succeeds::None => 0,
+            Succeeds::AllButOneIn(number) => calls - calls / number,
+        }
     }
 
     fn note(&mut self, note: &'static str) -> &mut Self {
@@ -116,9 +166,9 @@ impl Case {
     ///
     /// Where there is nothing to measure.
     pub(crate) fn make(&self) -> Made {
-        match self.make {
+        match &self.make {
             Make::Plain(make) => Made { subject: make(), window: None },
-            Make::Window(make, holding) => {
+            &Make::Window(make, holding) => {
                 let Window { subject, empty } = make();
                 Made { subject, window: Some((empty, holding)) }
             }
@@ -135,15 +185,12 @@ impl Case {
         }
     }
 
-    /// The path of the bare service that it is compared with: the one with the same error, that is pending as often.
+    /// The path of the bare service that it is compared with: the cheapest one for every library, so that the error that a
+    /// library asks of its users is part of its cost.
     pub(crate) fn over(&self) -> &'static str {
-        match (self.path, self.library) {
-            (path, "bare") => path,
-            (PENDING, "mainstay") => "bare, boxed error, pending once",
-            (PENDING, _) => "bare, pending once",
-            (OPEN | HALF_OPEN, "mainstay") => "bare, our error",
-            (_, "mainstay") => "bare, boxed error",
-            _ => "bare",
+        match self.path {
+            PENDING | BARE_PENDING => BARE_PENDING,
+            _ => BARE,
         }
     }
 }
@@ -180,12 +227,18 @@ struct List(Vec<Case>);
 
 impl List {
     fn add(&mut self, path: &'static str, library: &'static str, make: Make) -> &mut Case {
-        self.0.push(Case { path, library, refused: false, waits: false, note: None, make });
+        let succeeds = Succeeds::All;
+        self.0.push(Case { path, library, succeeds, waits: false, is_clone: true, note: None, make });
         self.0.last_mut().expect("just pushed")
     }
 
-    fn case(&mut self, path: &'static str, library: &'static str, make: fn() -> Box<dyn Subject>) -> &mut Case {
-        self.add(path, library, Make::Plain(make))
+    fn case(
+        &mut self,
+        path: &'static str,
+        library: &'static str,
+        make: impl Fn() -> Box<dyn Subject> + Sync + 'static,
+    ) -> &mut Case {
+        self.add(path, library, Make::Plain(Box::new(make)))
     }
 
     fn none(&mut self, path: &'static str, library: &'static str, why: &'static str) {
@@ -196,21 +249,19 @@ impl List {
 /// All cases; the bare services come first.
 pub(crate) fn all() -> Vec<Case> {
     let mut list = List::default();
-    list.case("bare", "bare", || service(answers()));
-    list.case("bare, boxed error", "bare", || service(Bare::<BoxError>::new(Script::Answers)));
-    list.case("bare, our error", "bare", || service(Bare::<Error<Failed>>::new(Script::Answers)));
-    list.case("bare, pending once", "bare", || service(Bare::<Failed>::new(Script::PendingOnce)));
-    list.case("bare, boxed error, pending once", "bare", || service(Bare::<BoxError>::new(Script::PendingOnce)));
+    list.case(BARE, "bare", || service(answers()));
+    list.case(BARE_PENDING, "bare", || service(Bare::<Failed>::new(Script::PendingOnce)));
     breakers(&mut list);
     retries(&mut list);
     timeouts_and_stack(&mut list);
+    pools_and_caches(&mut list);
     list.0
 }
 
 fn breakers(list: &mut List) {
     list.case(BY_COUNT, "mainstay", || ours::closed(|_| ()));
     list.case(BY_COUNT, "tower-resilience", || service(resilience::by_count().layer(answers())));
-    list.case(BY_COUNT, "recloser", || peers::recloser(false));
+    list.case(BY_COUNT, "recloser", || peers::recloser(false, Script::Answers));
     list.none(BY_COUNT, "failsafe", "it has no count window");
 
     list.case(CONSECUTIVE, "mainstay", || {
@@ -226,16 +277,35 @@ fn breakers(list: &mut List) {
         "tower-resilience",
         "its cost grows with the calls in the window: see the windows that hold some",
     );
-    list.case(BY_TIME, "failsafe", peers::failsafe_minute);
+    list.case(BY_TIME, "failsafe", || peers::failsafe_minute(Script::Answers));
+    list.case(BY_TIME, "seatbelt", || seatbelt::breaker(None));
     list.none(BY_TIME, "recloser", "it has no time window");
     for (path, calls) in BY_TIME_HOLDING {
         list.add(path, "mainstay", Make::Window(ours::time_window, calls));
         list.add(path, "tower-resilience", Make::Window(resilience::time_window, calls));
     }
 
+    for (path, calls) in FAILING {
+        let script = Script::FailsOneIn(calls);
+        list.case(path, "mainstay", move || ours::failing(calls, |_| ())).fails_one_in(calls);
+        list.case(path, "recloser", move || peers::recloser(false, script)).fails_one_in(calls);
+        list.case(path, "tower-resilience", move || resilience::failing(calls)).fails_one_in(calls);
+    }
+    for (path, calls) in FAILING_BY_TIME {
+        let script = Script::FailsOneIn(calls);
+        list.case(path, "mainstay", move || ours::failing(calls, ours::minute)).fails_one_in(calls);
+        list.case(path, "failsafe", move || peers::failsafe_minute(script)).fails_one_in(calls);
+        list.case(path, "seatbelt", move || seatbelt::breaker(Some(calls))).fails_one_in(calls);
+    }
+    for (path, keys) in KEYED {
+        list.case(path, "mainstay", move || ours::keyed(keys));
+        list.case(path, "seatbelt", move || seatbelt::keyed(keys));
+    }
+
     list.case(OPEN, "mainstay", ours::open).refused();
+    list.case(OPEN, "seatbelt", seatbelt::open).refused();
     list.case(OPEN, "tower-resilience", resilience::open).note(WAITS_FOR_LOCK).refused();
-    list.case(OPEN, "recloser", || peers::recloser(true)).refused();
+    list.case(OPEN, "recloser", || peers::recloser(true, Script::Answers)).refused();
     list.case(OPEN, "failsafe", || peers::failsafe_consecutive(true)).refused();
 
     list.case(HALF_OPEN, "mainstay", ours::half_open).refused();
@@ -266,6 +336,7 @@ fn retries(list: &mut List) {
     list.case(NO_BUDGET, "mainstay", || service(ours::retry(Budget::unlimited()).layer(ours::bare(Script::Answers))));
     list.case(NO_BUDGET, "tower", || service(peers::tower_retry().layer(answers())));
     list.case(NO_BUDGET, "tower-resilience", || service(resilience::retry().layer(answers())));
+    list.case(NO_BUDGET, "seatbelt", seatbelt::retry);
 
     list.case(FUTURE, "mainstay", || our_future(Script::Answers));
     list.case(FUTURE, "backon", || {
@@ -299,20 +370,31 @@ fn timeouts_and_stack(list: &mut List) {
     list.case(READY, "mainstay", || service(ours::timeout().layer(ours::bare(Script::Answers))));
     list.case(READY, "tower", || service(Timeout::new(answers(), HOUR)));
     list.case(READY, "tower-resilience", || service(resilience::timeout().layer(answers())));
+    list.case(READY, "seatbelt", || seatbelt::timeout(Script::Answers));
     list.case(PENDING, "mainstay", || service(ours::timeout().layer(ours::bare(Script::PendingOnce))));
     list.case(PENDING, "tower", || service(Timeout::new(Bare::<Failed>::new(Script::PendingOnce), HOUR)));
     list.case(PENDING, "tower-resilience", || {
         service(resilience::timeout().layer(Bare::<Failed>::new(Script::PendingOnce)))
     });
 
+    list.case(PENDING, "seatbelt", || seatbelt::timeout(Script::PendingOnce));
+
+    list.case(DEADLINE_FAILURE, "mainstay", || {
+        service(ours::total().layer(ours::retry(ours::one_in_one()).layer(ours::bare(Script::FailsFirst))))
+    });
+    list.case(DEADLINE_FAILURE, "tower", || {
+        let failing = Bare::<Failed>::new(Script::FailsFirst);
+        service(Timeout::new(peers::tower_retry_with_budget().layer(failing), HOUR))
+    });
+
     list.case(STACK, "mainstay", || {
-        let total = TimeoutLayer::total("t", HOUR).expect("valid");
         let retry = ours::retry(ours::one_in_one());
-        service(total.layer(retry.layer(ours::breaker(|_| ()).layer(ours::bare(Script::Answers)))))
+        service(ours::total().layer(retry.layer(ours::breaker(|_| ()).layer(ours::bare(Script::Answers)))))
     });
     list.case(STACK, "tower", || service(Timeout::new(peers::tower_retry_with_budget().layer(answers()), HOUR)))
         .note("two layers: it has no breaker");
     list.case(STACK, "tower-resilience", resilience::stack);
+    list.case(STACK, "seatbelt", seatbelt::stack).note("without a budget: it has none");
 
     list.case(ADMITS, "governor", || governor(Quota::per_second(NonZeroU32::MAX)));
     list.case(DENIES, "governor", || {
@@ -320,6 +402,26 @@ fn timeouts_and_stack(list: &mut List) {
         governor(Quota::with_period(HOUR).expect("above zero"))
     })
     .refused();
+}
+
+fn pools_and_caches(list: &mut List) {
+    for (paths, picker) in [(IN_FLIGHT, Picker::InFlight), (EWMA, Picker::PeakEwma)] {
+        for (path, endpoints) in paths {
+            list.case(path, "mainstay", move || ours::pool(picker, endpoints));
+        }
+        let [(few, _), _] = paths;
+        list.case(few, "tower", move || peers::tower_balance(picker == Picker::PeakEwma)).note(NOT_CLONE).not_clone();
+    }
+
+    list.case(HIT, "mainstay", ours::hit);
+    list.case(HIT, "tower-resilience", resilience::hit);
+    list.case(HIT, "moka", peers::moka).note("the store alone, without a layer");
+
+    list.case(TELEMETRY, "mainstay", || service(TelemetryLayer::new("t").layer(ours::bare(Script::Answers))));
+
+    list.case(CLIENT, "mainstay", ours::client);
+    list.case(CLIENT, "tower", peers::tower_client)
+        .note("no breaker, and a buffer, since its balancer cannot be cloned");
 }
 
 fn governor(quota: Quota) -> Box<dyn Subject> {
