@@ -132,6 +132,6 @@ pub use retry::{Retry, RetryConfig, RetryHandle, RetryLayer, RetryStatistics};
 pub use timeout::{Timeout, TimeoutConfig, TimeoutHandle, TimeoutLayer, TimeoutStatistics};
 
 /// The README's example is compiled and run with the others.
-#[cfg(all(doctest, feature = "circuit-breaker", feature = "retry", feature = "timeout"))]
+#[cfg(all(doctest, feature = "circuit-breaker", feature = "retry", feature = "timeout", feature = "http"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
