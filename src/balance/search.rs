@@ -19,7 +19,7 @@ use super::snapshot::Tried;
 use crate::context;
 use crate::cores::unwind::on_unwind;
 use crate::error::{NoEndpoint, NoEndpointReason, Rejectable, Rejected};
-use crate::outcome::{Classify, Outcome, RetryHint, judge};
+use crate::outcome::{Classify, Outcome, judge};
 
 /// What a call does next.
 pub(super) enum Next<K, S, Req, E> {
@@ -132,9 +132,8 @@ where
     K: Key,
     E: Rejectable,
 {
-    let is_unsent = |rejected: &Rejected| {
-        !rejected.was_sent() && !rejected.is_deadline_exceeded() && rejected.retry() != RetryHint::No
-    };
+    // Not by `Rejected::retry`: it is about another try of the same service, which an open circuit would reject again.
+    let is_unsent = |rejected: &Rejected| !rejected.was_sent() && !rejected.is_deadline_exceeded();
     if error.as_rejected().is_some_and(is_unsent) {
         tried.push(flight.endpoint().id);
         let registry = flight.endpoint().registry.upgrade();

@@ -323,21 +323,28 @@ impl Rejected {
         }
     }
 
-    /// What this refusal says about another try: what was never sent may be tried again (not before
-    /// [`retry_after`](Self::retry_after)), what was sent goes by its [`outcome`](Self::outcome), and a passed deadline
-    /// ends it.
+    /// What this rejection says about another try of the same service.
+    ///
+    /// * An open circuit: no. Another try would be rejected as well, and to wait for the circuit is the breaker's business
+    ///   (`AdmissionMode::Wait`). A pool that can pick another endpoint goes by [`was_sent`](Self::was_sent) instead.
+    /// * A passed deadline: no.
+    /// * Anything else that was not sent: yes, but not before [`retry_after`](Self::retry_after).
+    /// * What was sent goes by its [`outcome`](Self::outcome).
     ///
     /// # Examples
     ///
     /// ```
-    /// use mainstay::{Rejected, RetryHint};
+    /// use std::time::Duration;
+    /// use mainstay::{CircuitOpen, CircuitState, Rejected, RetryHint};
     ///
+    /// let open = CircuitOpen::new("db", CircuitState::Open).with_retry_after(Duration::from_secs(1));
+    /// assert_eq!(Rejected::from(open).retry(), RetryHint::No);
     /// assert_eq!(Rejected::shed().retry(), RetryHint::Yes);
     /// assert_eq!(Rejected::DeadlineExceeded { sent: false }.retry(), RetryHint::No);
     /// ```
     #[must_use]
     pub const fn retry(&self) -> RetryHint {
-        if self.is_deadline_exceeded() {
+        if self.is_circuit_open() || self.is_deadline_exceeded() {
             return RetryHint::No;
         }
         if self.was_sent() {

@@ -44,9 +44,9 @@ pub struct RetryConfig {
     /// attempt short. Above zero, or `None` for none. Default: `None`.
     #[cfg_attr(feature = "serde", serde(with = "crate::cores::serde_duration::option"))]
     pub max_elapsed: Option<Duration>,
-    /// How long the service's readiness is waited for before each attempt after the first; then the call gives up, with
-    /// [`Rejected::Timeout`](crate::Rejected::Timeout), since the failed result was dropped before the delay. Zero gives up at
-    /// once; `None` waits until the deadline. Default: `None`.
+    /// How long the service's readiness is waited for before each attempt after the first. Then the call gives up with the error
+    /// of the attempt before, or with [`Rejected::Timeout`](crate::Rejected::Timeout) if that attempt ended in a response, which
+    /// was dropped before the delay. Zero gives up at once; `None` waits until the deadline. Default: `None`.
     #[cfg_attr(feature = "serde", serde(with = "crate::cores::serde_duration::option"))]
     pub ready_timeout: Option<Duration>,
     /// What jitter is drawn from, so that each run sees the same delays; behind a lock, taken for each retry. For tests: clients

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use super::handle::{Cause, Core};
 use super::layer::Shared;
 use super::policy::{Decision, Ended, Limits, decide};
 use super::progress::{Lost, LostAtFirst, Progress, ProgressParts, Stage};
-use super::time_limits::{REFUSED, TimeLimits};
+use super::time_limits::{REFUSED, TimeLimits, WaitLimit};
 use super::{AfterAttempt, GiveUpReason, RequestPolicy};
 use crate::budget::CallInFlight;
 use crate::context::{self, Attempt, AttemptScope, InScope};
@@ -34,6 +34,10 @@ pin_project! {
     ///
     /// Dropping it drops the attempt that runs, under the context that was set for it, and no other follows. The call counts
     /// as abandoned; one that a panic takes along counts as panicked. What was withdrawn from the budget for an attempt that has not started is given back.
+    ///
+    /// # Panics
+    ///
+    /// When it is polled after it has returned its result, or after a panic.
     ///
     /// # Examples
     ///
@@ -65,10 +69,10 @@ pin_project! {
         service: Option<S>,
         // The copy for the next attempt.
         request: Option<Req>,
-        // What the last attempt ended in, kept through the delay only while the copy may be lost.
+        // What the last attempt ended in, while the next one is waited for: the call returns it if a limit ends the wait, or if
+        // the copy is lost. A response is only kept where the copy may be lost.
         last: Option<Result<S::Response, S::Error>>,
-        // Of the attempt that runs, or of the wait for readiness. Of a call that was refused, until the caller was told: it is
-        // counted already.
+        // Of the attempt that runs. Of a call that was refused, until the caller was told: it is counted already.
         cutoff: Option<Cutoff>,
         call: Call,
         in_flight: CallInFlight,
@@ -123,6 +127,23 @@ where
     }
 }
 
+/// How many attempts may start in one poll of the future: retries without a delay let other tasks run, and a timeout around them
+/// fire, after each so many.
+const ATTEMPTS_PER_POLL: u32 = 8;
+
+/// What the next attempt is made of, and what limits it.
+struct Next<'a, S, Req>
+where
+    S: Service<Req>,
+{
+    attempt: Pin<&'a mut InScope<AttemptScope, S::Future>>,
+    service: &'a mut Option<S>,
+    copy: &'a mut Option<Req>,
+    last: &'a mut Option<Result<S::Response, S::Error>>,
+    cutoff: &'a mut Option<Cutoff>,
+    over_at: Option<Instant>,
+}
+
 type Ending<S, Req> = Result<<S as Service<Req>>::Response, <S as Service<Req>>::Error>;
 
 impl<S, Req, C, R> ResponseFuture<S, Req, C, R>
@@ -149,25 +170,21 @@ where
         let mut progress = progress.project();
         let shared = &**this.shared;
         let core = &*shared.core;
+        let mut started = 0;
         loop {
-            // Judged where it is: a response can be large. It is not held through the delay, unless the copy may be lost in it.
+            // Judged where it is: a response can be large. And it is not held through the delay, as it may hold a connection,
+            // unless the copy may be lost in it.
             if let Some(result) = ended {
                 let (attempt, copy) = (this.attempt.scope().attempt(), this.request.as_ref());
                 if !Self::follow(shared, attempt, this.call, copy, &mut progress, &result, judged.take()) {
                     this.progress.set(None);
                     return Poll::Ready(result);
                 }
-                on_unwind(
-                    || core.lose(progress.stage, *progress.paid),
-                    || {
-                        let copy = this.request.as_ref();
-                        if copy.is_some_and(|copy| shared.requests.may_be_lost(copy)) {
-                            *this.last = Some(result);
-                        } else {
-                            drop(result);
-                        }
-                    },
-                );
+                let lost = || core.lose(progress.stage, *progress.paid);
+                on_unwind(lost, || {
+                    *progress.may_be_lost = copy.is_some_and(|copy| shared.requests.may_be_lost(copy));
+                    *this.last = Some(result).filter(|result| result.is_err() || *progress.may_be_lost);
+                });
                 progress.timer.as_mut().disarm();
                 *this.cutoff = None;
                 this.attempt.as_mut().scope_mut().next_attempt();
@@ -175,27 +192,26 @@ where
             match *progress.stage {
                 Stage::Attempting => {}
                 Stage::Between => {
-                    if this.last.is_some() {
-                        ready!(Self::poll_delay(&mut progress, cx));
-                        if let Some(last) =
-                            Self::lost_copy(shared, &this.attempt, this.request, this.last, &mut progress)
-                        {
-                            this.progress.set(None);
-                            return Poll::Ready(last);
-                        }
+                    if started == ATTEMPTS_PER_POLL {
+                        // Its first poll is always pending, and has the task woken after timers and I/O were driven.
+                        ready!(pin!(tokio::task::yield_now()).poll(cx));
                     }
-                    let attempt = this.attempt.as_mut();
-                    let between =
-                        Self::poll_between(shared, attempt, this.service, this.request, this.cutoff, &mut progress, cx);
-                    if let Err(error) = ready!(between) {
+                    let next = Next {
+                        attempt: this.attempt.as_mut(),
+                        service: this.service,
+                        copy: this.request,
+                        last: this.last,
+                        cutoff: this.cutoff,
+                        over_at: this.call.over_at,
+                    };
+                    if let Some(result) = ready!(Self::poll_between(shared, next, &mut progress, cx)) {
                         this.progress.set(None);
                         *this.last = None;
-                        return Poll::Ready(Err(error));
+                        return Poll::Ready(result);
                     }
-                    on_unwind(|| core.lose(progress.stage, *progress.paid), || *this.last = None);
+                    started += 1;
                 }
-                // Polled after its end: it has nothing more to say.
-                Stage::Lost => return Poll::Pending,
+                Stage::Lost => panic!("`ResponseFuture` polled after a panic"),
             }
             let lost = Guard(Lost { core, stage: progress.stage, paid: *progress.paid });
             let polled = this.attempt.as_mut().poll(cx);
@@ -237,13 +253,13 @@ where
         self.go_on(Some(Err(S::Error::from_rejected(rejected))), None, cx)
     }
 
-    /// Tells the caller that the call was not made; polled again, or after another end, it has nothing more to say.
+    /// Returns the rejection of a call that was not made, once.
     #[cold]
     #[inline(never)]
     fn poll_refused(cutoff: &mut Option<Cutoff>) -> Poll<Ending<S, Req>> {
         match cutoff.take_if(|cutoff| *cutoff == REFUSED) {
             Some(refused) => Poll::Ready(Err(S::Error::from_rejected(refused.rejected(Duration::ZERO, false)))),
-            None => Poll::Pending,
+            None => panic!("`ResponseFuture` polled after completion"),
         }
     }
 
@@ -280,7 +296,7 @@ where
                     let outcome = judged.unwrap_or_else(|| shared.classifier.classify(result.as_ref()));
                     (outcome, core.hooks.hint(outcome))
                 });
-                (outcome, hint, true)
+                (outcome, hint, outcome.was_sent())
             }
         };
         core.account(progress.sent, *progress.paid, sent);
@@ -348,8 +364,9 @@ where
                 *progress.paid = *progress.sent;
                 *progress.cause = Cause::of(outcome, sent);
                 *progress.stage = Stage::Between;
+                *progress.ready_limit = None;
                 *progress.outcome = outcome;
-                // A zero delay, and one beyond the end of time (which no callee asks for), need no timer.
+                // A zero delay needs no timer.
                 if !delay.is_zero() {
                     *progress.delayed_until = now().checked_add(delay);
                 }
@@ -360,15 +377,37 @@ where
         }
     }
 
-    /// Waits until the delay has passed.
+    /// Waits until the delay has passed and the service is ready for the next attempt, and starts it. Returns what the call ends
+    /// in if it cannot be started.
     #[inline]
-    fn poll_delay(progress: &mut ProgressParts<'_>, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_between(
+        shared: &Shared<C, R>,
+        mut next: Next<'_, S, Req>,
+        progress: &mut ProgressParts<'_>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Ending<S, Req>>> {
         if let Some(until) = *progress.delayed_until {
             ready!(progress.timer.as_mut().poll_at(until, cx));
             progress.timer.as_mut().disarm();
             *progress.delayed_until = None;
         }
-        Poll::Ready(())
+        if *progress.may_be_lost
+            && let Some(last) = Self::lost_copy(shared, &mut next, progress)
+        {
+            return Poll::Ready(Some(last));
+        }
+        // Always `Some`: `decide` returns `Retry` only if a copy of the request exists, and with it the service is kept.
+        let Some(service) = next.service.as_mut() else { return Poll::Pending };
+        let ready = Self::poll_ready(&shared.core, next.attempt.as_mut(), service, progress, cx);
+        if !matches!(ready, Poll::Ready(Ok(()))) || context::deadline().is_some() || next.over_at.is_some() {
+            let late = Self::poll_late(shared, &mut next, progress, ready, cx);
+            if let Some(result) = ready!(late) {
+                return Poll::Ready(Some(result));
+            }
+        }
+        progress.timer.as_mut().disarm();
+        Self::start(shared, next, progress);
+        Poll::Ready(None)
     }
 
     /// Ends the call with its last result if the copy was lost while the retry waited.
@@ -376,50 +415,21 @@ where
     #[inline(never)]
     fn lost_copy(
         shared: &Shared<C, R>,
-        attempt: &InScope<AttemptScope, S::Future>,
-        copy: &Option<Req>,
-        last: &mut Option<Ending<S, Req>>,
+        next: &mut Next<'_, S, Req>,
         progress: &mut ProgressParts<'_>,
     ) -> Option<Ending<S, Req>> {
         let core = &*shared.core;
         let lost = || core.lose(progress.stage, *progress.paid);
-        if on_unwind(lost, || copy.as_ref().is_none_or(|copy| shared.requests.is_replayable(copy))) {
+        if on_unwind(lost, || next.copy.as_ref().is_none_or(|copy| shared.requests.is_replayable(copy))) {
             return None;
         }
         if *progress.paid {
             core.budget.refund();
         }
         // The scope is already that of the attempt that does not start.
-        let attempts = attempt.scope().attempt().number().saturating_sub(1);
+        let attempts = next.attempt.scope().attempt().number().saturating_sub(1);
         core.give_up(attempts, *progress.outcome, *progress.sent, GiveUpReason::NotReplayable);
-        last.take()
-    }
-
-    /// Waits until the delay has passed and the service is ready for the next attempt, and starts it. Returns what the call ends
-    /// in if it cannot.
-    #[inline]
-    fn poll_between(
-        shared: &Shared<C, R>,
-        mut attempt: Pin<&mut InScope<AttemptScope, S::Future>>,
-        service: &mut Option<S>,
-        copy: &mut Option<Req>,
-        cutoff: &mut Option<Cutoff>,
-        progress: &mut ProgressParts<'_>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<(), S::Error>> {
-        ready!(Self::poll_delay(progress, cx));
-        // It is there: else no retry would have been decided on.
-        let Some(service) = service else { return Poll::Pending };
-        let ready = Self::poll_ready(&shared.core, attempt.as_mut(), service, progress, cx);
-        if ready.is_pending() || matches!(ready, Poll::Ready(Err(_))) || context::deadline().is_some() {
-            let late = Self::poll_late(shared, attempt.scope().attempt(), cutoff, progress, ready, cx);
-            if let Some(error) = ready!(late) {
-                return Poll::Ready(Err(error));
-            }
-        }
-        progress.timer.as_mut().disarm();
-        Self::start(shared, attempt, service, copy, cutoff, progress);
-        Poll::Ready(Ok(()))
+        next.last.take()
     }
 
     /// Polls the service for its readiness, under the next attempt.
@@ -437,93 +447,94 @@ where
         ready
     }
 
-    /// What a service says that is not ready, or may be so too late: the error that the call ends in, if there is one.
+    /// Handles a service that failed to become ready, is not ready yet, or may be ready too late: returns what the call ends in,
+    /// or `None` if the next attempt may start.
     #[cold]
     #[inline(never)]
     fn poll_late(
         shared: &Shared<C, R>,
-        attempt: Attempt,
-        cutoff: &mut Option<Cutoff>,
+        next: &mut Next<'_, S, Req>,
         progress: &mut ProgressParts<'_>,
         ready: Poll<Result<(), S::Error>>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<S::Error>> {
+    ) -> Poll<Option<Ending<S, Req>>> {
         let core = &*shared.core;
-        let (sent, paid) = (*progress.sent, *progress.paid);
-        let ended = match ready {
-            // Where the delay, or the wait, ended late: no work is started for a caller that no longer waits.
-            Poll::Ready(Ok(())) => context::deadline()
-                .filter(|&deadline| deadline <= Instant::now())
-                .map(|_| S::Error::from_rejected(Rejected::DeadlineExceeded { sent })),
-            Poll::Ready(Err(error)) => Some(error),
+        let (result, gave_up) = match ready {
+            Poll::Ready(Err(error)) => (Err(error), None),
+            // The delay, or the wait, ended late: no attempt is started for a caller that no longer waits.
+            Poll::Ready(Ok(())) => {
+                let limit = WaitLimit::nearest(None, context::deadline(), next.over_at);
+                let Some(limit) = limit.filter(|limit| limit.at <= Instant::now()) else { return Poll::Ready(None) };
+                (Self::out_of_time(core, next, progress, limit.reason), Some(limit.reason))
+            }
             Poll::Pending => {
-                let deadline = context::deadline();
-                match (core.config().ready_timeout, deadline) {
-                    (None, None) => return Poll::Pending,
-                    (None, Some(deadline)) => {
-                        ready!(progress.timer.as_mut().poll_at(deadline, cx));
-                        Some(S::Error::from_rejected(Rejected::DeadlineExceeded { sent }))
-                    }
-                    (Some(timeout), _) => {
-                        let cutoff = *cutoff.get_or_insert_with(|| Cutoff::new(Instant::now(), timeout, deadline));
-                        // The timer would round no time at all up to a millisecond.
-                        if !timeout.is_zero() {
-                            let Some(at) = cutoff.at else { return Poll::Pending };
-                            ready!(progress.timer.as_mut().poll_at(at, cx));
-                        }
-                        let rejected = cutoff.rejected(timeout, sent);
-                        if !cutoff.by_deadline {
-                            if paid {
-                                core.budget.refund();
-                            }
-                            let attempts = attempt.number().saturating_sub(1);
-                            core.record_give_up(attempts, rejected.outcome(), GiveUpReason::NotReady);
-                            context::mark_gave_up();
-                            return Poll::Ready(Some(S::Error::from_rejected(rejected)));
-                        }
-                        Some(S::Error::from_rejected(rejected))
-                    }
+                let limit = *progress.ready_limit.get_or_insert_with(|| {
+                    let timeout = core.config().ready_timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+                    WaitLimit::nearest(timeout, context::deadline(), next.over_at)
+                });
+                let Some(limit) = limit else { return Poll::Pending };
+                // The timer would round no time at all up to a millisecond.
+                if limit.at > Instant::now() {
+                    ready!(progress.timer.as_mut().poll_at(limit.at, cx));
                 }
+                (Self::out_of_time(core, next, progress, limit.reason), Some(limit.reason))
             }
         };
-        if let Some(error) = &ended {
-            let lost = || core.lose(progress.stage, paid);
-            let outcome = on_unwind(lost, || judge(&shared.classifier, Err::<&S::Response, _>(error)));
-            if paid {
-                core.budget.refund();
-            }
-            core.record_return(outcome);
+        let paid = *progress.paid;
+        let lost = || core.lose(progress.stage, paid);
+        let outcome = on_unwind(lost, || judge(&shared.classifier, result.as_ref()));
+        if paid {
+            core.budget.refund();
         }
-        Poll::Ready(ended)
+        match gave_up {
+            Some(reason) => {
+                core.record_give_up(next.attempt.scope().attempt().number().saturating_sub(1), outcome, reason);
+                context::mark_gave_up();
+            }
+            None => core.record_return(outcome),
+        }
+        Poll::Ready(Some(result))
+    }
+
+    /// Returns what a call ends in whose wait for the next attempt was ended by a limit: the result of the last attempt. A response
+    /// that was dropped before the wait is replaced by a rejection.
+    fn out_of_time(
+        core: &Core,
+        next: &mut Next<'_, S, Req>,
+        progress: &ProgressParts<'_>,
+        reason: GiveUpReason,
+    ) -> Ending<S, Req> {
+        next.last.take().unwrap_or_else(|| {
+            let (config, sent) = (core.config(), *progress.sent);
+            Err(S::Error::from_rejected(match reason {
+                GiveUpReason::Deadline => Rejected::DeadlineExceeded { sent },
+                GiveUpReason::Elapsed => Rejected::Timeout { timeout: config.max_elapsed.unwrap_or_default(), sent },
+                _ => Rejected::Timeout { timeout: config.ready_timeout.unwrap_or_default(), sent },
+            }))
+        })
     }
 
     /// Starts the next attempt.
     #[inline(always)]
-    fn start(
-        shared: &Shared<C, R>,
-        mut attempt: Pin<&mut InScope<AttemptScope, S::Future>>,
-        service: &mut S,
-        copy: &mut Option<Req>,
-        cutoff: &mut Option<Cutoff>,
-        progress: &mut ProgressParts<'_>,
-    ) {
+    fn start(shared: &Shared<C, R>, mut next: Next<'_, S, Req>, progress: &mut ProgressParts<'_>) {
         let core = &*shared.core;
-        // It is there, as the service is.
-        let Some(request) = copy.take() else { return };
+        // Always `Some`, as in `poll_between`.
+        let (Some(service), Some(request)) = (next.service.as_mut(), next.copy.take()) else { return };
         let paid = *progress.paid;
-        if attempt.scope().attempt().number() < core.max_attempts() {
-            let lost = Guard(Lost { core, stage: progress.stage, paid });
-            *copy = shared.requests.try_clone(&request);
-            lost.disarm();
+        let lost = Guard(Lost { core, stage: progress.stage, paid });
+        *next.last = None;
+        if next.attempt.scope().attempt().number() < core.max_attempts() {
+            *next.copy = shared.requests.try_clone(&request);
         }
-        *cutoff = None;
+        lost.disarm();
+        *next.cutoff = None;
         if let Some(timeout) = core.config().attempt_timeout {
-            *cutoff = Some(Cutoff::new(Instant::now(), timeout, context::deadline()));
+            *next.cutoff = Some(Cutoff::new(Instant::now(), timeout, context::deadline()));
         }
         *progress.stage = Stage::Attempting;
         core.record_retry(*progress.cause);
         let lost = Guard(Lost { core, stage: progress.stage, paid });
-        attempt.as_mut().set(|| service.call(request));
+        next.attempt.as_mut().set(|| service.call(request));
         lost.disarm();
     }
 }

@@ -57,23 +57,30 @@
 //!    reaches the outermost of a chain of processes.
 //! 3. It gives up, and returns the result it has, when all attempts were made; when the request was sent and is not
 //!    idempotent; when there is no copy of it; when that copy can no longer be sent; when the
-//!    callee asked for a longer wait than [`max_retry_after`](RetryConfig::max_retry_after); when the next attempt would start at
+//!    callee asked for a longer wait than [`max_retry_after`](RetryConfig::max_retry_after); when the delay ends beyond the end of time; when the next attempt would start at
 //!    or after the deadline, or not within [`max_elapsed`](RetryConfig::max_elapsed); or when the budget is used up.
 //! 4. Else it drops the response, waits (the longer of the backoff, or what [`delay_by`](RetryBuilder::delay_by) or
 //!    [`delays`](RetryBuilder::delays) have, and `retry_after`, nothing on top; a zero delay touches no timer), waits until the service is ready, and makes the next attempt.
 //!
 //! * **Requests** are copied only when another attempt can follow: never with 1 attempt, at most twice with 3. One that cannot
 //!   be copied still gets its first attempt.
-//! * **Idempotency** matters only for what was sent. A refusal by a layer further in that was not sent (an open circuit, a full
-//!   limit, an empty pool) is retried whatever the request.
+//! * **Idempotency** matters only for what was sent. A call that certainly was not sent is retried whatever the request: one
+//!   that a layer further in rejected (a full limit, an empty pool), and one whose error the classifier judges as
+//!   [`NotSent`](crate::Outcome::NotSent) (a refused connection).
 //! * **The budget** counts a call once it was sent, and charges each attempt sent on top of that. Attempts that were refused
 //!   locally are free. A call that its caller drops earns nothing. A budget of
 //!   what is in flight counts a call until its future is dropped.
-//! * **A breaker's refusal** carries the wait until its next probe, which is waited for like any other `retry_after`; so
-//!   attempts are not burnt on an open circuit.
-//! * **Readiness** is waited for before each attempt, until the deadline or for
-//!   [`ready_timeout`](RetryConfig::ready_timeout), by choice not at all; a service that fails to become ready ends the
-//!   call with that error. One that is ready only after the deadline is not called any more.
+//! * **An open circuit** ends the call: the breaker's rejection is returned at once, whether the circuit is open, forced open or
+//!   half-open with all probes out. Nothing is withdrawn from the budget and nothing is waited for. Only the breaker can release
+//!   waiting callers as the circuit admits them, so waiting is its option.
+//! * **Readiness** is waited for before each attempt, until the deadline, for [`max_elapsed`](RetryConfig::max_elapsed), or for
+//!   [`ready_timeout`](RetryConfig::ready_timeout); a service that fails to become ready ends the
+//!   call with that error. One that is ready only after one of these limits is not called any more.
+//! * **A limit that ends a wait** for a later attempt ends the call with the error of the attempt before. A response is
+//!   dropped before the wait, since it may hold a connection; in its place the caller gets
+//!   [`Rejected::Timeout`](crate::Rejected::Timeout) or [`Rejected::DeadlineExceeded`](crate::Rejected::DeadlineExceeded).
+//! * **Attempts without a delay** let other tasks run: the future yields to the runtime after 8 attempts in one poll, so that a
+//!   timeout around it ends even unlimited attempts.
 //! * **The deadline** is the ambient one ([`context`](crate::context)). A call that comes when it has passed is refused before
 //!   its first attempt, by [`Rejected::DeadlineExceeded`](crate::Rejected::DeadlineExceeded) with `sent: false`: it counts as a
 //!   failure, and neither the request policy nor the budget hears of it. Each attempt knows its number by

@@ -15,7 +15,7 @@ use crate::outcome::RetryHint;
 #[non_exhaustive]
 pub enum GiveUpReason {
     /// It has had all of its attempts: [`max_attempts`](super::RetryConfig::max_attempts), or one more than there are
-    /// [`delays`](super::RetryBuilder::delays).
+    /// [`delays`](super::RetryBuilder::delays). A delay that ends beyond the end of time counts as none.
     Attempts,
     /// The budget is used up.
     Budget,
@@ -114,6 +114,11 @@ pub(super) fn decide(
     let Some(mut delay) = backoff() else { return Decision::GiveUp(GiveUpReason::Attempts) };
     if let RetryHint::After(at_least) = ended.hint {
         delay = delay.max(at_least);
+    }
+    // The clock is not read for a retry at once without a limit.
+    if !delay.is_zero() && now().checked_add(delay).is_none() {
+        let asked_for = ended.hint == RetryHint::After(delay);
+        return Decision::GiveUp(if asked_for { GiveUpReason::RetryAfter } else { GiveUpReason::Attempts });
     }
     for (limit, reason) in [(limits.deadline, GiveUpReason::Deadline), (limits.over_at, GiveUpReason::Elapsed)] {
         if let Some(limit) = limit

@@ -6,6 +6,7 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
 use super::handle::{Cause, Core};
+use super::time_limits::WaitLimit;
 use crate::backoff;
 use crate::cores::unwind::{Guard, Notice};
 use crate::outcome::Outcome;
@@ -21,11 +22,15 @@ pin_project! {
         pub(super) timer: Timer,
         pub(super) stage: Stage,
         pub(super) delayed_until: Option<Instant>,
+        // Set when readiness is first waited for; the inner `None` is no limit.
+        pub(super) ready_limit: Option<Option<WaitLimit>>,
         pub(super) delays: backoff::Progress,
         // Some attempt may have reached the callee.
         pub(super) sent: bool,
         // The attempt that runs was paid for.
         pub(super) paid: bool,
+        // The copy for the next attempt may be lost while that is waited for.
+        pub(super) may_be_lost: bool,
         // Why there is another attempt.
         pub(super) cause: Cause,
         // What the last attempt ended in.
@@ -63,9 +68,11 @@ impl Progress {
             timer: Timer::new(),
             stage: Stage::Attempting,
             delayed_until: None,
+            ready_limit: None,
             delays: backoff::Progress::start(),
             sent: false,
             paid: false,
+            may_be_lost: false,
             cause: Cause::NotSent,
             outcome: Outcome::Ignored,
         }

@@ -96,21 +96,24 @@ where
         limits = Some(TimeLimits::refuse(core));
         refused = true;
     }
+    let panicked = || core.record_panicked();
     let (mut copy, mut idempotent, mut permitted) = (None, true, true);
     if !refused && core.max_attempts() > 1 {
-        permitted = shared.requests.may_retry(&request);
-        if permitted {
-            copy = shared.requests.try_clone(&request);
-            idempotent = shared.requests.is_idempotent(&request);
-        }
+        on_unwind(panicked, || {
+            permitted = shared.requests.may_retry(&request);
+            if permitted {
+                copy = shared.requests.try_clone(&request);
+                idempotent = shared.requests.is_idempotent(&request);
+            }
+        });
     }
     let scope = AttemptScope::new(Attempt::new(1));
     let attempt = if refused {
         InScope::empty(scope)
     } else {
-        on_unwind(|| core.record_panicked(), || InScope::call(scope, || inner.borrow_mut().call(request)))
+        on_unwind(panicked, || InScope::call(scope, || inner.borrow_mut().call(request)))
     };
-    let service = copy.is_some().then(|| keep(inner));
+    let service = copy.is_some().then(|| on_unwind(panicked, || keep(inner)));
     let call = Call { idempotent, permitted, over_at: None };
     let mut future = ResponseFuture::new(attempt, service, copy, call, in_flight, shared);
     // Afterwards, or each call without a limit would be told so by way of the stack.

@@ -1,9 +1,10 @@
-//! [`TimeLimits`]: how long a call, and its first attempt, may take.
+//! [`TimeLimits`]: how long a call, and its first attempt, may take. [`WaitLimit`]: how long a later attempt is waited for.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::GiveUpReason;
 use super::handle::Core;
 use crate::timer::Cutoff;
 
@@ -16,6 +17,32 @@ pub(super) struct TimeLimits {
     pub(super) over_at: Option<Instant>,
     /// Of the first attempt.
     pub(super) cutoff: Option<Cutoff>,
+}
+
+/// When a wait for the next attempt ends, and why the call gives up then.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct WaitLimit {
+    pub(super) at: Instant,
+    pub(super) reason: GiveUpReason,
+}
+
+// === impl WaitLimit ===
+
+impl WaitLimit {
+    /// The nearest of the three; of two at the same time the first.
+    pub(super) fn nearest(
+        ready_until: Option<Instant>,
+        deadline: Option<Instant>,
+        over_at: Option<Instant>,
+    ) -> Option<Self> {
+        let limits = [
+            (ready_until, GiveUpReason::NotReady),
+            (deadline, GiveUpReason::Deadline),
+            (over_at, GiveUpReason::Elapsed),
+        ];
+        let limits = limits.into_iter().filter_map(|(at, reason)| Some(Self { at: at?, reason }));
+        limits.min_by_key(|limit| limit.at)
+    }
 }
 
 // === impl TimeLimits ===
