@@ -6,7 +6,7 @@
 //!            probes, deadline                                 flight    breaker a small service
 //! ```
 //!
-//! `cargo run --release --features http --example reference_flow` starts each part as a process of its own, walks one request through it
+//! `cargo run --release -p reference-flow` starts each part as a process of its own, walks one request through it
 //! step by step, then drives load, kills an application server in the middle of it, restarts it, and prints what that cost.
 //! `-- --help` lists the flags.
 //!

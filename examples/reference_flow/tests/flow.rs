@@ -1,47 +1,17 @@
 //! The reference flow, run as a user runs it: a child process of this test, on real sockets and in real time.
-#![cfg(all(
-    unix,
-    feature = "circuit-breaker",
-    feature = "retry",
-    feature = "timeout",
-    feature = "balance",
-    feature = "health",
-    feature = "cache",
-    feature = "http",
-    feature = "metrics"
-))]
+#![cfg(unix)]
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// `target/<profile>/examples/reference_flow`, beside this test's own `target/<profile>/deps`.
-fn example() -> &'static Path {
-    static EXAMPLE: OnceLock<PathBuf> = OnceLock::new();
-    EXAMPLE.get_or_init(|| {
-        // `cargo test` builds the examples, but `cargo test --test reference_flow` does not, and may find an old one.
-        let test = std::env::current_exe().unwrap();
-        let profile = test.parent().and_then(Path::parent).unwrap();
-        let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "--offline", "--example", "reference_flow"]);
-        build.current_dir(env!("CARGO_MANIFEST_DIR"));
-        build.arg("--target-dir").arg(profile.parent().unwrap());
-        // The features of this very build, where there are two sets to tell apart, so that nothing is built twice.
-        build.args(if cfg!(feature = "serde") { &["--all-features"][..] } else { &["--features", "http"][..] });
-        if profile.ends_with("release") {
-            build.arg("--release");
-        }
-        assert!(build.status().unwrap().success(), "the example does not build");
-        profile.join("examples").join("reference_flow")
-    })
-}
+const FLOW: &str = env!("CARGO_BIN_EXE_reference-flow");
 
 /// A flow is eight processes, most of which wait most of the time: three flows at a time.
 fn a_turn() -> SemaphorePermit<'static> {
@@ -60,7 +30,7 @@ struct Serving {
 
 impl Serving {
     fn start() -> Self {
-        let mut parent = Command::new(example()).arg("--serve").stdout(Stdio::piped()).spawn().unwrap();
+        let mut parent = Command::new(FLOW).arg("--serve").stdout(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(parent.stdout.take().unwrap());
         let (mut processes, mut balancer, mut folder) = (Vec::new(), None, None);
         let mut printed = String::new();
@@ -148,7 +118,7 @@ fn get(address: &str, path: &str) -> String {
 /// Runs the flow to its end at a rate that an unoptimised build can bear: its exit code and what it printed.
 fn run(arguments: &[&str]) -> (Option<i32>, String) {
     let _turn = a_turn();
-    let run = Command::new(example()).args(["--rate", "150", "--seed", "7"]).args(arguments).output().unwrap();
+    let run = Command::new(FLOW).args(["--rate", "150", "--seed", "7"]).args(arguments).output().unwrap();
     let errors = String::from_utf8_lossy(&run.stderr);
     assert_eq!(errors, "", "it is quiet unless it is asked not to be");
     (run.status.code(), String::from_utf8_lossy(&run.stdout).into_owned())
@@ -246,7 +216,7 @@ fn a_bad_flag_is_named_and_ends_with_code_2() {
         (vec!["--serve=yes"], "`--serve` takes no value"),
         (vec!["--serve", "--seed", "3"], "`--seed` has no use with `--serve`"),
     ] {
-        let run = Command::new(example()).args(&arguments).output().unwrap();
+        let run = Command::new(FLOW).args(&arguments).output().unwrap();
         let errors = String::from_utf8_lossy(&run.stderr);
         assert_eq!(run.status.code(), Some(2), "{arguments:?}: {errors}");
         assert!(errors.contains(message), "{arguments:?}: {errors}");

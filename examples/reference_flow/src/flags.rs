@@ -11,7 +11,7 @@ The reference flow: user -> load balancer -> application server -> cache -> data
 It walks one request through the flow, then drives load through a schedule of disasters: once with mainstay's layers, then
 with two baselines (naive, and what tower alone gives), and says which demands were met. It ends with 1 if one was not.
 
-Usage: cargo run --release --features http --example reference_flow -- [flags]
+Usage: cargo run --release -p reference-flow -- [flags]
 
   --only PHASE    only this phase, after a steady one: PHASES
   --without L     leave one family of layers out: retry, pool, breaker, cache or health; its disaster must turn red
@@ -110,7 +110,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Mode,
             "--verbose" => flags.verbose = true,
             "--help" | "-h" => return Ok(Mode::Help),
             "--part" => return text("an assignment").map(Mode::Part),
-            _ => return Err(format!("`{flag}` is not a flag of this example")),
+            _ => return Err(format!("`{flag}` is not a flag of this program")),
         }
         if let Some(value) = inline {
             return Err(format!("`{flag}` takes no value, but got `{value}`"));
