@@ -20,10 +20,10 @@ struct Bare;
 
 impl Service<Request<()>> for Bare {
     type Response = Response<()>;
-    type Error = Infallible;
-    type Future = Ready<Result<Response<()>, Infallible>>;
+    type Error = mainstay::BoxError;
+    type Future = Ready<Result<Response<()>, mainstay::BoxError>>;
 
-    fn poll_ready(&mut self, _: &mut TaskContext<'_>) -> Poll<Result<(), Infallible>> {
+    fn poll_ready(&mut self, _: &mut TaskContext<'_>) -> Poll<Result<(), mainstay::BoxError>> {
         Poll::Ready(Ok(()))
     }
 

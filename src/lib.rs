@@ -115,7 +115,7 @@ pub use circuit_breaker::{
 pub use circuit_state::CircuitState;
 pub use error::{
     BoxError, CircuitOpen, Error, InvalidConfig, Lift, LiftLayer, LoadFailed, NoEndpoint, NoEndpointReason, Rejectable,
-    Rejected,
+    Rejected, RequestBodyFailed,
 };
 #[cfg(feature = "grpc")]
 pub use grpc::GrpcClassifier;

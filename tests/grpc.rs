@@ -266,8 +266,8 @@ mod loopback {
         let channel = tonic::transport::Endpoint::from_shared(serve().await).unwrap().connect().await.unwrap();
         let breaker = CircuitBreakerHandle::builder("test").build_handle().unwrap();
         let propagate = PropagateLayer::new().headers(ContextHeaders::new().grpc_timeout(true)).unwrap();
-        let channel = tower::util::MapErr::new(propagate.layer(channel), BoxError::from as fn(_) -> _);
-        let service = StreamBreakerLayer::new(breaker.clone(), GrpcClassifier::new()).layer(channel);
+        let channel = tower::util::MapErr::new(channel, BoxError::from as fn(_) -> _);
+        let service = StreamBreakerLayer::new(breaker.clone(), GrpcClassifier::new()).layer(propagate.layer(channel));
         let mut client = tonic::client::Grpc::new(service);
         client.ready().await.unwrap();
         let path = http::uri::PathAndQuery::from_static("/test.Test/Call");

@@ -58,7 +58,9 @@ use std::fmt;
 
 pub use invalid_config::InvalidConfig;
 pub use lift::{Lift, LiftFuture, LiftLayer};
-pub use rejected::{CircuitOpen, LoadFailed, NoEndpoint, NoEndpointReason, Rejected};
+#[cfg(feature = "http")]
+pub(crate) use rejected::REQUEST_BODY_FAILED;
+pub use rejected::{CircuitOpen, LoadFailed, NoEndpoint, NoEndpointReason, Rejected, RequestBodyFailed};
 
 /// The boxed error of `tower`.
 ///

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::BoxError;
 use crate::circuit_state::CircuitState;
 use crate::cores::packed_duration::MaybeDuration;
 use crate::cores::packed_outcome::PackedOutcome;
@@ -61,6 +62,8 @@ pub enum Rejected {
     Shed,
     /// The shared load that this call was waiting for failed.
     LoadFailed(LoadFailed),
+    /// The body of the request failed while it was being sent: the caller's own failure.
+    RequestBodyFailed(RequestBodyFailed),
 }
 
 /// Why a circuit breaker refuses: its name, state, remaining wait and what opened it.
@@ -143,6 +146,27 @@ pub struct LoadFailed {
     source: Arc<dyn StdError + Send + Sync>,
 }
 
+/// The body of a request failed while it was being sent.
+///
+/// A client reports such a failure as its own error, with the error of the body among its sources, and it looks like a failure of
+/// the callee. This value among the sources says whose failure it is: the call is [`Ignored`](Outcome::Ignored) and not retried. The
+/// replayed and idle-limited bodies of `mainstay::http` carry it; a body of another type gets it by mapping its error with
+/// [`Rejected::request_body_failed`].
+///
+/// # Examples
+///
+/// ```
+/// use mainstay::{Outcome, Rejected};
+///
+/// let failed = Rejected::request_body_failed("the upload was aborted");
+/// assert_eq!(failed.outcome(), Outcome::Ignored);
+/// assert_eq!(std::error::Error::source(&failed).unwrap().to_string(), "the upload was aborted");
+/// ```
+#[derive(Clone, Debug)]
+pub struct RequestBodyFailed {
+    source: Option<Arc<dyn StdError + Send + Sync>>,
+}
+
 // === impl Rejected ===
 
 impl Rejected {
@@ -158,8 +182,24 @@ impl Rejected {
         Self::Shed
     }
 
+    /// [`Rejected::RequestBodyFailed`] with the error of the body as its [`source`](StdError::source).
+    ///
+    /// Give it to `map_err` of a request's body (`http_body_util::BodyExt`), and a body that fails is no evidence against the callee.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::Rejected;
+    ///
+    /// let failed = Rejected::request_body_failed(std::io::Error::other("the disk"));
+    /// assert_eq!(failed.kind(), "request_body_failed");
+    /// ```
+    pub fn request_body_failed(error: impl Into<BoxError>) -> Self {
+        Self::RequestBodyFailed(RequestBodyFailed { source: Some(Arc::from(error.into())) })
+    }
+
     /// The name of the reason, as used in metrics labels: `circuit_open`, `timeout`, `deadline_exceeded`, `no_endpoint`,
-    /// `limited`, `shed` or `load_failed`.
+    /// `limited`, `shed`, `load_failed` or `request_body_failed`.
     ///
     /// # Examples
     ///
@@ -176,6 +216,7 @@ impl Rejected {
             Self::Limited { .. } => "limited",
             Self::Shed => "shed",
             Self::LoadFailed(_) => "load_failed",
+            Self::RequestBodyFailed(_) => "request_body_failed",
         }
     }
 
@@ -263,6 +304,18 @@ impl Rejected {
         matches!(self, Self::LoadFailed(_))
     }
 
+    /// Whether the body of the request failed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert!(!mainstay::Rejected::shed().is_request_body_failed());
+    /// ```
+    #[must_use]
+    pub const fn is_request_body_failed(&self) -> bool {
+        matches!(self, Self::RequestBodyFailed(_))
+    }
+
     /// How long the refusing layer is known to go on refusing, where that is known.
     ///
     /// # Examples
@@ -276,7 +329,11 @@ impl Rejected {
             Self::CircuitOpen(open) => open.retry_after.get(),
             Self::Limited { retry_after } => *retry_after,
             Self::LoadFailed(failed) => failed.outcome().retry_after(),
-            Self::Timeout { .. } | Self::DeadlineExceeded { .. } | Self::NoEndpoint(_) | Self::Shed => None,
+            Self::Timeout { .. }
+            | Self::DeadlineExceeded { .. }
+            | Self::NoEndpoint(_)
+            | Self::Shed
+            | Self::RequestBodyFailed(_) => None,
         }
     }
 
@@ -296,6 +353,7 @@ impl Rejected {
         match self {
             Self::Timeout { sent, .. } | Self::DeadlineExceeded { sent } => *sent,
             Self::LoadFailed(failed) => failed.outcome().was_sent(),
+            Self::RequestBodyFailed(_) => true,
             Self::CircuitOpen(_) | Self::NoEndpoint(_) | Self::Limited { .. } | Self::Shed => false,
         }
     }
@@ -372,6 +430,7 @@ impl fmt::Display for Rejected {
             Self::Limited { retry_after: None } => f.write_str("limit reached"),
             Self::Shed => f.write_str("load shed"),
             Self::LoadFailed(failed) => failed.fmt(f),
+            Self::RequestBodyFailed(failed) => failed.fmt(f),
         }
     }
 }
@@ -380,6 +439,7 @@ impl StdError for Rejected {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
             Self::LoadFailed(failed) => Some(&*failed.source),
+            Self::RequestBodyFailed(RequestBodyFailed { source: Some(source) }) => Some(&**source),
             _ => None,
         }
     }
@@ -696,6 +756,39 @@ impl PartialEq for LoadFailed {
 }
 
 impl Eq for LoadFailed {}
+
+// === impl RequestBodyFailed ===
+
+/// The failure of a body that names no other error: a source of the errors of `http`'s bodies.
+#[cfg(feature = "http")]
+pub(crate) static REQUEST_BODY_FAILED: Rejected = Rejected::RequestBodyFailed(RequestBodyFailed { source: None });
+
+impl RequestBodyFailed {
+    /// The error of the body, where it is known.
+    #[must_use]
+    pub const fn error(&self) -> Option<&Arc<dyn StdError + Send + Sync>> {
+        self.source.as_ref()
+    }
+}
+
+impl fmt::Display for RequestBodyFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the body of the request failed")
+    }
+}
+
+/// Two are equal if they are the same failure.
+impl PartialEq for RequestBodyFailed {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.source, &other.source) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (None, None) => true,
+            _ => false,
+        }
+    }
+}
+
+impl Eq for RequestBodyFailed {}
 
 #[cfg(test)]
 mod tests {

@@ -1,16 +1,22 @@
 //! [`GrpcClassifier`]: what a code means.
 
+use std::error::Error;
+
 use ::http::{HeaderMap, Response, StatusCode};
 
 use super::code::Code;
 use super::pushback::{Pushback, pushback};
-use crate::http::{ClassifyEnd, DEPENDENCY_FAILED, GAVE_UP};
+use crate::http::{ClassifyEnd, DEPENDENCY_FAILED, ErrorRules, GAVE_UP, deadline_is_spent};
 use crate::{Classify, Outcome};
 
 /// Turns the response of a gRPC call into an [`Outcome`]; see the [table](crate::grpc#what-codes-mean).
 ///
 /// As a [`Classify`] it judges heads: one without `grpc-status` is a `Success` so far. As a [`ClassifyEnd`] it judges trailers. An
-/// error (no response, or a body that broke off) is [`Transient`](Outcome::Transient), or what [`on_error`](Self::on_error) says.
+/// error (no response, or a body that broke off) is [`Transient`](Outcome::Transient), or what [`on_error`](Self::on_error) says; a failed
+/// body of the request is recognised as it is [for HTTP](crate::http#what-errors-mean).
+///
+/// `R` holds the rules for errors: none, or [`ErrorRules`] once [`not_sent_if`](Self::not_sent_if) or [`on_error_if`](Self::on_error_if)
+/// was called. With rules the type of error must be `'static`.
 ///
 /// # Examples
 ///
@@ -29,9 +35,10 @@ use crate::{Classify, Outcome};
 /// # Ok::<(), http::header::InvalidHeaderValue>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GrpcClassifier {
+pub struct GrpcClassifier<R = ()> {
     codes: [Outcome; Code::ALL.len()],
     error: Outcome,
+    rules: R,
 }
 
 // === impl GrpcClassifier ===
@@ -54,9 +61,11 @@ impl GrpcClassifier {
     /// ```
     #[must_use]
     pub fn new() -> Self {
-        Self { codes: Code::ALL.map(of_code), error: Outcome::Transient }
+        Self { codes: Code::ALL.map(of_code), error: Outcome::Transient, rules: () }
     }
+}
 
+impl<R> GrpcClassifier<R> {
     /// A code means this; pushback and marks are still heeded where it is a failure. The last setting for a code wins.
     ///
     /// # Examples
@@ -92,8 +101,58 @@ impl GrpcClassifier {
         self
     }
 
+    /// An error that `predicate` holds for proves that nothing was sent: it is [`NotSent`](Outcome::NotSent), and any call may be repeated
+    /// after it. See [`HttpClassifier::not_sent_if`](crate::HttpClassifier::not_sent_if).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::grpc::GrpcClassifier;
+    ///
+    /// // tonic reports a failed connection as the source of its own error.
+    /// let classifier = GrpcClassifier::new()
+    ///     .not_sent_if(|error: &std::io::Error| error.kind() == std::io::ErrorKind::ConnectionRefused);
+    /// # let _ = classifier;
+    /// ```
+    #[must_use]
+    pub fn not_sent_if<E>(self, predicate: impl Fn(&E) -> bool + Send + Sync + 'static) -> GrpcClassifier<ErrorRules>
+    where
+        R: Into<ErrorRules>,
+        E: Error + 'static,
+    {
+        self.on_error_if(predicate, Outcome::NotSent)
+    }
+
+    /// An error that `predicate` holds for means `outcome`. See [`HttpClassifier::on_error_if`](crate::HttpClassifier::on_error_if).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::Outcome;
+    /// use mainstay::grpc::GrpcClassifier;
+    ///
+    /// let classifier = GrpcClassifier::new().on_error_if(|_: &axum::Error| true, Outcome::Ignored);
+    /// # let _ = classifier;
+    /// ```
+    #[must_use]
+    pub fn on_error_if<E>(
+        self,
+        predicate: impl Fn(&E) -> bool + Send + Sync + 'static,
+        outcome: Outcome,
+    ) -> GrpcClassifier<ErrorRules>
+    where
+        R: Into<ErrorRules>,
+        E: Error + 'static,
+    {
+        let Self { codes, error, rules } = self;
+        GrpcClassifier { codes, error, rules: rules.into().with(predicate, outcome) }
+    }
+
     fn of(&self, code: Code, metadata: Option<&HeaderMap>) -> Outcome {
         let outcome = self.codes[code as usize];
+        if code == Code::DeadlineExceeded && outcome.is_failure() && deadline_is_spent() {
+            return Outcome::Ignored;
+        }
         match (outcome, metadata) {
             (Outcome::Transient | Outcome::Permanent | Outcome::Throttled { .. }, Some(metadata)) => {
                 of_failure(outcome, metadata)
@@ -121,6 +180,11 @@ const fn of_code(code: Code) -> Outcome {
     }
 }
 
+/// Every refusal but `NOT_FOUND` may depend on the caller: its credentials, its metadata, its message.
+fn depends_on_caller<B, E>(result: Result<&Response<B>, &E>) -> bool {
+    result.map_or(true, |response| Code::from_headers(response.headers()) != Some(Code::NotFound))
+}
+
 #[cold]
 fn of_failure(outcome: Outcome, metadata: &HeaderMap) -> Outcome {
     if metadata.contains_key(DEPENDENCY_FAILED) || metadata.contains_key(GAVE_UP) {
@@ -136,22 +200,44 @@ fn of_failure(outcome: Outcome, metadata: &HeaderMap) -> Outcome {
 
 impl<B, E> Classify<Response<B>, E> for GrpcClassifier {
     fn classify(&self, result: Result<&Response<B>, &E>) -> Outcome {
-        let Ok(response) = result else { return self.error };
+        match result {
+            Ok(response) => self.of_response(response),
+            Err(_) => self.error,
+        }
+    }
+
+    fn depends_on_caller(&self, result: Result<&Response<B>, &E>) -> bool {
+        depends_on_caller(result)
+    }
+}
+
+impl<B, E: 'static> Classify<Response<B>, E> for GrpcClassifier<ErrorRules> {
+    fn classify(&self, result: Result<&Response<B>, &E>) -> Outcome {
+        match result {
+            Ok(response) => self.of_response(response),
+            Err(error) => self.rules.outcome_of(error).unwrap_or(self.error),
+        }
+    }
+
+    fn depends_on_caller(&self, result: Result<&Response<B>, &E>) -> bool {
+        depends_on_caller(result)
+    }
+}
+
+impl<R> GrpcClassifier<R> {
+    fn of_response<B>(&self, response: &Response<B>) -> Outcome {
         let headers = response.headers();
         match Code::from_headers(headers) {
             Some(code) => self.of(code, Some(headers)),
             None if response.status() == StatusCode::OK => Outcome::Success,
+            // A proxy's own "out of time".
+            None if response.status() == StatusCode::GATEWAY_TIMEOUT && deadline_is_spent() => Outcome::Ignored,
             None => self.of(Code::from_http_status(response.status()), Some(headers)),
         }
     }
-
-    /// Every refusal but `NOT_FOUND` may depend on the caller: its credentials, its metadata, its message.
-    fn depends_on_caller(&self, result: Result<&Response<B>, &E>) -> bool {
-        result.map_or(true, |response| Code::from_headers(response.headers()) != Some(Code::NotFound))
-    }
 }
 
-impl<E> ClassifyEnd<E> for GrpcClassifier {
+impl<R, E> ClassifyEnd<E> for GrpcClassifier<R> {
     fn is_final(&self, head: &HeaderMap) -> bool {
         Code::from_headers(head).is_some()
     }

@@ -42,7 +42,7 @@
 //! | `ABORTED` | `Refused`: to be tried again from further up, and not by the call itself | 409 |
 //! | `RESOURCE_EXHAUSTED` | `Throttled`, for the time of the pushback where there is one | 429 |
 //! | `UNAVAILABLE` | `Transient`; with a pushback `Throttled` | 503 |
-//! | `DEADLINE_EXCEEDED` | `Transient`; with a pushback `Throttled` | 504 |
+//! | `DEADLINE_EXCEEDED` | `Transient`; with a pushback `Throttled`; `Ignored` with at most 10 ms left until the caller's deadline | 504 |
 //! | `UNKNOWN`, `UNIMPLEMENTED`, `INTERNAL`, `DATA_LOSS` | `Permanent` | 500, 501, 500, 500 |
 //!
 //! What may be tried again follows `statuscodes.md` of the gRPC project ("`UNAVAILABLE` if the client can retry just the failing call,

@@ -1,17 +1,24 @@
 //! [`HttpClassifier`]: what a status means.
 
+use std::error::Error;
 use std::sync::Arc;
 
 use ::http::{Response, StatusCode};
 
+use super::error_rules::ErrorRules;
 use super::headers::{DEPENDENCY_FAILED, GAVE_UP};
 use super::retry_after::retry_after;
+use super::spent::deadline_is_spent;
 use crate::{Classify, InvalidConfig, Outcome};
 
 /// Turns any `http::Response` into an [`Outcome`] by its status and a few headers; see the [table](crate::http#what-statuses-mean).
 ///
-/// An error (no response at all) is [`Transient`](Outcome::Transient), or what [`on_error`](Self::on_error) says. A refusal of this
-/// crate's own layers never comes this far: it is recognised before any classifier.
+/// An error (no response at all) is [`Transient`](Outcome::Transient), or what [`on_error`](Self::on_error) says; see also [what errors
+/// mean](crate::http#what-errors-mean). A rejection by this crate's own layers never comes this far: it is recognised before any
+/// classifier.
+///
+/// `R` holds the rules for errors: none, or [`ErrorRules`] once [`not_sent_if`](Self::not_sent_if) or [`on_error_if`](Self::on_error_if)
+/// was called. With rules the type of error must be `'static`.
 ///
 /// Marks and `Retry-After` are what the callee says of itself, and it can only do itself a favour by them; against a callee that is not
 /// trusted that far, override the statuses.
@@ -37,10 +44,11 @@ use crate::{Classify, InvalidConfig, Outcome};
 /// assert_eq!(of(502), Outcome::Transient);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HttpClassifier {
+pub struct HttpClassifier<R = ()> {
     /// Sorted by status. `None` when there are none, so that clones share nothing.
     overrides: Option<Arc<[(StatusCode, Outcome)]>>,
     error: Outcome,
+    rules: R,
 }
 
 // === impl HttpClassifier ===
@@ -61,9 +69,11 @@ impl HttpClassifier {
     /// ```
     #[must_use]
     pub const fn new() -> Self {
-        Self { overrides: None, error: Outcome::Transient }
+        Self { overrides: None, error: Outcome::Transient, rules: () }
     }
+}
 
+impl<R> HttpClassifier<R> {
     /// A status means this, whatever the headers say; a [`Throttled`](Outcome::Throttled) without a time takes the one in
     /// `Retry-After`, if there is one. The last setting for a status wins.
     ///
@@ -132,6 +142,60 @@ impl HttpClassifier {
         self
     }
 
+    /// An error that `predicate` holds for proves that nothing was sent: it is [`NotSent`](Outcome::NotSent). It still counts against the
+    /// callee, and any request may be repeated after it, whatever its method.
+    ///
+    /// See [`on_error_if`](Self::on_error_if) for where `E` is searched.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::{BoxError, Classify, HttpClassifier, Outcome};
+    ///
+    /// let classifier = HttpClassifier::new()
+    ///     .not_sent_if(|error: &hyper_util::client::legacy::Error| error.is_connect())
+    ///     .not_sent_if(|error: &std::io::Error| error.kind() == std::io::ErrorKind::ConnectionRefused);
+    /// let refused: BoxError = std::io::Error::from(std::io::ErrorKind::ConnectionRefused).into();
+    /// assert_eq!(classifier.classify(Err::<&http::Response<()>, _>(&refused)), Outcome::NotSent);
+    /// ```
+    #[must_use]
+    pub fn not_sent_if<E>(self, predicate: impl Fn(&E) -> bool + Send + Sync + 'static) -> HttpClassifier<ErrorRules>
+    where
+        R: Into<ErrorRules>,
+        E: Error + 'static,
+    {
+        self.on_error_if(predicate, Outcome::NotSent)
+    }
+
+    /// An error that `predicate` holds for means `outcome`. Of several rules that match, the one added first holds.
+    ///
+    /// `E` is the error of the service itself, or any link of the chain of [sources](std::error::Error::source) of a
+    /// [`BoxError`](crate::BoxError) or of an `E`; [lifted](crate::LiftLayer) errors are looked into.
+    ///
+    /// # Examples
+    ///
+    /// A proxy passes on bodies of type `axum::body::Body`: when one fails, its own caller has aborted the upload.
+    ///
+    /// ```
+    /// use mainstay::{HttpClassifier, Outcome};
+    ///
+    /// let classifier = HttpClassifier::new().on_error_if(|_: &axum::Error| true, Outcome::Ignored);
+    /// # let _ = classifier;
+    /// ```
+    #[must_use]
+    pub fn on_error_if<E>(
+        self,
+        predicate: impl Fn(&E) -> bool + Send + Sync + 'static,
+        outcome: Outcome,
+    ) -> HttpClassifier<ErrorRules>
+    where
+        R: Into<ErrorRules>,
+        E: Error + 'static,
+    {
+        let Self { overrides, error, rules } = self;
+        HttpClassifier { overrides, error, rules: rules.into().with(predicate, outcome) }
+    }
+
     pub(super) const fn error_outcome(&self) -> Outcome {
         self.error
     }
@@ -146,7 +210,34 @@ impl HttpClassifier {
 impl<B, E> Classify<Response<B>, E> for HttpClassifier {
     #[inline]
     fn classify(&self, result: Result<&Response<B>, &E>) -> Outcome {
-        let Ok(response) = result else { return self.error };
+        match result {
+            Ok(response) => self.of_response(response),
+            Err(_) => self.error,
+        }
+    }
+
+    fn depends_on_caller(&self, result: Result<&Response<B>, &E>) -> bool {
+        depends_on_caller(result)
+    }
+}
+
+impl<B, E: 'static> Classify<Response<B>, E> for HttpClassifier<ErrorRules> {
+    #[inline]
+    fn classify(&self, result: Result<&Response<B>, &E>) -> Outcome {
+        match result {
+            Ok(response) => self.of_response(response),
+            Err(error) => self.rules.outcome_of(error).unwrap_or(self.error),
+        }
+    }
+
+    fn depends_on_caller(&self, result: Result<&Response<B>, &E>) -> bool {
+        depends_on_caller(result)
+    }
+}
+
+impl<R> HttpClassifier<R> {
+    #[inline]
+    fn of_response<B>(&self, response: &Response<B>) -> Outcome {
         let status = response.status();
         match self.overridden(status) {
             Some(Outcome::Throttled { retry_after: None }) => {
@@ -157,11 +248,11 @@ impl<B, E> Classify<Response<B>, E> for HttpClassifier {
             None => of_failure(status, response.headers()),
         }
     }
+}
 
-    /// Every refusal but 404 and 410 may depend on the caller: its credentials, its headers, its body.
-    fn depends_on_caller(&self, result: Result<&Response<B>, &E>) -> bool {
-        !matches!(result.map(Response::status), Ok(StatusCode::NOT_FOUND | StatusCode::GONE))
-    }
+/// Every refusal but 404 and 410 may depend on the caller: its credentials, its headers, its body.
+fn depends_on_caller<B, E>(result: Result<&Response<B>, &E>) -> bool {
+    !matches!(result.map(Response::status), Ok(StatusCode::NOT_FOUND | StatusCode::GONE))
 }
 
 #[cold]
@@ -177,6 +268,7 @@ fn of_failure(status: StatusCode, headers: &::http::HeaderMap) -> Outcome {
             None => Outcome::Transient,
             retry_after => Outcome::Throttled { retry_after },
         },
+        504 if deadline_is_spent() => Outcome::Ignored,
         500 | 502 | 504 => Outcome::Transient,
         _ => Outcome::Permanent,
     }

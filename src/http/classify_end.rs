@@ -79,7 +79,7 @@ pub trait ClassifyEnd<E> {
 }
 
 /// A body that breaks off is what [`on_error`](HttpClassifier::on_error) says; any other end is a success. Trailers say nothing.
-impl<E> ClassifyEnd<E> for HttpClassifier {
+impl<R, E> ClassifyEnd<E> for HttpClassifier<R> {
     fn ends_with_data(&self) -> bool {
         true
     }

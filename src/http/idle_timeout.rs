@@ -11,6 +11,7 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
 use crate::InvalidConfig;
+use crate::error::REQUEST_BODY_FAILED;
 use crate::timer::Timer;
 
 pin_project! {
@@ -22,6 +23,11 @@ pin_project! {
     ///
     /// When the time is up the inner body is dropped at once, and this one has ended. What waits for the end of a body
     /// ([`OnEndBody`](super::OnEndBody), a `StreamBreakerLayer`) goes around this one, and so hears of it.
+    ///
+    /// On the body of a *request* it bounds how slowly a caller may upload. A call that fails for that is the caller's failure: its error
+    /// has [`Rejected::RequestBodyFailed`](crate::Rejected::RequestBodyFailed) among its sources, and is no evidence against the
+    /// callee. A service that reads the body of its *answer* within the call, and wants a stall to count against the callee, maps
+    /// this error to one of its own that does not name it as a source.
     ///
     /// It holds its timer in itself and so is not `Unpin`; whoever needs that boxes and pins it (`BodyExt::boxed` does).
     ///
@@ -237,7 +243,8 @@ impl<E> fmt::Display for IdleBodyError<E> {
 impl<E: Error + 'static> Error for IdleBodyError<E> {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::Idle { .. } => None,
+            // The layers around a call see it only on the body of a request: an answer's body is read after the call.
+            Self::Idle { .. } => Some(&REQUEST_BODY_FAILED),
             Self::Body(error) => Some(error),
         }
     }

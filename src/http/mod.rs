@@ -46,8 +46,23 @@
 //! | other 4xx | `Refused` |
 //! | 5xx with [`DEPENDENCY_FAILED`] or [`GAVE_UP`] | `DependencyFailed` |
 //! | 503 with `Retry-After` | `Throttled` |
+//! | 504 with at most 10 ms left until the caller's deadline | `Ignored`: it was the caller's time that ran out |
 //! | 500, 502, 503, 504 | `Transient` |
 //! | anything else | `Permanent` |
+//!
+//! # What errors mean
+//!
+//! An error of the client, without any response, is `Transient`. Two kinds of errors are not evidence of that kind:
+//!
+//! * **The body of the request failed.** The client reports it as its own error, but the failure is the caller's: an upload that
+//!   was aborted, or that stalled. Layers recognise a [`Rejected::RequestBodyFailed`](crate::Rejected::RequestBodyFailed) among the
+//!   sources of a boxed error; such a call is `Ignored` and not retried. A replayed body and an [`IdleTimeoutBody`] carry it. For a
+//!   body of another type use `body.map_err(Rejected::request_body_failed)` or a rule of the classifier.
+//! * **Nothing was sent.** [`HttpClassifier::not_sent_if`] teaches the classifier to recognise it: `NotSent` is a failure, and any
+//!   request may be repeated after it.
+//!
+//! Errors that are lifted by [`LiftLayer`](crate::LiftLayer) and not boxed hide their sources from the layers; a classifier with a rule for
+//! that type of error sees them.
 //!
 //! # Cancel safety
 //!
@@ -57,6 +72,7 @@ mod accept;
 mod classifier;
 mod classify_end;
 mod context_headers;
+mod error_rules;
 mod grpc_timeout;
 mod headers;
 mod idle_timeout;
@@ -72,6 +88,7 @@ mod replay_body;
 #[cfg(feature = "retry")]
 mod requests;
 mod retry_after;
+mod spent;
 #[cfg(feature = "circuit-breaker")]
 mod stream_breaker;
 
@@ -79,6 +96,7 @@ pub use accept::{AcceptContext, AcceptContextConfig, AcceptContextFuture, Accept
 pub use classifier::HttpClassifier;
 pub use classify_end::ClassifyEnd;
 pub use context_headers::ContextHeaders;
+pub use error_rules::ErrorRules;
 pub use grpc_timeout::{GRPC_TIMEOUT, format_grpc_timeout, parse_grpc_timeout};
 pub use headers::{ATTEMPT, CRITICALITY, DEADLINE_MS, DEPENDENCY_FAILED, GAVE_UP, mark_dependency_failed};
 pub use idle_timeout::{IdleBodyError, IdleTimeout, IdleTimeoutBody};
@@ -86,7 +104,7 @@ pub use method::is_idempotent;
 pub use on_end::{OnEnd, OnEndBody};
 #[cfg(feature = "health")]
 pub use pages::HealthPages;
-pub use propagate::{Propagate, PropagateLayer};
+pub use propagate::{Propagate, PropagateFuture, PropagateLayer};
 #[cfg(feature = "retry")]
 pub use replay::{Replay, ReplayBodies, ReplayLayer};
 #[cfg(feature = "retry")]
@@ -94,5 +112,7 @@ pub use replay_body::{ReplayBody, ReplayError};
 #[cfg(feature = "retry")]
 pub use requests::HttpRequests;
 pub use retry_after::{MAX_RETRY_AFTER, parse_retry_after, retry_after};
+#[cfg(feature = "grpc")]
+pub(crate) use spent::deadline_is_spent;
 #[cfg(feature = "circuit-breaker")]
 pub use stream_breaker::{StreamBreaker, StreamBreakerFuture, StreamBreakerLayer, StreamVerdict};

@@ -1,9 +1,12 @@
 //! [`PropagateLayer`]: the ambient context goes out as headers.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ::http::{HeaderMap, HeaderName, HeaderValue, Request};
+use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -12,12 +15,18 @@ use super::context_headers::{ContextHeaders, SharedHeaders};
 use super::grpc_timeout::{GRPC_TIMEOUT, format_grpc_timeout, parse_grpc_timeout};
 use crate::InvalidConfig;
 use crate::context::{self, Criticality};
+use crate::error::{Rejectable, Rejected};
 
 /// Sends the ambient deadline (as what is left of it), attempt and criticality along with each request.
 ///
 /// Put it right around the client, below retries and timeouts, so that each attempt says what holds for it. What is not set is not
 /// sent: no deadline, an attempt of 0 (there is no retry), the default criticality. Headers of these names that the request came
 /// with are removed: a proxy must not pass on what its own caller claims, unless an [`AcceptContextLayer`](super::AcceptContextLayer) has taken it up.
+///
+/// A call whose time is up is not sent: with less than a millisecond left until the deadline, or with a `grpc-timeout` of zero that the
+/// client set itself, it fails with [`Rejected::DeadlineExceeded { sent: false }`](Rejected::DeadlineExceeded). A zero never goes out:
+/// servers take it for a malformed request, and their answer would look like a failure of theirs. The error of the client must be
+/// able to carry that ([`Rejectable`]): where it cannot, put a [`LiftLayer`](crate::LiftLayer) between this layer and the client.
 ///
 /// Differences from a `tower_http::set_header` layer: the values are of the moment of the call, and nothing is sent where there is
 /// nothing to say. A call without an ambient context costs three lookups in the header map.
@@ -33,7 +42,7 @@ use crate::context::{self, Criticality};
 ///
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
 /// let mut client = ServiceBuilder::new().layer(PropagateLayer::new()).service(service_fn(|request: Request<()>| async move {
-///     Ok::<_, std::io::Error>(Response::new(request.headers()[DEADLINE_MS].clone()))
+///     Ok::<_, mainstay::BoxError>(Response::new(request.headers()[DEADLINE_MS].clone()))
 /// }));
 /// let deadline = tokio::time::Instant::now() + Duration::from_millis(750);
 /// let call = Context::new().with_deadline(deadline).enter(|| client.call(Request::new(())));
@@ -57,6 +66,43 @@ pub struct PropagateLayer {
 pub struct Propagate<S> {
     inner: S,
     headers: SharedHeaders,
+}
+
+pin_project! {
+    /// The response future of [`Propagate`].
+    ///
+    /// # Panics
+    ///
+    /// When it is polled after it has completed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it drops the inner future, and nothing else.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use http::{Request, Response};
+    /// use mainstay::BoxError;
+    /// use mainstay::http::PropagateLayer;
+    /// use tower::{Layer, Service, service_fn};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), BoxError> {
+    /// let mut client =
+    ///     PropagateLayer::new().layer(service_fn(|_: Request<()>| async { Ok::<_, BoxError>(Response::new("answer")) }));
+    /// let response: Response<_> = client.call(Request::new(())).await?;
+    /// assert_eq!(*response.body(), "answer");
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[derive(Debug)]
+    #[must_use = "futures do nothing unless polled"]
+    pub struct PropagateFuture<F> {
+        // `None` for a call whose time is up.
+        #[pin]
+        inner: Option<F>,
+        is_rejected: bool,
+    }
 }
 
 // === impl PropagateLayer ===
@@ -126,23 +172,30 @@ crate::macros::wrapper_methods!(Propagate<S>, "mainstay::http::PropagateLayer::n
 impl<S, B> Service<Request<B>> for Propagate<S>
 where
     S: Service<Request<B>>,
+    S::Error: Rejectable,
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = S::Future;
+    type Future = PropagateFuture<S::Future>;
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Request<B>) -> S::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let context = context::current();
         let remaining = context.deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let names = self.headers.get();
+        if remaining.is_some_and(|remaining| millis(remaining) == 0)
+            || (names.grpc_timeout && own_grpc_timeout(request.headers()).is_some_and(|own| own.is_zero()))
+        {
+            return PropagateFuture { inner: None, is_rejected: true };
+        }
         let attempt = (context.attempt() > 0).then(|| context.attempt().into());
         let criticality = (context.criticality() != Criticality::default())
             .then(|| HeaderValue::from_static(context.criticality().as_str()));
-        let (names, headers) = (self.headers.get(), request.headers_mut());
+        let headers = request.headers_mut();
         set(headers, &names.deadline_ms, remaining.map(|remaining| millis(remaining).into()));
         set(headers, &names.attempt, attempt);
         set(headers, &names.criticality, criticality);
@@ -151,7 +204,27 @@ where
         {
             limit_grpc_timeout(headers, remaining);
         }
-        self.inner.call(request)
+        PropagateFuture { inner: Some(self.inner.call(request)), is_rejected: false }
+    }
+}
+
+// === impl PropagateFuture ===
+
+impl<F, R, E> Future for PropagateFuture<F>
+where
+    F: Future<Output = Result<R, E>>,
+    E: Rejectable,
+{
+    type Output = Result<R, E>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        if let Some(inner) = this.inner.as_pin_mut() {
+            return inner.poll(cx);
+        }
+        assert!(std::mem::take(this.is_rejected), "`PropagateFuture` polled after completion");
+        Poll::Ready(Err(E::from_rejected(Rejected::DeadlineExceeded { sent: false })))
     }
 }
 
@@ -168,10 +241,14 @@ fn set(headers: &mut HeaderMap, name: &HeaderName, value: Option<HeaderValue>) {
 
 /// The client's own limit stays where it is the nearer one.
 fn limit_grpc_timeout(headers: &mut HeaderMap, remaining: Duration) {
-    let own = headers.get(GRPC_TIMEOUT).and_then(parse_grpc_timeout);
-    if own.is_none_or(|own| remaining < own) {
+    if own_grpc_timeout(headers).is_none_or(|own| remaining < own) {
         headers.insert(GRPC_TIMEOUT, format_grpc_timeout(remaining));
     }
+}
+
+/// What the client itself set.
+fn own_grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
+    headers.get(GRPC_TIMEOUT).and_then(parse_grpc_timeout)
 }
 
 fn millis(duration: Duration) -> u64 {

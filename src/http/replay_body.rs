@@ -1,5 +1,6 @@
 //! [`ReplayBody`]: a body that is kept as it is sent.
 
+use std::error::Error;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -10,6 +11,7 @@ use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 
 use crate::cores::lock::lock;
+use crate::error::{BoxError, REQUEST_BODY_FAILED, Rejected};
 
 /// A request's body that can be sent again: what is read of it is kept, up to a cap.
 ///
@@ -49,25 +51,26 @@ pub struct ReplayBody<B> {
 
 /// Why a [`ReplayBody`] failed.
 ///
+/// Each of them has [`Rejected::RequestBodyFailed`] as its source: whatever error a client makes of it, the layers around the client
+/// see that the callee is not to blame.
+///
 /// # Examples
 ///
 /// ```
 /// use mainstay::http::ReplayError;
 ///
-/// assert_eq!(ReplayError::<std::io::Error>::Superseded.to_string(), "a later attempt sends this body");
+/// assert_eq!(ReplayError::Superseded.to_string(), "a later attempt sends this body");
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum ReplayError<E> {
-    /// The body itself failed.
-    #[error("the body of the request failed")]
-    Body(#[source] E),
+pub enum ReplayError {
+    /// The body itself failed: a [`Rejected::RequestBodyFailed`] with the error of the body as its source, which is no evidence
+    /// against the callee.
+    Body(Rejected),
     /// A later attempt has taken over.
-    #[error("a later attempt sends this body")]
     Superseded,
     /// What was sent before is no longer kept. A retry checks that before it sends a copy, so this is seen only where the body is lost
     /// after that check, while the client has not begun to read.
-    #[error("the body of the request is no longer kept")]
     Lost,
 }
 
@@ -169,14 +172,12 @@ impl<B> ReplayBody<B> {
 impl<B> Body for ReplayBody<B>
 where
     B: Body + Unpin,
+    B::Error: Into<BoxError>,
 {
     type Data = Bytes;
-    type Error = ReplayError<B::Error>;
+    type Error = ReplayError;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, ReplayError<B::Error>>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ReplayError>>> {
         let this = self.get_mut();
         let alone = Arc::strong_count(&this.shared) == 1;
         let mut shared = lock(&this.shared);
@@ -222,7 +223,7 @@ where
             }
             Some(Err(error)) => {
                 shared.lose();
-                return Poll::Ready(Some(Err(ReplayError::Body(error))));
+                return Poll::Ready(Some(Err(ReplayError::Body(Rejected::request_body_failed(error)))));
             }
             Some(Ok(frame)) => frame.map_data(|mut data| data.copy_to_bytes(data.remaining())),
         };
@@ -271,6 +272,27 @@ where
 impl<B> fmt::Debug for ReplayBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReplayBody").field("replayable", &self.is_replayable()).finish_non_exhaustive()
+    }
+}
+
+// === impl ReplayError ===
+
+impl fmt::Display for ReplayError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Body(_) => "the replayed body failed",
+            Self::Superseded => "a later attempt sends this body",
+            Self::Lost => "the body of the request is no longer kept",
+        })
+    }
+}
+
+impl Error for ReplayError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Body(failed) => Some(failed),
+            Self::Superseded | Self::Lost => Some(&REQUEST_BODY_FAILED),
+        }
     }
 }
 

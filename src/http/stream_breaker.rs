@@ -7,12 +7,14 @@ use std::task::{Context, Poll, ready};
 use ::http::{HeaderMap, Response, StatusCode};
 use http_body::Body;
 use pin_project_lite::pin_project;
+use tokio::time::Instant;
 use tower_layer::Layer;
 use tower_service::Service;
 
 use super::classify_end::ClassifyEnd;
 use super::on_end::{OnEnd, OnEndBody};
 use crate::circuit_breaker::{Admits, CircuitBreakerHandle, Permit};
+use crate::context::{self, DeadlineScope};
 use crate::cores::unwind::on_unwind;
 use crate::error::{CircuitOpen, Rejectable, Rejected};
 use crate::outcome::{Classify, Outcome, judge};
@@ -100,6 +102,8 @@ pub struct StreamBreaker<S, C> {
 pub struct StreamVerdict<C> {
     permit: Permit,
     classifier: C,
+    /// The caller's, of the time of the head: the body may be read outside of every context.
+    deadline: Option<Instant>,
 }
 
 pin_project! {
@@ -217,7 +221,8 @@ where
             Err(open) => return StreamBreakerFuture { inner: None, verdict: None, refused: Some(open) },
         };
         self.inner_ready = false;
-        let mut verdict = Some(StreamVerdict { permit, classifier: self.classifier.clone() });
+        let mut verdict =
+            Some(StreamVerdict { permit, classifier: self.classifier.clone(), deadline: context::deadline() });
         let inner = &mut self.inner;
         let inner = on_unwind(|| panicked(&mut verdict), || inner.call(request));
         StreamBreakerFuture { inner: Some(inner), verdict, refused: None }
@@ -266,7 +271,7 @@ where
         }
         let Some(inner) = this.inner.as_pin_mut() else { return Poll::Pending };
         let result = ready!(on_unwind(|| panicked(this.verdict), || inner.poll(cx)));
-        let Some(StreamVerdict { permit, classifier }) = this.verdict.take() else { return Poll::Pending };
+        let Some(StreamVerdict { permit, classifier, deadline }) = this.verdict.take() else { return Poll::Pending };
         let mut permit = Some(permit);
         let outcome = judged(&mut permit, || judge(&classifier, result.as_ref()));
         let response = match result {
@@ -279,7 +284,7 @@ where
         let (head, body) = response.into_parts();
         let body = match permit {
             Some(permit) if outcome.is_success() && has_body(head.status) && !classifier.is_final(&head.headers) => {
-                OnEndBody::of(body, StreamVerdict { permit, classifier })
+                OnEndBody::of(body, StreamVerdict { permit, classifier, deadline })
             }
             permit => {
                 record(permit, outcome);
@@ -294,9 +299,10 @@ where
 
 impl<C: ClassifyEnd<E>, E> OnEnd<E> for StreamVerdict<C> {
     fn ended(self, end: Result<Option<&HeaderMap>, &E>) {
-        let Self { permit, classifier } = self;
+        let Self { permit, classifier, deadline } = self;
         let mut permit = Some(permit);
-        let outcome = judged(&mut permit, || classifier.classify_end(end));
+        let outcome =
+            judged(&mut permit, || context::within(&mut DeadlineScope(deadline), || classifier.classify_end(end)));
         record(permit, outcome);
     }
 

@@ -20,12 +20,19 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use mainstay::backoff::{BackoffConfig, Jitter};
 use mainstay::budget::Budget;
-use mainstay::http::{ReplayBodies, ReplayBody, ReplayError, ReplayLayer};
+use mainstay::http::{
+    AcceptContextLayer, ContextHeaders, ErrorRules, IdleBodyError, IdleTimeout, PropagateLayer, ReplayBodies,
+    ReplayBody, ReplayError, ReplayLayer,
+};
 use mainstay::retry::{RequestPolicy, RetryHandle};
-use mainstay::{BoxError, RetryLayer};
+use mainstay::{
+    BoxError, CircuitBreakerHandle, CircuitBreakerLayer, CircuitState, Classify, HttpClassifier, Outcome, Rejectable,
+    Rejected, RetryHint, RetryLayer, judge,
+};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_test::{assert_pending, task};
-use tower::{ServiceBuilder, ServiceExt, service_fn};
+use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 
 const BACKOFF: Duration = Duration::from_millis(500);
 
@@ -95,7 +102,7 @@ fn trailers() -> HeaderMap {
 }
 
 /// A retry of uploads, three attempts half a second apart.
-fn uploads() -> RetryLayer<mainstay::HttpClassifier, mainstay::http::HttpRequests<ReplayBodies>> {
+fn uploads() -> RetryLayer<HttpClassifier, mainstay::http::HttpRequests<ReplayBodies>> {
     RetryLayer::builder("uploads")
         .backoff(BackoffConfig::constant(BACKOFF).with_jitter(Jitter::None))
         .budget(Budget::unlimited())
@@ -383,4 +390,321 @@ async fn entry_01_any_policy_is_consulted_again_after_the_delay() {
     assert_eq!(call.await.unwrap().unwrap_err().to_string(), "failure 2");
     let counted = handle.statistics();
     assert_eq!((counted.attempts(), counted.gave_up_not_replayable), (2, 1));
+}
+
+// === entry 6: a failed body of a request is the caller's failure ===
+
+/// A client made of a real one and a breaker, with these errors; five uploads that fail half-way.
+async fn failing_uploads<B>(body: impl Fn(ByHand) -> B) -> CircuitBreakerHandle
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    let url = serve(|request| async move {
+        let whole = request.into_body().collect().await;
+        answer(if whole.is_ok() { 200 } else { 400 })
+    })
+    .await;
+    let layer =
+        CircuitBreakerLayer::builder("files").consecutive_failures(5).classify(HttpClassifier::new()).build().unwrap();
+    let service = layer.layer(client::<B>().map_err(BoxError::from));
+    for number in 0..5 {
+        let (sender, upload) = by_hand();
+        sender.send(data("half")).unwrap();
+        let request = Request::post(&url).body(body(upload)).unwrap();
+        let call = tokio::spawn(ServiceExt::oneshot(service.clone(), request));
+        tokio::time::sleep(BACKOFF).await;
+        // Every other caller stalls for good instead.
+        let stalled =
+            if number % 2 == 0 { sender.send(Err(Broken("aborted"))).err().map(|_| sender) } else { Some(sender) };
+        call.await.unwrap().unwrap_err();
+        drop(stalled);
+    }
+    layer.handle()
+}
+
+#[tokio::test(start_paused = true)]
+async fn entry_06_five_uploads_that_fail_do_not_open_the_circuit() {
+    let idle = IdleTimeout::new(60 * BACKOFF).unwrap();
+    let replayed = failing_uploads(move |upload| ReplayBody::new(Box::pin(idle.limit(upload)), 1024)).await;
+    let limited =
+        failing_uploads(move |upload| Box::pin(idle.limit(BodyExt::map_err(upload, Rejected::request_body_failed))))
+            .await;
+    for breaker in [replayed, limited] {
+        let counted = breaker.statistics();
+        assert_eq!((breaker.state(), counted.ignored, counted.failures), (CircuitState::Closed, 5, 0));
+    }
+}
+
+#[test]
+fn entry_06_a_failed_body_is_recognised_at_any_depth_of_a_boxed_error_and_not_retried() {
+    #[derive(Debug, thiserror::Error)]
+    #[error("the client failed")]
+    struct Outer<E: std::error::Error + 'static>(#[source] E);
+
+    let body = || ReplayError::Body(Rejected::request_body_failed(Broken("the disk")));
+    let idle = || IdleBodyError::<Broken>::Idle { timeout: BACKOFF };
+    let errors: [BoxError; 6] = [
+        body().into(),
+        Outer(body()).into(),
+        Outer(Outer(ReplayError::Lost)).into(),
+        Outer(Outer(Outer(ReplayError::Superseded))).into(),
+        Outer(Outer(idle())).into(),
+        Outer(Rejected::request_body_failed("aborted")).into(),
+    ];
+    for error in errors {
+        let rejected = error.as_rejected().unwrap();
+        assert!(rejected.is_request_body_failed() && rejected.was_sent(), "{error:?}");
+        assert_eq!((rejected.retry(), rejected.retry_after()), (RetryHint::No, None));
+        for outcome in [
+            judge(&HttpClassifier::new(), Err::<&Response<()>, _>(&error)),
+            judge(&HttpClassifier::new().on_error(Outcome::Permanent), Err::<&Response<()>, _>(&error)),
+        ] {
+            assert_eq!(outcome, Outcome::Ignored, "{error:?}");
+        }
+    }
+    // The error of the body itself stays in the chain.
+    let chain = Outer(body());
+    let mut link: Option<&(dyn std::error::Error + 'static)> = Some(&chain);
+    while let Some(error) = link.filter(|error| !error.is::<Broken>()) {
+        link = error.source();
+    }
+    assert_eq!(link.unwrap().to_string(), "the disk");
+    // What failed by itself below an idle limit says nothing of whose body it was.
+    let other: BoxError = Outer(IdleBodyError::Body(Broken("reset"))).into();
+    assert_eq!(judge(&HttpClassifier::new(), Err::<&Response<()>, _>(&other)), Outcome::Transient);
+}
+
+/// A body of any other type: by a rule of the classifier, for boxed, lifted and plain errors.
+#[test]
+fn entry_06_a_rule_of_the_classifier_knows_other_bodies() {
+    #[derive(Debug, thiserror::Error)]
+    #[error("hyper")]
+    struct Client(#[source] Broken);
+    let aborted = |broken: &Broken| broken.0 == "aborted";
+    let by_body = HttpClassifier::new().on_error_if(aborted, Outcome::Ignored);
+    let by_client = HttpClassifier::new().on_error_if(move |client: &Client| aborted(&client.0), Outcome::Ignored);
+    let grpc = mainstay_grpc(aborted);
+    for (text, expected) in [("aborted", Outcome::Ignored), ("reset", Outcome::Transient)] {
+        let boxed: BoxError = Client(Broken(text)).into();
+        let lifted = mainstay::Error::Service(Client(Broken(text)));
+        let of = |classifier: &HttpClassifier<ErrorRules>| {
+            [classifier.classify(Err::<&Response<()>, _>(&boxed)), judge(classifier, Err::<&Response<()>, _>(&boxed))]
+        };
+        assert_eq!(of(&by_body), [expected; 2]);
+        assert_eq!(of(&by_client), [expected; 2]);
+        assert_eq!(judge(&by_client, Err::<&Response<()>, _>(&lifted)), expected);
+        assert_eq!(by_client.classify(Err::<&Response<()>, _>(&Client(Broken(text)))), expected);
+        assert_eq!(grpc(&boxed), expected);
+    }
+    // Under a type that a rule knows, a failed body is seen by itself.
+    #[derive(Debug, thiserror::Error)]
+    #[error("hyper")]
+    struct Sending(#[source] ReplayError);
+    let lifted = mainstay::Error::Service(Sending(ReplayError::Lost));
+    assert_eq!(judge(&HttpClassifier::new(), Err::<&Response<()>, _>(&lifted)), Outcome::Transient);
+    let knows = HttpClassifier::new().not_sent_if(|_: &Sending| false);
+    assert_eq!(judge(&knows, Err::<&Response<()>, _>(&lifted)), Outcome::Ignored);
+}
+
+/// What a gRPC classifier with this rule says of a boxed error.
+fn mainstay_grpc(aborted: fn(&Broken) -> bool) -> impl Fn(&BoxError) -> Outcome {
+    #[cfg(feature = "grpc")]
+    let classifier = mainstay::grpc::GrpcClassifier::new().on_error_if(aborted, Outcome::Ignored);
+    #[cfg(not(feature = "grpc"))]
+    let classifier = HttpClassifier::new().on_error_if(aborted, Outcome::Ignored);
+    move |error| classifier.classify(Err::<&Response<()>, _>(error))
+}
+
+// === core, entry 17: what was certainly not sent is repeated whatever its method ===
+
+#[test]
+fn core_entry_17_the_first_of_several_rules_holds_and_each_link_of_the_chain_is_seen() {
+    let classifier = HttpClassifier::new()
+        .on_error(Outcome::Permanent)
+        .not_sent_if(|error: &std::io::Error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+        .not_sent_if(|error: &Broken| error.0 == "refused")
+        .on_error_if(|_: &Broken| true, Outcome::Ignored);
+    let of = |error: BoxError| classifier.classify(Err::<&Response<()>, _>(&error));
+    assert_eq!(of(std::io::Error::from(std::io::ErrorKind::ConnectionRefused).into()), Outcome::NotSent);
+    assert_eq!(of(std::io::Error::from(std::io::ErrorKind::ConnectionReset).into()), Outcome::Permanent);
+    assert_eq!(of(Broken("refused").into()), Outcome::NotSent);
+    assert_eq!(of(Broken("reset").into()), Outcome::Ignored);
+    assert_eq!(of("anything".into()), Outcome::Permanent);
+    let fine = Response::new(());
+    assert_eq!(classifier.classify(Ok::<_, &BoxError>(&fine)), Outcome::Success);
+}
+
+/// A retry over a real client, and nobody at the address: a POST is repeated where the classifier knows that it was not sent.
+#[tokio::test(start_paused = true)]
+async fn core_entry_17_a_post_that_no_server_took_is_repeated() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    drop(listener);
+    let connect = |error: &hyper_util::client::legacy::Error| error.is_connect();
+    let layer = |classifier: HttpClassifier<ErrorRules>| {
+        let layer = RetryLayer::builder("post").http().classify(classifier).build().unwrap();
+        (layer.handle(), layer)
+    };
+    let post = || Request::post(&url).body(Full::<Bytes>::default()).unwrap();
+    let (handle, boxed) = layer(HttpClassifier::new().not_sent_if(connect));
+    boxed.layer(client().map_err(BoxError::from)).oneshot(post()).await.unwrap_err();
+    assert_eq!((handle.statistics().attempts(), handle.statistics().gave_up_attempts), (3, 1));
+    let (handle, lifted) = layer(HttpClassifier::new().not_sent_if(connect));
+    lifted.layer(mainstay::LiftLayer::new().layer(client())).oneshot(post()).await.unwrap_err();
+    assert_eq!((handle.statistics().attempts(), handle.statistics().gave_up_attempts), (3, 1));
+    let (handle, ignorant) = layer(HttpClassifier::new().not_sent_if(|_: &std::fmt::Error| true));
+    ignorant.layer(client().map_err(BoxError::from)).oneshot(post()).await.unwrap_err();
+    assert_eq!((handle.statistics().attempts(), handle.statistics().gave_up_not_idempotent), (1, 1));
+}
+
+/// The situation of the list: a pool of one live endpoint and one where nobody listens, and twenty POSTs.
+#[cfg(feature = "balance")]
+#[tokio::test(start_paused = true)]
+async fn core_entry_17_twenty_posts_succeed_beside_a_dead_endpoint() {
+    use tower::util::BoxCloneSyncService;
+
+    type Endpoint = BoxCloneSyncService<Request<Full<Bytes>>, Response<Incoming>, BoxError>;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let dead = format!("http://{}/", listener.local_addr().unwrap());
+    drop(listener);
+    let live = serve(|_| std::future::ready(answer(200))).await;
+    let endpoint = |url: String| -> Endpoint {
+        let client = client().map_err(BoxError::from);
+        BoxCloneSyncService::new(client.map_request(move |request: Request<Full<Bytes>>| {
+            let (mut head, body) = request.into_parts();
+            head.uri = url.parse().unwrap();
+            Request::from_parts(head, body)
+        }))
+    };
+    let classifier =
+        || HttpClassifier::new().not_sent_if(|error: &hyper_util::client::legacy::Error| error.is_connect());
+    let pool =
+        mainstay::balance::Pool::<&str, Endpoint>::builder("app").classify(classifier()).seed(7).build().unwrap();
+    pool.handle().add("live", endpoint(live));
+    pool.handle().add("dead", endpoint(dead));
+    let service = RetryLayer::builder("app").http().classify(classifier()).build().unwrap().layer(pool);
+    for number in 0..20 {
+        let request = Request::post("/").body(Full::default()).unwrap();
+        let response =
+            ServiceExt::oneshot(service.clone(), request).await.unwrap_or_else(|error| panic!("{number}: {error}"));
+        assert_eq!(response.status(), StatusCode::OK);
+    }
+}
+
+// === entry 17: a deadline that has passed is not propagated ===
+
+#[tokio::test(start_paused = true)]
+async fn entry_17_a_call_whose_deadline_has_passed_fails_locally_and_no_zero_goes_out() {
+    let sent = Arc::new(Mutex::new(Vec::new()));
+    let log = sent.clone();
+    let client = service_fn(move |request: Request<()>| {
+        let grpc = request.headers().get("grpc-timeout").cloned();
+        log.lock().unwrap().push((request.headers()[mainstay::http::DEADLINE_MS].clone(), grpc));
+        std::future::ready(Ok::<_, BoxError>(Response::new(())))
+    });
+    for grpc in [false, true] {
+        let layer = PropagateLayer::new().headers(ContextHeaders::new().grpc_timeout(grpc)).unwrap();
+        for micros in [0, 1, 999, 1_000, 5_000] {
+            sent.lock().unwrap().clear();
+            let context =
+                mainstay::context::Context::new().with_deadline(Instant::now() + Duration::from_micros(micros));
+            let call = context.scope(ServiceExt::oneshot(layer.layer(client.clone()), Request::new(()))).await;
+            let sent = sent.lock().unwrap();
+            if micros < 1_000 {
+                let error = call.unwrap_err();
+                assert_eq!(error.as_rejected(), Some(&Rejected::DeadlineExceeded { sent: false }));
+                assert_eq!(judge(&HttpClassifier::new(), Err::<&Response<()>, _>(&error)), Outcome::Ignored);
+                assert!(sent.is_empty());
+            } else {
+                assert!(call.is_ok());
+                assert_eq!(sent[0].0, (micros / 1_000).to_string().as_str());
+                assert_eq!(sent[0].1.is_some(), grpc);
+            }
+        }
+        // In the past.
+        let past = mainstay::context::Context::new().with_deadline(Instant::now());
+        tokio::time::advance(BACKOFF).await;
+        let error = past.scope(ServiceExt::oneshot(layer.layer(client.clone()), Request::new(()))).await.unwrap_err();
+        assert_eq!(error.as_rejected(), Some(&Rejected::DeadlineExceeded { sent: false }));
+    }
+}
+
+/// A client may set its own limit, and set it to zero.
+#[tokio::test(start_paused = true)]
+async fn entry_17_a_grpc_timeout_of_zero_that_the_client_set_is_not_sent_either() {
+    let client = service_fn(|request: Request<()>| {
+        std::future::ready(Ok::<_, BoxError>(Response::new(request.headers()["grpc-timeout"].clone())))
+    });
+    let grpc = PropagateLayer::new().headers(ContextHeaders::new().grpc_timeout(true)).unwrap().layer(client);
+    let request = |own: &str| Request::post("/").header("grpc-timeout", own).body(()).unwrap();
+    let context = mainstay::context::Context::new().with_deadline(Instant::now() + BACKOFF);
+    for zero in ["0n", "0S", "00000000m"] {
+        for context in [context, mainstay::context::Context::new()] {
+            let error = context.scope(ServiceExt::oneshot(grpc.clone(), request(zero))).await.unwrap_err();
+            assert_eq!(error.as_rejected(), Some(&Rejected::DeadlineExceeded { sent: false }), "{zero}");
+        }
+    }
+    let limited = context.scope(ServiceExt::oneshot(grpc.clone(), request("1n"))).await.unwrap();
+    assert_eq!(limited.into_body(), "1n", "its own, and nearer");
+    // Where `grpc-timeout` is not ours, it is a header like any other.
+    let plain = PropagateLayer::new().layer(service_fn(|request: Request<()>| {
+        std::future::ready(Ok::<_, BoxError>(Response::new(request.headers()["grpc-timeout"].clone())))
+    }));
+    assert_eq!(ServiceExt::oneshot(plain, request("0n")).await.unwrap().into_body(), "0n");
+}
+
+// === entry 18: "out of time" within the caller's own spent deadline is no evidence ===
+
+/// Five callers, each with so much time, of a dependency that answers 504 after so much of it; the breaker of the dependency.
+async fn out_of_time(left: Option<Duration>, answers_after: Duration) -> CircuitBreakerHandle {
+    let layer = CircuitBreakerLayer::builder("dependency")
+        .consecutive_failures(5)
+        .classify(HttpClassifier::new())
+        .build()
+        .unwrap();
+    let client = layer.layer(service_fn(move |_: Request<()>| async move {
+        tokio::time::sleep(answers_after).await;
+        Ok::<_, BoxError>(Response::builder().status(504).body(()).unwrap())
+    }));
+    let server = ServiceBuilder::new().layer(AcceptContextLayer::default()).service(client);
+    for _ in 0..5 {
+        let request = Request::get("/");
+        let request = match left {
+            Some(left) => request.header("x-mainstay-deadline-ms", left.as_millis().to_string()),
+            None => request,
+        };
+        assert_eq!(ServiceExt::oneshot(server.clone(), request.body(()).unwrap()).await.unwrap().status(), 504);
+    }
+    layer.handle()
+}
+
+#[tokio::test(start_paused = true)]
+async fn entry_18_five_strangers_with_five_milliseconds_do_not_open_the_circuit() {
+    let ms = Duration::from_millis;
+    for (left, answers_after) in [(5, 0), (5, 5), (5, 9), (1, 1), (250, 250), (250, 240), (1_000, 5_000)] {
+        let breaker = out_of_time(Some(ms(left)), ms(answers_after)).await;
+        let counted = breaker.statistics();
+        assert_eq!((breaker.state(), counted.ignored, counted.failures), (CircuitState::Closed, 5, 0), "{left}");
+    }
+    // Long before the deadline, or without one, it is the dependency that is too slow.
+    for (left, answers_after) in [(Some(ms(2_000)), 100), (Some(ms(250)), 239), (Some(ms(11)), 0), (None, 10_000)] {
+        let breaker = out_of_time(left, ms(answers_after)).await;
+        assert_eq!((breaker.state(), breaker.statistics().failures), (CircuitState::Open, 5), "{left:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn entry_18_other_failures_and_settings_by_hand_count_within_a_spent_deadline_too() {
+    let spent = mainstay::context::Context::new().with_deadline(Instant::now());
+    let of = |classifier: HttpClassifier, status: u16| {
+        let response = Response::builder().status(status).body(()).unwrap();
+        spent.enter(|| classifier.classify(Ok::<_, &BoxError>(&response)))
+    };
+    assert_eq!(of(HttpClassifier::new(), 504), Outcome::Ignored);
+    for status in [500, 502, 503] {
+        assert_eq!(of(HttpClassifier::new(), status), Outcome::Transient);
+    }
+    let by_hand = HttpClassifier::new().on_status(StatusCode::GATEWAY_TIMEOUT, Outcome::Permanent);
+    assert_eq!(of(by_hand, 504), Outcome::Permanent);
 }
