@@ -13,7 +13,9 @@
 //! | endpoints tried, "an inner retry gave up" | pool, inner retry | pool, outer retry |
 //!
 //! A scope restores only the fields that are its own, so what an inner layer noted (endpoints tried, the mark of a retry that
-//! gave up) flows back up to the layer that asked.
+//! gave up) flows back up to the layer that asked, also through a [`Context::scope`] between two layers. The mark belongs to
+//! the result that the inner retry gave up with: an error that is a [`BoxError`](crate::BoxError) or a rejection is recognized, as
+//! it is or as a source of another; any other result counts as marked if it comes in the same poll as the mark.
 //!
 //! # Boundaries
 //!
@@ -55,8 +57,10 @@ use std::time::Duration;
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
+use crate::error::Identities;
+
 #[allow(unused_imports, reason = "used by the families, each behind its feature")]
-pub(crate) use scope::{AttemptScope, DeadlineScope, FullScope, InScope, IsolatedScope, within};
+pub(crate) use scope::{AttemptScope, ContextScope, DeadlineScope, FullScope, InScope, IsolatedScope, within};
 
 /// How much it matters that a request is answered, after the four levels of Google's *Site Reliability Engineering*
 /// (chapter 21, "Criticality").
@@ -124,7 +128,7 @@ pin_project! {
     #[derive(Debug)]
     pub struct Scoped<F> {
         #[pin]
-        inner: InScope<FullScope, F>,
+        inner: InScope<ContextScope, F>,
     }
 }
 
@@ -352,7 +356,7 @@ impl Context {
     /// # }
     /// ```
     pub fn scope<F: Future>(self, future: F) -> Scoped<F> {
-        Scoped { inner: InScope::new(FullScope::from(self), future) }
+        Scoped { inner: InScope::new(ContextScope(self), future) }
     }
 
     /// Runs `work` under this context.
@@ -365,7 +369,7 @@ impl Context {
     /// assert_eq!(Context::new().with_attempt(1).enter(|| context::current().attempt()), 1);
     /// ```
     pub fn enter<R>(self, work: impl FnOnce() -> R) -> R {
-        within(&mut FullScope::from(self), work)
+        within(&mut ContextScope(self), work)
     }
 }
 
@@ -387,6 +391,8 @@ thread_local! {
     static ATTEMPT: Cell<Attempt> = const { Cell::new(Attempt::OUTSIDE) };
     /// Means something only where the attempt says that some were noted.
     static TRIED: Cell<Tried> = const { Cell::new(Tried::NONE) };
+    /// The errors that retries gave up with; means something only where the attempt is marked.
+    static GIVEN_UP: Cell<Identities> = const { Cell::new(Identities::NONE) };
     static CRITICALITY: Cell<Criticality> = const { Cell::new(Criticality::Critical) };
 }
 
@@ -403,14 +409,16 @@ struct Tried(u64, u64);
 impl Attempt {
     /// How many endpoints were noted.
     const NOTED: u64 = 0xffff;
-    /// An inner retry gave up: its result is final.
+    /// An inner retry gave up in this poll.
     const GAVE_UP: u64 = 1 << 16;
     /// Some scope is there to take notes; outside of all of them a note would never be cleared.
     const SCOPED: u64 = 1 << 17;
-    /// The endpoints tried were exchanged too.
+    /// The endpoints tried and the errors given up with were exchanged too.
     const EXCHANGED: u64 = 1 << 18;
     /// One bit for each of the [`Tried::MOST`] places: it holds an endpoint that an *earlier* attempt went to.
     const EARLIER: u32 = 19;
+    /// The errors that inner retries gave up with were noted.
+    const MARKED: u64 = 1 << 23;
     const NUMBER: u32 = 32;
 
     const OUTSIDE: Self = Self(0);
@@ -424,8 +432,19 @@ impl Attempt {
         (self.0 >> Self::NUMBER) as u32
     }
 
-    pub(crate) const fn gave_up(self) -> bool {
+    /// Whether an inner retry gave up in the last poll.
+    const fn gave_up_in_this_poll(self) -> bool {
         self.0 & Self::GAVE_UP != 0
+    }
+
+    const fn is_marked(self) -> bool {
+        self.0 & Self::MARKED != 0
+    }
+
+    /// The same notes, under another number.
+    const fn with_number(self, number: u32) -> Self {
+        let notes = (1 << Self::NUMBER) - 1;
+        Self((number as u64) << Self::NUMBER | self.0 & notes)
     }
 
     #[allow(clippy::cast_possible_truncation, reason = "16 bits")]
@@ -457,7 +476,7 @@ impl Attempt {
         };
         let noted = self.0 & Self::NOTED;
         let places = if noted < Tried::MOST { (1 << noted) - 1 } else { (1 << Tried::MOST) - 1 };
-        Self((numbered & !Self::GAVE_UP) | places << Self::EARLIER)
+        Self((numbered & !(Self::GAVE_UP | Self::MARKED)) | places << Self::EARLIER)
     }
 }
 
@@ -480,13 +499,6 @@ impl Tried {
         let shift = (noted & 1) as u32 * 32;
         let word = word & !((u32::MAX as u64) << shift) | (endpoint.get() as u64) << shift;
         if noted & 2 == 0 { Self(word, second) } else { Self(first, word) }
-    }
-
-    /// Puts these into the thread-local, and returns what it held.
-    #[cold]
-    #[inline(never)]
-    fn exchange(self) -> Self {
-        TRIED.replace(self)
     }
 }
 
@@ -534,12 +546,21 @@ pub(crate) fn any_tried() -> bool {
     ATTEMPT.get().earlier() != 0
 }
 
-/// Tells the retry above, if there is one, that the result which is about to be returned was already retried in vain.
+/// Marks the result that is about to be returned, for the retry further out: it was already retried in vain.
+///
+/// `error` identifies it, if it is an error that can be told from others; the mark then holds for this error alone, whenever it
+/// comes. Otherwise the mark holds for whatever the attempt further out ends with in the same poll.
 #[allow(dead_code, reason = "used by the families, each behind its feature")]
-pub(crate) fn mark_gave_up() {
+pub(crate) fn mark_gave_up(error: impl FnOnce() -> Option<Identities>) {
     let attempt = ATTEMPT.get();
     if attempt.is_scoped() {
-        ATTEMPT.set(Attempt(attempt.0 | Attempt::GAVE_UP));
+        let mut marked = attempt.0 | Attempt::GAVE_UP;
+        if let Some(error) = error() {
+            let others = if attempt.is_marked() { GIVEN_UP.get() } else { Identities::NONE };
+            GIVEN_UP.set(others.with(error));
+            marked |= Attempt::MARKED;
+        }
+        ATTEMPT.set(Attempt(marked));
     }
 }
 
@@ -573,12 +594,12 @@ mod tests {
         within(&mut attempt, || {
             within(&mut DeadlineScope(Some(in_one_second())), || {
                 record_tried(endpoint);
-                mark_gave_up();
+                mark_gave_up(|| None);
             });
             assert_eq!(current().deadline(), None);
             assert!(!was_tried(endpoint), "calls of one attempt are independent");
         });
-        assert!(attempt.attempt().gave_up());
+        assert!(attempt.gave_up(|_| None));
         attempt.next_attempt();
         assert!(!was_tried(endpoint), "outside of the attempt nothing is left");
         within(&mut attempt, || assert!(was_tried(endpoint), "the next attempt sees it"));
@@ -588,10 +609,10 @@ mod tests {
     fn outside_of_all_scopes_no_note_is_taken() {
         let endpoint = EndpointId::next();
         record_tried(endpoint);
-        mark_gave_up();
+        mark_gave_up(|| None);
         assert!(!was_tried(endpoint));
         assert!(!any_tried());
-        assert!(!ATTEMPT.get().gave_up());
+        assert!(!ATTEMPT.get().gave_up_in_this_poll());
     }
 
     #[test]
@@ -646,11 +667,11 @@ mod tests {
         let mut scope = AttemptScope::new(Attempt::new(u32::MAX - 1));
         within(&mut scope, || {
             record_tried(endpoint);
-            mark_gave_up();
+            mark_gave_up(|| None);
         });
         for number in [u32::MAX, u32::MAX] {
             scope.next_attempt();
-            assert!(!scope.attempt().gave_up());
+            assert!(!scope.attempt().gave_up_in_this_poll());
             within(&mut scope, || assert!(was_tried(endpoint) && current().attempt() == number));
         }
     }
@@ -719,6 +740,6 @@ mod tests {
     #[test]
     fn scopes_stay_small() {
         assert!(size_of::<DeadlineScope>() <= 16);
-        assert!(size_of::<AttemptScope>() <= 24);
+        assert!(size_of::<AttemptScope>() <= 32);
     }
 }

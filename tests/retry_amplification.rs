@@ -41,7 +41,6 @@ async fn three_stacked_clients_of_one_process_send_a_fifth_more_calls_to_a_dead_
 mod processes {
     use super::*;
     use http::{Request, Response};
-    use mainstay::context::Context;
     use mainstay::http::{AcceptContextConfig, AcceptContextLayer, PropagateLayer};
     use tower::ServiceBuilder;
     use tower::util::BoxCloneService;
@@ -53,7 +52,8 @@ mod processes {
         Response::builder().status(status).body(()).unwrap()
     }
 
-    /// A process that calls `next`, and answers in its own words. What it shares with its callers are headers or nothing.
+    /// A process that calls `next`, and answers in its own words. What it shares with its callers are headers or nothing: a task
+    /// has no part in the context of another.
     fn process(next: Server, headers: bool) -> Server {
         let client =
             ServiceBuilder::new().layer(four().http().build().unwrap()).layer(PropagateLayer::new()).service(next);
@@ -68,7 +68,10 @@ mod processes {
             let accept = AcceptContextLayer::new(AcceptContextConfig::default()).unwrap();
             return BoxCloneService::new(accept.layer(handler));
         }
-        BoxCloneService::new(service_fn(move |request| Context::new().scope(handler.clone().oneshot(request))))
+        BoxCloneService::new(service_fn(move |request| {
+            let call = tokio::spawn(handler.clone().oneshot(request));
+            async { call.await.unwrap() }
+        }))
     }
 
     /// How many calls a dead backend gets behind three processes.

@@ -25,10 +25,16 @@ pub(crate) struct DeadlineScope(pub(crate) Option<Instant>);
 pub(crate) struct AttemptScope {
     attempt: Attempt,
     tried: Tried,
+    given_up: Identities,
 }
 
-/// Sets everything.
+/// Sets what a [`Context`] holds. Notes of the layers below belong to the attempt around it, and pass through.
 #[derive(Debug)]
+pub(crate) struct ContextScope(pub(crate) Context);
+
+/// Sets everything, and keeps the notes of the layers below from the attempt around it.
+#[derive(Debug)]
+#[allow(dead_code, reason = "used by the families, each behind its feature")]
 pub(crate) struct FullScope {
     deadline: DeadlineScope,
     attempt: AttemptScope,
@@ -77,11 +83,13 @@ impl Scope for AttemptScope {
     #[inline(always)]
     fn enter(&mut self) -> Attempt {
         let outer = ATTEMPT.get();
-        if (outer.0 | self.attempt.0) & Attempt::NOTED == 0 {
-            ATTEMPT.set(self.attempt);
+        // A retry that gave up in an earlier poll, without an error that can be told from others, no longer counts.
+        let own = self.attempt.0 & !Attempt::GAVE_UP;
+        if (outer.0 | own) & (Attempt::NOTED | Attempt::MARKED) == 0 {
+            ATTEMPT.set(Attempt(own));
         } else {
-            self.tried = self.tried.exchange();
-            ATTEMPT.set(Attempt(self.attempt.0 | Attempt::EXCHANGED));
+            self.exchange();
+            ATTEMPT.set(Attempt(own | Attempt::EXCHANGED));
         }
         outer
     }
@@ -91,8 +99,8 @@ impl Scope for AttemptScope {
         let left = ATTEMPT.replace(outer);
         if left != self.attempt {
             // Unless they were exchanged, none were noted outside.
-            if left.0 & (Attempt::EXCHANGED | Attempt::NOTED) != 0 {
-                self.tried = self.tried.exchange();
+            if left.0 & (Attempt::EXCHANGED | Attempt::NOTED | Attempt::MARKED) != 0 {
+                self.exchange();
             }
             self.attempt = Attempt(left.0 & !Attempt::EXCHANGED);
         }
@@ -103,7 +111,22 @@ impl Scope for AttemptScope {
 impl AttemptScope {
     #[inline]
     pub(crate) const fn new(attempt: Attempt) -> Self {
-        Self { attempt, tried: Tried::NONE }
+        Self { attempt, tried: Tried::NONE, given_up: Identities::NONE }
+    }
+
+    /// Exchanges the notes that are kept beside the attempt with those in the thread-locals.
+    #[cold]
+    #[inline(never)]
+    fn exchange(&mut self) {
+        self.tried = TRIED.replace(self.tried);
+        self.given_up = GIVEN_UP.replace(self.given_up);
+    }
+
+    /// Whether a retry inside gave up with what the attempt ended in. `is_among` says whether that is one of some errors, or
+    /// `None` if it cannot be told from others.
+    pub(crate) fn gave_up(&self, is_among: impl FnOnce(Identities) -> Option<bool>) -> bool {
+        let known = if self.attempt.is_marked() { is_among(self.given_up) } else { None };
+        known.unwrap_or(self.attempt.gave_up_in_this_poll())
     }
 
     /// The attempt, with what was noted in it so far.
@@ -114,6 +137,29 @@ impl AttemptScope {
     /// Goes on to the next attempt, which knows what the last has tried.
     pub(crate) const fn next_attempt(&mut self) {
         self.attempt = self.attempt.next();
+    }
+}
+
+impl Scope for ContextScope {
+    type Outer = Context;
+
+    fn enter(&mut self) -> Context {
+        let outer = current();
+        self.set();
+        outer
+    }
+
+    fn leave(&mut self, outer: Context) {
+        Self(outer).set();
+    }
+}
+
+impl ContextScope {
+    fn set(&self) {
+        let Context { deadline, attempt, criticality } = self.0;
+        DEADLINE.set(deadline);
+        ATTEMPT.set(ATTEMPT.get().with_number(attempt));
+        CRITICALITY.set(criticality);
     }
 }
 
@@ -134,9 +180,9 @@ impl Scope for FullScope {
 
 #[allow(dead_code, reason = "used by the families, each behind its feature")]
 impl FullScope {
-    /// Whether a retry inside gave up.
+    /// Whether a retry inside gave up in the last poll.
     pub(crate) const fn gave_up(&self) -> bool {
-        self.attempt.attempt.gave_up()
+        self.attempt.attempt.gave_up_in_this_poll()
     }
 }
 
@@ -154,11 +200,6 @@ impl From<Context> for FullScope {
 impl IsolatedScope {
     pub(crate) fn new() -> Self {
         Self(Context::new().into())
-    }
-
-    /// Whether a retry inside gave up.
-    pub(crate) const fn gave_up(&self) -> bool {
-        self.0.gave_up()
     }
 }
 

@@ -49,6 +49,7 @@
 //! # }
 //! ```
 
+mod identity;
 mod invalid_config;
 mod lift;
 mod rejected;
@@ -56,6 +57,8 @@ mod rejected;
 use std::error::Error as StdError;
 use std::fmt;
 
+#[doc(hidden)]
+pub use identity::Identities;
 pub use invalid_config::InvalidConfig;
 pub use lift::{Lift, LiftFuture, LiftLayer};
 #[cfg(feature = "http")]
@@ -115,6 +118,19 @@ pub trait Rejectable: Sized {
     /// assert!(error.as_rejected().is_none());
     /// ```
     fn as_rejected(&self) -> Option<&Rejected>;
+
+    /// What this error is recognized by; `None` if it cannot be told from others.
+    #[doc(hidden)]
+    fn identity(&self) -> Option<Identities> {
+        None
+    }
+
+    /// Whether this error, or one of its sources, is in the set; `None` if it cannot be told from others.
+    #[doc(hidden)]
+    fn is_among(&self, errors: Identities) -> Option<bool> {
+        let _ = errors;
+        None
+    }
 }
 
 /// Implements [`Rejectable`] for an error enum with a variant that holds a [`Rejected`].
@@ -247,6 +263,14 @@ impl Rejectable for BoxError {
             Some(rejected) => Some(rejected),
             None => rejected_in(error.source()?),
         }
+    }
+
+    fn identity(&self) -> Option<Identities> {
+        Some(Identities::of_boxed(&**self))
+    }
+
+    fn is_among(&self, errors: Identities) -> Option<bool> {
+        Some(errors.hold_boxed(&**self))
     }
 }
 

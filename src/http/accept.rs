@@ -390,7 +390,7 @@ mod tests {
         let answer = |status: u16, gives_up: bool, config: AcceptContextConfig| {
             let service = tower::service_fn(move |_: Request<()>| async move {
                 if gives_up {
-                    context::mark_gave_up();
+                    context::mark_gave_up(|| None);
                 }
                 Ok::<_, std::convert::Infallible>(Response::builder().status(status).body(()).unwrap())
             });

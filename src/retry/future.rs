@@ -18,10 +18,10 @@ use super::progress::{Lost, LostAtFirst, Progress, ProgressParts, Stage};
 use super::time_limits::{REFUSED, TimeLimits, WaitLimit};
 use super::{AfterAttempt, GiveUpReason, RequestPolicy};
 use crate::budget::CallInFlight;
-use crate::context::{self, Attempt, AttemptScope, InScope};
+use crate::context::{self, AttemptScope, InScope};
 use crate::cores::striped_arc::StripedArc;
 use crate::cores::unwind::{Guard, on_unwind};
-use crate::error::{Rejectable, Rejected};
+use crate::error::{Identities, Rejectable, Rejected};
 use crate::outcome::{Classify, Outcome, RetryHint, judge};
 use crate::timer::{Cutoff, Timer};
 
@@ -175,7 +175,7 @@ where
             // Judged where it is: a response can be large. And it is not held through the delay, as it may hold a connection,
             // unless the copy may be lost in it.
             if let Some(result) = ended {
-                let (attempt, copy) = (this.attempt.scope().attempt(), this.request.as_ref());
+                let (attempt, copy) = (this.attempt.scope(), this.request.as_ref());
                 if !Self::follow(shared, attempt, this.call, copy, &mut progress, &result, judged.take()) {
                     this.progress.set(None);
                     return Poll::Ready(result);
@@ -280,7 +280,7 @@ where
     #[inline]
     fn follow(
         shared: &Shared<C, R>,
-        attempt: Attempt,
+        scope: &AttemptScope,
         call: &Call,
         copy: Option<&Req>,
         progress: &mut ProgressParts<'_>,
@@ -288,6 +288,7 @@ where
         judged: Option<Outcome>,
     ) -> bool {
         let core = &*shared.core;
+        let attempt = scope.attempt();
         let (outcome, hint, sent) = match result.as_ref().err().and_then(Rejectable::as_rejected) {
             Some(rejected) => (rejected.outcome(), rejected.retry(), rejected.was_sent()),
             None => {
@@ -303,9 +304,10 @@ where
         *progress.paid = false;
         if hint == RetryHint::No {
             if outcome == Outcome::DependencyFailed {
-                // Whoever is further out cannot help it either, and may not see the mark that was on this answer: a server
+                // A retry further out cannot help it either, and may not see the mark that was on this answer: a server
                 // answers in its own words.
-                context::mark_gave_up();
+                let lost = || core.lose(progress.stage, *progress.paid);
+                on_unwind(lost, || Self::mark(result));
             }
             core.record_return(outcome);
             core.hooks.observe(attempt.number(), outcome, sent, AfterAttempt::Returned);
@@ -320,7 +322,7 @@ where
             permitted: call.permitted,
             has_copy: copy.is_some(),
             replayable: true,
-            inner_gave_up: attempt.gave_up() && !core.config().retry_after_inner_gave_up,
+            inner_gave_up: false,
         };
         // The clock is read once, and not at all for a retry at once that needs no budget and has no deadline.
         let read = Cell::new(None);
@@ -339,9 +341,11 @@ where
         };
         let lost = || core.lose(progress.stage, *progress.paid);
         let decision = on_unwind(lost, || {
+            let is_among = |errors: Identities| errors.hold(result.as_ref().err()?);
+            let inner_gave_up = scope.gave_up(is_among) && !core.config().retry_after_inner_gave_up;
             let replayable = copy.is_none_or(|copy| shared.requests.is_replayable(copy));
             let delay = || core.next_delay(attempt.number(), outcome, progress.delays);
-            decide(Ended { replayable, ..ended }, limits, || now().into_std(), delay)
+            decide(Ended { replayable, inner_gave_up, ..ended }, limits, || now().into_std(), delay)
         });
         let decision = match decision {
             // Only what comes on top of a call that was sent is extra.
@@ -357,6 +361,8 @@ where
                 false
             }
             Decision::GiveUp(reason) => {
+                let lost = || core.lose(progress.stage, *progress.paid);
+                on_unwind(lost, || Self::mark(result));
                 core.give_up(attempt.number(), outcome, sent, reason);
                 false
             }
@@ -423,13 +429,16 @@ where
         if on_unwind(lost, || next.copy.as_ref().is_none_or(|copy| shared.requests.is_replayable(copy))) {
             return None;
         }
+        let last = next.last.take()?;
+        let lost = || core.lose(progress.stage, *progress.paid);
+        on_unwind(lost, || Self::mark(&last));
         if *progress.paid {
             core.budget.refund();
         }
         // The scope is already that of the attempt that does not start.
         let attempts = next.attempt.scope().attempt().number().saturating_sub(1);
         core.give_up(attempts, *progress.outcome, *progress.sent, GiveUpReason::NotReplayable);
-        next.last.take()
+        Some(last)
     }
 
     /// Polls the service for its readiness, under the next attempt.
@@ -482,18 +491,27 @@ where
         };
         let paid = *progress.paid;
         let lost = || core.lose(progress.stage, paid);
-        let outcome = on_unwind(lost, || judge(&shared.classifier, result.as_ref()));
+        let outcome = on_unwind(lost, || {
+            if gave_up.is_some() {
+                Self::mark(&result);
+            }
+            judge(&shared.classifier, result.as_ref())
+        });
         if paid {
             core.budget.refund();
         }
         match gave_up {
             Some(reason) => {
                 core.record_give_up(next.attempt.scope().attempt().number().saturating_sub(1), outcome, reason);
-                context::mark_gave_up();
             }
             None => core.record_return(outcome),
         }
         Poll::Ready(Some(result))
+    }
+
+    /// Marks the result of this call for a retry further out: it is final.
+    fn mark(result: &Ending<S, Req>) {
+        context::mark_gave_up(|| Identities::of(result.as_ref().err()?));
     }
 
     /// Returns what a call ends in whose wait for the next attempt was ended by a limit: the result of the last attempt. A response

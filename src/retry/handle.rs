@@ -9,7 +9,6 @@ use super::hooks::Hooks;
 use super::{AfterAttempt, EndedAttempt, GiveUpReason, RetryConfig, config};
 use crate::backoff::{Backoff, Progress};
 use crate::budget::Budget;
-use crate::context;
 use crate::cores::lock::lock;
 use crate::cores::random::{self, Random};
 use crate::error::InvalidConfig;
@@ -410,7 +409,6 @@ impl Core {
     pub(super) fn give_up(&self, attempts: u32, outcome: Outcome, sent: bool, reason: GiveUpReason) {
         self.record_give_up(attempts, outcome, reason);
         self.hooks.observe(attempts, outcome, sent, AfterAttempt::GaveUp(reason));
-        context::mark_gave_up();
     }
 
     /// Another attempt starts.

@@ -51,8 +51,9 @@
 //!
 //! 1. A result that calls for no other attempt ([`Outcome::retry`](crate::Outcome::retry); for a refusal of this crate
 //!    [`Rejected::retry`](crate::Rejected::retry)) is returned.
-//! 2. If a retry further in has given up, its result is passed on: 3 attempts in each of two layers are 3 attempts, not 9. Opt
-//!    out by [`retry_after_inner_gave_up`](RetryConfig::retry_after_inner_gave_up). A retry of 1 attempt is turned off and
+//! 2. If a retry further in has given up with this result, it is passed on: 3 attempts in each of two layers are 3 attempts, not 9.
+//!    An attempt that ends with another result is not affected by an inner call that gave up: one that was optional and replaced by
+//!    a default, or one that ran beside it. Opt out by [`retry_after_inner_gave_up`](RetryConfig::retry_after_inner_gave_up). A retry of 1 attempt is turned off and
 //!    gives up nothing. A [`DependencyFailed`](crate::Outcome::DependencyFailed) is passed on further out likewise, so that the mark
 //!    reaches the outermost of a chain of processes.
 //! 3. It gives up, and returns the result it has, when all attempts were made; when the request was sent and is not

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use mainstay::backoff::BackoffConfig;
 use mainstay::budget::Budget;
-use mainstay::context::Context;
+use mainstay::context::{self, Context, Criticality};
 use mainstay::retry::{EndedAttempt, RequestPolicy, RetryBuilder, retry};
 use mainstay::{
     BoxError, CircuitOpen, CircuitState, Error, NoEndpoint, NoEndpointReason, Outcome, Rejectable, Rejected, RetryHint,
@@ -180,6 +180,192 @@ fn entry_05_a_few_attempts_at_once_are_made_in_one_poll() {
     let mut future = tokio_test::task::spawn(layer.run(|| ready(Err::<(), BoxError>("reset".into()))));
     assert_ready_err!(future.poll());
     assert_eq!(layer.handle().statistics().retries, 2);
+}
+
+// === 6: the mark of an inner retry belongs to its result ===
+
+/// A failure that is told from others by its text and its place in memory.
+fn fails<T>(text: &str) -> Ready<Result<T, BoxError>> {
+    ready(Err(text.into()))
+}
+
+/// The work of the outer call: with this inner retry, it fails at its first attempt and then succeeds.
+async fn fails_once(attempts: &AtomicU32) -> Result<u32, BoxError> {
+    if attempts.fetch_add(1, Relaxed) == 0 { fails("once").await } else { Ok(7) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn entry_06_an_optional_call_that_gave_up_does_not_mark_the_attempt() {
+    // The real work fails in the poll in which the optional call gave up, or later.
+    for (delay, later) in [(0, false), (10, false), (0, true), (10, true)] {
+        let (outer, inner) = (every(SECOND).build().unwrap(), every(millis(delay)).build().unwrap());
+        let attempts = AtomicU32::new(0);
+        let call = outer.run(async || {
+            let optional = inner.run(|| fails::<u32>("optional")).await.unwrap_or_default();
+            assert_eq!(optional, 0);
+            if later {
+                tokio::time::sleep(millis(1)).await;
+            }
+            fails_once(&attempts).await
+        });
+        assert_eq!(call.await.unwrap(), 7);
+        let counted = outer.handle().statistics();
+        assert_eq!((counted.retries, counted.gave_up_inner), (1, 0), "{delay} {later}");
+        assert_eq!(inner.handle().statistics().gave_up_attempts, 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn entry_06_a_sibling_that_gave_up_does_not_mark_the_attempt() {
+    let (outer, inner) = (every(SECOND).build().unwrap(), every(Duration::ZERO).build().unwrap());
+    let attempts = AtomicU32::new(0);
+    let call = outer.run(async || {
+        let (_, real) = tokio::join!(inner.run(|| fails::<u32>("optional")), fails_once(&attempts));
+        real
+    });
+    assert_eq!(call.await.unwrap(), 7);
+    assert_eq!(outer.handle().statistics().gave_up_inner, 0);
+}
+
+/// Rejections are told from each other, and from other errors, whatever holds them.
+#[tokio::test(start_paused = true)]
+async fn entry_06_an_optional_call_that_was_rejected_does_not_mark_the_attempt() {
+    let limited = || Rejected::Limited { retry_after: None };
+    let none = |pool: &'static str| Rejected::from(NoEndpoint::new(pool, NoEndpointReason::Empty));
+    let replaced: [(Rejected, BoxError); 3] = [
+        (none("optional"), BoxError::from_rejected(none("real"))),
+        (limited(), BoxError::from("reset")),
+        (limited(), BoxError::from_rejected(none("real"))),
+    ];
+    for (optional, real) in replaced {
+        let (outer, inner) = (every(SECOND).build().unwrap(), every(Duration::ZERO).build().unwrap());
+        let mut real = Some(real);
+        let call = outer.run(|| {
+            let real = real.take();
+            let optional = inner.run(|| ready(Err::<u32, _>(BoxError::from_rejected(optional.clone()))));
+            async move {
+                let _ = optional.await;
+                real.map_or(Ok(7), Err)
+            }
+        });
+        assert_eq!(call.await.unwrap(), 7);
+    }
+}
+
+/// A result without a mark of its own (a response, an error of the user's type) is told by when it comes.
+#[tokio::test(start_paused = true)]
+async fn entry_06_a_response_that_was_replaced_later_does_not_mark_the_attempt() {
+    let layer = || every(millis(10)).classify(classify_fn(by_status)).build().unwrap();
+    let (outer, inner) = (layer(), layer());
+    let mut answers = [500, 200].into_iter();
+    let call = outer.run(|| {
+        let (optional, answer) = (inner.run(|| ready(Ok::<_, BoxError>(500))), answers.next().unwrap());
+        async move {
+            assert_eq!(optional.await.unwrap(), 500);
+            tokio::time::sleep(millis(1)).await;
+            Ok::<_, BoxError>(answer)
+        }
+    });
+    assert_eq!(call.await.unwrap(), 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn entry_06_the_result_itself_is_marked_however_it_comes_back() {
+    #[derive(Clone, Copy, Debug)]
+    enum How {
+        AsItIs,
+        Later,
+        Wrapped,
+        BesideAnother,
+    }
+    for how in [How::AsItIs, How::Later, How::Wrapped, How::BesideAnother] {
+        let (outer, inner) = (every(SECOND).build().unwrap(), every(millis(10)).build().unwrap());
+        let calls = AtomicU32::new(0);
+        let real = || {
+            calls.fetch_add(1, Relaxed);
+            fails::<u32>("reset")
+        };
+        let call = outer.run(async || match how {
+            How::AsItIs => inner.run(real).await,
+            How::Later => {
+                let result = inner.run(real).await;
+                tokio::time::sleep(millis(1)).await;
+                result
+            }
+            How::Wrapped => inner.run(real).await.map_err(|error| Wrapped(error).into()),
+            How::BesideAnother => tokio::join!(inner.run(real), inner.run(|| fails::<u32>("optional"))).0,
+        });
+        call.await.unwrap_err();
+        assert_eq!((calls.load(Relaxed), outer.handle().statistics().gave_up_inner), (3, 1), "{how:?}");
+    }
+}
+
+// === 7: marks and endpoints tried pass through every scope ===
+
+#[tokio::test(start_paused = true)]
+async fn entry_07_a_scope_between_two_retries_lets_the_mark_through() {
+    let background = Context::new().with_criticality(Criticality::Sheddable);
+    let calls = AtomicU32::new(0);
+    let real = || {
+        calls.fetch_add(1, Relaxed);
+        fails::<u32>("reset")
+    };
+    let layer = || every(millis(10)).build().unwrap();
+    let (outer, middle, inner) = (layer(), layer(), layer());
+    let call = outer.run(|| background.scope(context::carry(middle.run(|| background.scope(inner.run(real))))));
+    call.await.unwrap_err();
+    let gave_up_inner = [&outer, &middle].map(|layer| layer.handle().statistics().gave_up_inner);
+    assert_eq!((calls.load(Relaxed), gave_up_inner), (3, [1, 1]));
+    assert_eq!(context::current(), Context::new());
+}
+
+/// In `call` instead of `poll`, and with an error that cannot be told from others.
+#[test]
+fn entry_07_a_scope_that_is_entered_lets_the_mark_through() {
+    #[derive(Debug)]
+    enum Own {
+        Sick,
+        #[allow(dead_code, reason = "never rejected here")]
+        Rejected(Rejected),
+    }
+    mainstay::rejectable!(Own::Rejected);
+    let (outer, inner) = (every(Duration::ZERO).build().unwrap(), every(Duration::ZERO).build().unwrap());
+    let calls = AtomicU32::new(0);
+    let call = outer.run(|| {
+        let attempt = || {
+            calls.fetch_add(1, Relaxed);
+            ready(Err::<u32, _>(Own::Sick))
+        };
+        let mut call = Box::pin(inner.run(attempt));
+        std::future::poll_fn(move |cx| Context::new().with_attempt(9).enter(|| call.as_mut().poll(cx)))
+    });
+    assert!(matches!(assert_ready_err!(tokio_test::task::spawn(call).poll()), Own::Sick));
+    assert_eq!((calls.load(Relaxed), outer.handle().statistics().gave_up_inner), (3, 1));
+}
+
+#[cfg(feature = "balance")]
+#[tokio::test(start_paused = true)]
+async fn entry_07_a_scope_lets_the_endpoints_that_were_tried_through() {
+    let failing = |number: u32| service_fn(move |(): ()| ready(Err::<u32, BoxError>(number.to_string().into())));
+    for picker in [mainstay::balance::Picker::InFlight, mainstay::balance::Picker::RoundRobin] {
+        let outer = every(Duration::ZERO).build().unwrap();
+        for _ in 0..20 {
+            // A new one each time, or its endpoints would be ejected.
+            let pool = mainstay::balance::Pool::builder("test").picker(picker).build().unwrap();
+            pool.handle().add_all((0..3).map(|number| (number, failing(number))));
+            let tried = std::sync::Mutex::new(Vec::new());
+            let call = outer.run(async || {
+                let background = Context::new().with_criticality(Criticality::Sheddable);
+                let error = background.scope(pool.clone().oneshot(())).await.unwrap_err();
+                tried.lock().unwrap().push(error.to_string());
+                Err::<u32, _>(error)
+            });
+            call.await.unwrap_err();
+            let mut tried = tried.into_inner().unwrap();
+            tried.sort();
+            assert_eq!(tried, ["0", "1", "2"], "{picker:?}");
+        }
+    }
 }
 
 // === 15: what a limit that ends a wait returns ===
