@@ -14,7 +14,7 @@ use super::load::Evidence;
 use super::load::in_flight::Penalty;
 use super::load::peak_ewma::Latency;
 use super::registry::Registry;
-use crate::circuit_breaker::{Admits, CircuitBreakerHandle, Permit};
+use crate::circuit_breaker::{Admits, CircuitBreakerHandle, Ending, Permit};
 use crate::circuit_state::CircuitState;
 use crate::context::EndpointId;
 use crate::cores::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -100,6 +100,8 @@ pub(crate) struct Flight<K, S> {
     /// Whether it stands for its call in the counts. Of two that a call waits for, one does.
     leads: bool,
     permit: Option<Permit>,
+    /// How the call ended, for the breaker.
+    ending: Ending,
 }
 
 // === impl Breaker ===
@@ -337,8 +339,15 @@ impl<K, S> Flight<K, S> {
         let before = endpoint.flights.0.fetch_add(PICK + 1, Ordering::SeqCst);
         let started = if endpoint.core.measures_latency() { now.nanos(&endpoint.core) } else { UNMEASURED };
         let generation = endpoint.generation.load(Ordering::Relaxed);
-        let mut flight =
-            Self { endpoint: endpoint.clone(), started, generation, ended: false, leads: true, permit: None };
+        let mut flight = Self {
+            endpoint: endpoint.clone(),
+            started,
+            generation,
+            ended: false,
+            leads: true,
+            permit: None,
+            ending: Ending::Answered,
+        };
         if before & RETIRED != 0 {
             flight.land();
             return None;
@@ -362,6 +371,12 @@ impl<K, S> Flight<K, S> {
         &self.endpoint
     }
 
+    /// How the call ended, for the breaker: unless this says otherwise, with an answer.
+    #[inline]
+    pub(crate) const fn ended_as(&mut self, ending: Ending) {
+        self.ending = ending;
+    }
+
     /// Stands for its call from here on.
     pub(crate) const fn lead(&mut self) {
         self.leads = true;
@@ -374,6 +389,7 @@ impl<K, S> Flight<K, S> {
 
     /// The call never left: nothing is learnt and nothing is counted.
     pub(crate) fn release(mut self) {
+        self.ending = Ending::NotSent;
         self.tell_breaker(Outcome::Ignored);
         self.land();
     }
@@ -388,7 +404,7 @@ impl<K, S> Flight<K, S> {
     #[inline(always)]
     fn tell_breaker(&mut self, outcome: Outcome) {
         if let Some(permit) = self.permit.take() {
-            permit.record(outcome);
+            permit.record_ending(outcome, self.ending);
             self.look_at_the_circuit();
         }
     }
@@ -441,6 +457,7 @@ impl<K: Key, S> Flight<K, S> {
 
     /// `poll_ready` failed with what was judged `outcome`; the call may go on elsewhere.
     pub(crate) fn never_ready(mut self, outcome: Outcome) {
+        self.ending = Ending::NotSent;
         self.settle_load_only(outcome);
         if outcome.is_failure()
             && let Some(registry) = self.endpoint.registry.upgrade()

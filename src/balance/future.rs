@@ -15,9 +15,10 @@ use super::registry::Registry;
 use super::repeat::Repeat;
 use super::search::{Next, Vacant, Waiting, after_failure, elsewhere, poll_endpoint, second_choice};
 use super::snapshot::Tried;
+use crate::circuit_breaker::judge_call;
 use crate::cores::unwind::on_unwind;
 use crate::error::{NoEndpoint, Rejectable, Rejected};
-use crate::outcome::{Classify, Outcome, judge};
+use crate::outcome::{Classify, Outcome};
 
 pin_project! {
     /// The future of a call to a [`Pool`](super::Pool).
@@ -193,7 +194,9 @@ where
                     let polled = on_unwind(|| panicked(flight), || future.poll(cx));
                     let Poll::Ready(result) = &polled else { return Poll::Pending };
                     // The classifier is the user's: a panic in it counts as a failure of the call, too.
-                    let outcome = on_unwind(|| panicked(flight), || judge(&*this.classifier, result.as_ref()));
+                    let (outcome, ending) =
+                        on_unwind(|| panicked(flight), || judge_call(&*this.classifier, result.as_ref()));
+                    flight.as_mut().expect(ENDED).ended_as(ending);
                     match polled {
                         Poll::Ready(Err(error)) => match spare.take() {
                             Some(request) => {

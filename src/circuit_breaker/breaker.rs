@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::config::CircuitBreakerConfig;
+use super::ending::Ending;
 use super::own_rules::OwnRules;
-use super::shared::{ABANDONED_FOR_FAILURE, Refusal, Shared, THROTTLED_FOR_FAILURE, THROTTLED_TO_OPEN, Ticket};
+use super::shared::{ABANDONED_FOR_FAILURE, Refusal, Shared, THROTTLED_FOR_FAILURE, Ticket};
 use super::state::{Evidence, Healthy};
 use super::transition::{IllegalTransition, Transition};
 use super::watchers::{LazyWatchers, Watchers};
@@ -167,7 +168,7 @@ impl Breaker {
 
     /// The verdict of a finished call.
     #[inline(never)]
-    pub(super) fn judged(&self, ticket: Ticket, outcome: Outcome) {
+    pub(super) fn judged(&self, ticket: Ticket, outcome: Outcome, ending: Ending) {
         if self.shared.is_unrecorded(ticket) {
             return;
         }
@@ -179,33 +180,33 @@ impl Breaker {
             Outcome::Throttled { .. } | Outcome::Ignored => (End::Ignored, None),
         };
         self.calls.add(end as usize);
-        let slow = health.is_some() && self.shared.is_slow(ticket, now);
-        self.tell(match health {
-            Some(Healthy::Yes) if !outcome.is_success() && self.shared.absorbs(&ticket, now) => None,
-            None if !self.shared.has_to_tell(ticket) && !self.may_open(outcome) => None,
-            _ => self.shared.record(ticket, Evidence { health, slow, outcome }, now),
+        self.tell(match (health, ending) {
+            (Some(Healthy::Yes), _) if !outcome.is_success() && self.shared.absorbs(&ticket, now) => None,
+            (None, Ending::NotSent) if !self.shared.has_to_tell(ticket) => None,
+            _ => {
+                let slow = ending != Ending::NotSent && self.shared.is_slow(ticket, now);
+                let says_nothing = health.is_none() && !slow && ending == Ending::Unknown;
+                if says_nothing && !self.shared.has_to_tell(ticket) {
+                    None
+                } else {
+                    self.shared.record(ticket, Evidence { health, slow, ending, outcome }, now)
+                }
+            }
         });
         self.slot_freed(ticket);
     }
 
-    /// Whether this outcome, which is no evidence, may open the circuit all the same.
-    fn may_open(&self, outcome: Outcome) -> bool {
-        self.shared.takes(THROTTLED_TO_OPEN) && matches!(outcome, Outcome::Throttled { retry_after: Some(_) })
-    }
-
-    /// The verdict of a call that was dropped before its end.
+    /// The verdict of a call that was dropped before its end, and may have been answered in part or not sent.
     #[cold]
-    pub(super) fn abandoned(&self, ticket: Ticket) {
+    pub(super) fn abandoned(&self, ticket: Ticket, ending: Ending) {
         if self.shared.is_unrecorded(ticket) {
             return;
         }
         self.calls.add(End::Abandoned as usize);
-        let slow = self.shared.is_slow(ticket, now);
+        let slow = ending != Ending::NotSent && self.shared.is_slow(ticket, now);
         let health = self.shared.takes(ABANDONED_FOR_FAILURE).then_some(Healthy::No);
-        if health.is_some() || slow || self.shared.has_to_tell(ticket) {
-            self.tell(self.shared.record(ticket, Evidence { health, slow, outcome: Outcome::Ignored }, now));
-            self.slot_freed(ticket);
-        }
+        self.tell(self.shared.record(ticket, Evidence { health, slow, ending, outcome: Outcome::Ignored }, now));
+        self.slot_freed(ticket);
     }
 
     /// The verdict of a call that failed, whatever `outcome` says: out of which a panic came, or of which a caller knows.
@@ -217,7 +218,7 @@ impl Breaker {
         }
         self.calls.add(End::Failure as usize);
         let slow = self.shared.is_slow(ticket, now);
-        let evidence = Evidence { health: Some(Healthy::No), slow, outcome };
+        let evidence = Evidence { health: Some(Healthy::No), slow, ending: Ending::Answered, outcome };
         self.tell(self.shared.record(ticket, evidence, now));
         self.slot_freed(ticket);
     }
@@ -318,6 +319,13 @@ impl Breaker {
             };
             Event::CircuitBreaker(CircuitBreakerEvent { name, kind })
         });
+        if change.cut_by_deadline > 0 {
+            self.emitter.emit(|name| {
+                let kind =
+                    CircuitBreakerEventKind::DeadlineBeforeTimeout { calls: change.calls, cut: change.cut_by_deadline };
+                Event::CircuitBreaker(CircuitBreakerEvent { name, kind })
+            });
+        }
     }
 }
 

@@ -35,8 +35,9 @@ use crate::error::InvalidConfig;
 pub struct CircuitBreakerConfig {
     /// Which calls the two rates are taken over. Default: the last 100 calls.
     pub window: Window,
-    /// How many calls the window must hold before a rate can trip. At least 1; at most the size of a count window.
-    /// Default: 20, the request volume that Hystrix starts to judge at.
+    /// How many calls the window must hold before a rate can trip, and how many calls without an answer open the circuit when not
+    /// one call was answered. At least 1; at most the size of a count window. Default: 20, the request volume that Hystrix
+    /// starts to judge at.
     pub minimum_calls: u32,
     /// Trips when this share of the calls in the window has failed: `failures / calls >= failure_rate`. Above 0.0, at most
     /// 1.0. It is looked at after every verdict, a success too: a success can be the call that completes the minimum.
@@ -80,7 +81,8 @@ pub struct CircuitBreakerConfig {
     /// everything. The ramp has its own times: [`half_open_max`](Self::half_open_max) is over when it begins. Default: none.
     pub ramp: Option<Ramp>,
     /// Whether a call dropped before its end (its caller left, an outer timeout fired, a hedge won) is a failure.
-    /// Default: `false`, it is no evidence. Either way it is slow if it ran beyond [`SlowCalls::longer_than`].
+    /// Default: `false`, it is no evidence by itself. Either way it is slow if it ran beyond [`SlowCalls::longer_than`], and
+    /// [`minimum_calls`](Self::minimum_calls) of them without one answer open the circuit.
     pub abandoned_is_failure: bool,
     /// Whether [`Outcome::Throttled`](crate::Outcome::Throttled) is a failure. Default: `false`, it is no evidence.
     pub throttled_is_failure: bool,
@@ -139,7 +141,7 @@ pub enum Window {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct SlowCalls {
-    /// A call is slow when it took strictly longer than this. Above zero.
+    /// A call is slow when it took strictly longer than this, however it ended. Above zero.
     #[cfg_attr(feature = "serde", serde(with = "crate::cores::serde_duration"))]
     pub longer_than: Duration,
     /// Trips when this share of the calls in the window was slow: `slow / calls >= rate`. Above 0.0, at most 1.0.

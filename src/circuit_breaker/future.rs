@@ -7,11 +7,12 @@ use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
 
+use super::ending::{Ending, judge_call};
 use super::permit::Permit;
 use crate::cores::seen::{See, poll_seen};
 use crate::cores::unwind::{Guard, Notice};
 use crate::error::{CircuitOpen, Rejectable, Rejected};
-use crate::outcome::{Classify, judge};
+use crate::outcome::Classify;
 
 pin_project! {
     /// The response future of [`CircuitBreaker`](super::CircuitBreaker) and of
@@ -115,12 +116,14 @@ where
 
     #[inline(always)]
     fn response(self, response: &T) {
-        self.permit.finish(self.classifier.classify(Ok(response)));
+        // A response is an answer, whatever the classifier makes of it.
+        self.permit.finish(self.classifier.classify(Ok(response)), Ending::Answered);
     }
 
     #[inline(never)]
     fn error(self, error: &mut E) {
-        self.permit.finish(judge(self.classifier, Err(&*error)));
+        let (outcome, ending) = judge_call(self.classifier, Err(&*error));
+        self.permit.finish(outcome, ending);
     }
 }
 

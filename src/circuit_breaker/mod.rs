@@ -65,6 +65,8 @@
 //!   failures in a window of 100 calls open it at 50 %;
 //! * `slow / calls >= rate` over the same window, where slow means to take strictly longer than
 //!   [`longer_than`](SlowCalls::longer_than);
+//! * at least [`minimum_calls`](CircuitBreakerConfig::minimum_calls) calls in the window that got [no answer](#no-answer), and
+//!   not one that did;
 //! * a [`Trip`] of one's own, which sees all of these numbers and the verdict.
 //!
 //! What a verdict says is its [`Outcome`](crate::Outcome): `Transient`, `NotSent` and `Permanent` are failures, `Success`, `Refused`
@@ -73,8 +75,35 @@
 //! layer of this crate is no evidence.
 //!
 //! **Abandoned** calls, whose future is dropped before it finished, are no evidence of failure (a
-//! [setting](CircuitBreakerConfig::abandoned_is_failure) makes them failures), but a call that had run beyond the slow
-//! threshold by then was slow. So keep an attempt's timeout inside of the breaker, where it is seen as a failure.
+//! [setting](CircuitBreakerConfig::abandoned_is_failure) makes them failures). The same holds for calls that an inner layer cut
+//! because the deadline of the caller had passed.
+//!
+//! A call that ran beyond the slow threshold is a slow call however it ended: answered, failed, cut or abandoned. The time
+//! that it ran is a lower bound of its latency. Only a call that was never sent (an inner limit rejected it) is not slow: the
+//! time that it waited is not the callee's.
+//!
+//! # No answer
+//!
+//! A callee that accepts calls and never answers causes no failure while the deadlines of the callers are shorter than the
+//! timeout of an attempt: every call is cut or abandoned. The breaker opens for [`TransitionReason::Unanswered`] when the
+//! window holds at least [`minimum_calls`](CircuitBreakerConfig::minimum_calls) such calls and not one answer. Every result
+//! of the callee or its client is an answer: a success, a refusal, a throttled call, an error. Callers that leave for reasons of
+//! their own (the loser of a hedge, a branch of `select!`) do not open the circuit as long as some calls are answered.
+//!
+//! * A time window judges the calls of its length.
+//! * A count window of `n` calls judges the last `n` calls, here with those that were cut or abandoned. Where no rate is used,
+//!   neither is the window, but its size still says how far back an answer counts. (With a time window that no rate uses,
+//!   `minimum_calls` calls in a row without an answer open the circuit.)
+//! * A half-open circuit opens again after `minimum_calls` probes in a row without an answer, or as many as there are
+//!   [`probes`](CircuitBreakerConfig::probes) if that is more.
+//! * An attempt timeout that ended a call is a failure, and says nothing about an answer. So does a result that the
+//!   classifier ignores, and a call that was never sent.
+//!
+//! This needs no clock at the end of a call. It is a safety net, not a substitute for an attempt timeout inside the breaker, which
+//! turns each hanging call into a failure. If deadlines cut the calls that opened the circuit, the event
+//! [`DeadlineBeforeTimeout`](crate::telemetry::event::CircuitBreakerEventKind::DeadlineBeforeTimeout) follows the opening: the
+//! attempt timeout is missing or not shorter than the deadline. The cause in a rejection is then
+//! [`Ignored`](crate::Outcome::Ignored).
 //!
 //! # Calls that hang
 //!
@@ -152,7 +181,7 @@
 //! The state is constant in size, whatever the number of calls: two bits for each call of a count window, ten buckets for a
 //! time window of any length. In the closed state a success on a full count window without a failure takes no lock and
 //! writes nothing but its count; on a time window without a failure it adds one to an atomic. What changes the state, fails,
-//! or follows a failure takes a mutex for a few instructions. The clock is read once a call for a time window, twice for
+//! is cut or abandoned, or follows one of these takes a mutex for a few instructions. The clock is read once a call for a time window, twice for
 //! slow calls, and not at all for a count window without them. The watch of calls that hang makes a verdict take the mutex,
 //! and an admission add one to a shared atomic; while it is off it costs nothing.
 //!
@@ -171,6 +200,7 @@ mod admission;
 mod breaker;
 mod calls;
 mod config;
+mod ending;
 mod failure_period;
 #[cfg(feature = "health")]
 mod follow_health;
@@ -193,10 +223,13 @@ mod statistics;
 mod subscription;
 mod transition;
 mod trip;
+mod unanswered;
 mod watchers;
 
 pub use admission::AdmissionMode;
 pub use config::{CircuitBreakerConfig, OpenTime, ProbeRule, SlowCalls, Window};
+#[allow(unused_imports, reason = "used by the families beside this one, each behind its feature")]
+pub(crate) use ending::{Ending, judge_call};
 pub use failure_period::FailuresPerPeriod;
 #[cfg(feature = "health")]
 pub use follow_health::FollowHealth;

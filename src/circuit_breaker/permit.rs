@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::breaker::Breaker;
+use super::ending::Ending;
 use super::shared::Ticket;
 use crate::cores::striped_arc::StripedArc;
 use crate::outcome::Outcome;
@@ -11,7 +12,8 @@ use crate::outcome::Outcome;
 ///
 /// It is consumed by exactly one verdict: [`record`](Self::record), [`success`](Self::success) or [`failure`](Self::failure) gives
 /// it, and so does dropping the permit, which says that
-/// the call was abandoned (its caller left, a timeout fired). An abandoned call gives its slot back; what else it means is
+/// the call was abandoned (its caller left, a timeout fired). An abandoned call gives its slot back, and it is a call [without an
+/// answer](crate::circuit_breaker#no-answer); what else it means is
 /// [`abandoned_is_failure`](super::CircuitBreakerConfig::abandoned_is_failure). The permit knows which generation of the
 /// breaker's state admitted it: a verdict that comes after the state has changed is counted in the statistics and changes
 /// nothing else.
@@ -52,7 +54,8 @@ impl Permit {
         Self { breaker: None, ticket: Ticket::NONE }
     }
 
-    /// The call is over, with this outcome.
+    /// The call is over, with this outcome. [`Ignored`](Outcome::Ignored) leaves open whether the callee answered; drop the
+    /// permit of a call that was cut before an answer.
     ///
     /// # Examples
     ///
@@ -66,7 +69,23 @@ impl Permit {
     /// ```
     #[inline]
     pub fn record(mut self, outcome: Outcome) {
-        self.finish(outcome);
+        self.finish(outcome, Ending::of_outcome(outcome));
+    }
+
+    /// The call is over, with this outcome and in this way.
+    #[inline]
+    #[allow(dead_code, reason = "used by the families beside this one, each behind its feature")]
+    pub(crate) fn record_ending(mut self, outcome: Outcome, ending: Ending) {
+        self.finish(outcome, ending);
+    }
+
+    /// Abandons the call, which was answered in part or never sent: its end is no sign of a callee that does not answer.
+    #[cold]
+    #[allow(dead_code, reason = "used by the families beside this one, each behind its feature")]
+    pub(crate) fn leave(mut self, ending: Ending) {
+        if let Some(breaker) = self.breaker.take() {
+            breaker.abandoned(self.ticket, ending);
+        }
     }
 
     /// The call succeeded: [`record`](Self::record) with [`Outcome::Success`].
@@ -124,10 +143,10 @@ impl Permit {
     }
 
     #[inline(always)]
-    pub(super) fn finish(&mut self, outcome: Outcome) {
+    pub(super) fn finish(&mut self, outcome: Outcome, ending: Ending) {
         let Some(breaker) = self.breaker.take() else { return };
         if !(outcome.is_success() && breaker.absorbs(&self.ticket)) {
-            finish_otherwise(breaker, self.ticket, outcome);
+            finish_otherwise(breaker, self.ticket, outcome, ending);
         }
     }
 
@@ -155,15 +174,15 @@ impl Drop for Permit {
 }
 
 #[inline(never)]
-fn finish_otherwise(breaker: StripedArc<Breaker>, ticket: Ticket, outcome: Outcome) {
-    breaker.judged(ticket, outcome);
+fn finish_otherwise(breaker: StripedArc<Breaker>, ticket: Ticket, outcome: Outcome, ending: Ending) {
+    breaker.judged(ticket, outcome, ending);
 }
 
 /// Out of the way of permits that have had their verdict.
 #[cold]
 #[inline(never)]
 fn abandon(breaker: StripedArc<Breaker>, ticket: Ticket) {
-    breaker.abandoned(ticket);
+    breaker.abandoned(ticket, Ending::Abandoned);
 }
 
 impl fmt::Debug for Permit {

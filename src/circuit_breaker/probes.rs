@@ -3,6 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::config::ProbeRule;
+use super::ending::Ending;
+use super::unanswered::Seen;
 use crate::cores::sliding_window::{Record, WindowCounts};
 
 /// One slot a probe: constant in size, allocated when the breaker is built.
@@ -17,6 +19,8 @@ pub(super) struct Probes {
     slow_after: Option<Duration>,
     counts: WindowCounts,
     healthy_in_a_row: u32,
+    /// The probes that were cut or abandoned since one was answered.
+    unanswered: Seen,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +51,8 @@ impl Probes {
     pub(super) fn new(slots: u32, rule: ProbeRule, deadline: Duration, slow_after: Option<Duration>) -> Self {
         let next = (slots, rule);
         let slots = free_slots(slots);
-        Self { slots, rule, next, deadline, slow_after, counts: WindowCounts::default(), healthy_in_a_row: 0 }
+        let (counts, unanswered) = (WindowCounts::default(), Seen::default());
+        Self { slots, rule, next, deadline, slow_after, counts, healthy_in_a_row: 0, unanswered }
     }
 
     /// Begins a half-open time: every slot free, nothing shown.
@@ -61,6 +66,7 @@ impl Probes {
         }
         self.counts = WindowCounts::default();
         self.healthy_in_a_row = 0;
+        self.unanswered = Seen::default();
     }
 
     /// Takes other settings: the times from now on, the number and the rule from the next half-open time on, so that the
@@ -100,6 +106,21 @@ impl Probes {
     /// Gives a slot back without a verdict.
     pub(super) fn release(&mut self, slot: u32) {
         self.slots[slot as usize] = Slot::Free;
+    }
+
+    /// Counts a probe without an answer; an answer begins the count again.
+    pub(super) fn record_ending(&mut self, ending: Ending) {
+        if ending.is_unanswered() {
+            self.unanswered.calls = self.unanswered.calls.saturating_add(1);
+            self.unanswered.cut = self.unanswered.cut.saturating_add(u32::from(ending == Ending::Cut));
+        } else if ending == Ending::Answered {
+            self.unanswered = Seen::default();
+        }
+    }
+
+    /// The probes that were cut or abandoned since one was answered.
+    pub(super) fn unanswered(&self) -> Seen {
+        self.unanswered
     }
 
     /// The verdict of the probe in `slot`.

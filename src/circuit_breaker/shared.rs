@@ -62,13 +62,11 @@ const BUSY: u64 = u64::MAX;
 /// The highest number in `begun`.
 const MOST_BEGUN: u64 = 0xffff_fffe;
 /// A call that was dropped is a failure.
-pub(super) const ABANDONED_FOR_FAILURE: u8 = 0b0001;
+pub(super) const ABANDONED_FOR_FAILURE: u8 = 0b001;
 /// A throttled call is a failure.
-pub(super) const THROTTLED_FOR_FAILURE: u8 = 0b0010;
-/// A throttled call may open the circuit for the time it says.
-pub(super) const THROTTLED_TO_OPEN: u8 = 0b0100;
+pub(super) const THROTTLED_FOR_FAILURE: u8 = 0b010;
 /// Services wait while the circuit is open, instead of being refused.
-pub(super) const GATE: u8 = 0b1000;
+pub(super) const GATE: u8 = 0b100;
 /// Where a ticket has the slot of a probe. That leaves 47 bits for the generation: some 4 years of one change a microsecond.
 const SLOT_SHIFT: u32 = u64::BITS - (MAX_PROBES.ilog2() + 1);
 
@@ -202,7 +200,6 @@ impl Shared {
         let takes = [
             (config.abandoned_is_failure, ABANDONED_FOR_FAILURE),
             (config.throttled_is_failure, THROTTLED_FOR_FAILURE),
-            (config.throttled_opens.is_some(), THROTTLED_TO_OPEN),
             (config.admission == AdmissionMode::Gate, GATE),
         ];
         let takes = takes.into_iter().filter(|(yes, _)| *yes).map(|(_, bit)| bit).sum();
@@ -453,7 +450,7 @@ impl Shared {
         ticket.slot().is_some()
     }
 
-    /// Whether the end of the call has to be told, though it may say nothing: it holds a slot, or is watched.
+    /// Whether the end of the call has to be told, though it says nothing: it holds a slot, or is watched.
     #[inline]
     pub(super) fn has_to_tell(&self, ticket: Ticket) -> bool {
         self.is_probe(ticket) || self.begun_nanos.load(Ordering::Relaxed) != 0
@@ -560,10 +557,7 @@ impl Shared {
         let Some(absorbed) = self.absorbed.get() else { return };
         let all = absorbed.get(0);
         let new = all.wrapping_sub(std::mem::replace(&mut locked.folded, all));
-        if let Some(window) = locked.machine.time_window() {
-            window.add_successes(new);
-            window.advance(now);
-        }
+        locked.machine.add_successes(new, now);
     }
 
     /// Makes what the machine has become visible to those who do not take the lock.

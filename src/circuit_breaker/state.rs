@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::calls::Calls;
 use super::config::{CircuitBreakerConfig, SlowCalls};
+use super::ending::Ending;
 use super::failure_period::FailurePeriod;
 use super::in_flight::InFlight;
 use super::opening::Opening;
@@ -12,6 +13,7 @@ use super::probes::{Finding, Probes};
 use super::ramp::Climb;
 use super::transition::{IllegalTransition, Transition, TransitionReason};
 use super::trip::TripStatistics;
+use super::unanswered::{Seen, Unanswered};
 use crate::circuit_state::CircuitState;
 use crate::cores::random::Random;
 use crate::cores::sliding_window::{Record, TimeWindow, WindowCounts};
@@ -25,6 +27,8 @@ pub(super) struct Machine {
     state: CircuitState,
     generation: u64,
     window: Calls,
+    /// The calls that were cut or abandoned while none was answered.
+    unanswered: Unanswered,
     consecutive_failures: u32,
     /// Of a breaker that asks for failures per period; out of the way of those that do not.
     period: Option<Box<FailurePeriod>>,
@@ -65,8 +69,9 @@ pub(super) enum Admission {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Evidence {
     pub(super) health: Option<Healthy>,
-    /// The call took longer than the slow threshold.
+    /// The call took longer than the slow threshold, however it ended.
     pub(super) slow: bool,
+    pub(super) ending: Ending,
     /// What the classifier said; the cause of what follows.
     pub(super) outcome: Outcome,
 }
@@ -95,10 +100,12 @@ impl Machine {
     /// A machine in its initial state; `origin` is where time windows start to count from.
     pub(super) fn new(config: CircuitBreakerConfig, own: OwnRules, origin: Instant) -> Self {
         let window = Calls::new(Calls::wanted(&config, &own), origin);
+        let unanswered = Unanswered::new(&window, &config, origin);
         let mut machine = Self {
             state: config.initial_state,
             generation: 1,
             window,
+            unanswered,
             consecutive_failures: 0,
             period: config.failures_per_period.map(|limit| Box::new(FailurePeriod::new(limit, origin))),
             random: own.seed.map_or_else(Random::unseeded, Random::seeded),
@@ -129,6 +136,7 @@ impl Machine {
         self.count_overdue(now);
         let window = std::mem::replace(&mut self.window, Calls::Unused);
         self.window = window.under(Calls::wanted(&config, &self.own), self.origin, now);
+        self.unanswered = self.unanswered.under(&self.window, &config, self.origin, now);
         self.period = config.failures_per_period.map(|limit| match &mut self.period {
             Some(period) => Box::new(period.under(limit, now)),
             None => Box::new(FailurePeriod::new(limit, self.origin)),
@@ -193,10 +201,27 @@ impl Machine {
     }
 
     /// The time window, if that is what is used.
-    pub(super) fn time_window(&mut self) -> Option<&mut TimeWindow> {
-        match &mut self.window {
+    pub(super) fn time_window(&self) -> Option<&TimeWindow> {
+        match &self.window {
             Calls::Time(window) => Some(window),
             Calls::Unused | Calls::Count(_) => None,
+        }
+    }
+
+    /// Adds successes that were counted elsewhere while the current bucket of a time window was being filled.
+    pub(super) fn add_successes(&mut self, calls: u64, now: Instant) {
+        if let Calls::Time(window) = &mut self.window {
+            window.add_successes(calls);
+            window.advance(now);
+            self.unanswered.add_answers(calls, now);
+        }
+    }
+
+    /// The calls that were cut or abandoned, if the window holds no answer.
+    pub(super) fn unanswered(&mut self, now: Instant) -> Seen {
+        match self.state {
+            CircuitState::HalfOpen if self.climb.is_none() => self.probes.unanswered(),
+            _ => self.unanswered.seen(now),
         }
     }
 
@@ -205,6 +230,7 @@ impl Machine {
         matches!(self.state, CircuitState::Closed | CircuitState::Observing)
             && !self.watches()
             && self.consecutive_failures == 0
+            && self.unanswered.is_clean()
             && match &self.window {
                 Calls::Unused => true,
                 Calls::Count(window) => window.is_full() && window.counts().is_clean(),
@@ -434,6 +460,7 @@ impl Machine {
         if let Some(record) = record {
             self.window.record(record, now);
         }
+        self.unanswered.record(evidence.ending, now);
         if self.state != CircuitState::Closed && self.climb.is_none() {
             return None;
         }
@@ -442,14 +469,29 @@ impl Machine {
         if let Some(wait) = self.throttled_for(evidence.outcome) {
             return Some(self.go(CircuitState::Open, TransitionReason::Throttled, counts, Some(wait), cause, now));
         }
-        // What says nothing about the callee changes nothing, and does not cause what others' running has shown.
+        // What says nothing about the callee does not cause what others' running has shown.
         let judged = record.is_some() || evidence.health.is_some();
-        if !judged && !others_counted {
+        let reason = if judged || others_counted { self.trips(counts, now) } else { None };
+        let reason = if judged { reason.or_else(|| self.trips_by_own(counts, evidence.outcome, now)) } else { reason };
+        if let Some(reason) = reason {
+            return Some(self.open(reason, counts, cause.filter(|_| judged), now));
+        }
+        self.trips_unanswered(evidence, self.config.minimum_calls, now)
+    }
+
+    /// Opens the circuit if `evidence` is one more call without an answer, and at least `minimum` of them and no answer are
+    /// there to judge by.
+    fn trips_unanswered(&mut self, evidence: Evidence, minimum: u32, now: Instant) -> Option<Transition> {
+        if !evidence.ending.is_unanswered() {
             return None;
         }
-        let reason = self.trips(counts, now);
-        let reason = if judged { reason.or_else(|| self.trips_by_own(counts, evidence.outcome, now)) } else { reason };
-        Some(self.open(reason?, counts, cause.filter(|_| judged), now))
+        let seen = self.unanswered(now);
+        if seen.calls < minimum {
+            return None;
+        }
+        let counts = WindowCounts { calls: seen.calls.into(), failures: 0, slow: 0 };
+        let change = self.open(TransitionReason::Unanswered, counts, Some(evidence.outcome), now);
+        Some(Transition { cut_by_deadline: seen.cut.into(), ..change })
     }
 
     fn record_probe(&mut self, slot: u32, evidence: Evidence, now: Instant) -> Option<Transition> {
@@ -458,9 +500,11 @@ impl Machine {
             let (counts, cause) = (self.probes.counts(), Some(evidence.outcome));
             return Some(self.go(CircuitState::Open, TransitionReason::Throttled, counts, Some(wait), cause, now));
         }
+        self.probes.record_ending(evidence.ending);
         let Some(record) = evidence.record() else {
             self.probes.release(slot);
-            return None;
+            let minimum = self.config.minimum_calls.max(self.probes.slots());
+            return self.trips_unanswered(evidence, minimum, now);
         };
         self.judge_probe(slot, record, Some(evidence.outcome), now)
     }
@@ -483,6 +527,8 @@ impl Machine {
             self.generation += 1;
             self.probes.clear();
             self.climb = Some(Climb::new(now));
+            // The probes were answered.
+            self.unanswered.record(Ending::Answered, now);
             self.forget_running();
             return None;
         }
@@ -665,6 +711,7 @@ impl Machine {
             period_failures,
             open_for,
             cause,
+            cut_by_deadline: 0,
             generation: self.generation,
         }
     }
@@ -672,6 +719,7 @@ impl Machine {
     /// Forgets what the closed state judges by.
     fn forget_calls(&mut self) {
         self.window.clear();
+        self.unanswered.clear();
         self.consecutive_failures = 0;
         if let Some(period) = &mut self.period {
             period.clear();

@@ -56,6 +56,9 @@ pub struct CircuitBreakerStatistics {
     pub failure_rate: Option<f64>,
     /// The share of slow calls among them; `None` below the minimum number of calls.
     pub slow_call_rate: Option<f64>,
+    /// Calls that were cut by the deadlines of their callers or abandoned, within the window and since the last answer; zero
+    /// while an answer is in the window. [`minimum_calls`](super::CircuitBreakerConfig::minimum_calls) of them open the circuit.
+    pub window_unanswered: u64,
     /// Failures in a row.
     pub consecutive_failures: u32,
     /// Failures within the period of [`failures_per_period`](super::CircuitBreakerConfig::failures_per_period); zero without
@@ -98,6 +101,7 @@ impl CircuitBreakerStatistics {
                 window_slow_calls: counts.slow,
                 failure_rate: enough.then(|| counts.failure_rate()),
                 slow_call_rate: enough.then(|| counts.slow_rate()),
+                window_unanswered: machine.unanswered(now).calls.into(),
                 consecutive_failures: machine.consecutive_failures(),
                 period_failures: machine.period_failures(now),
                 consecutive_opens: machine.opens(),

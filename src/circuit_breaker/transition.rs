@@ -33,7 +33,8 @@ pub struct Transition {
     pub to: CircuitState,
     /// Why it changed.
     pub reason: TransitionReason,
-    /// The calls that the change was decided on: those of the window, or the probes.
+    /// The calls that the change was decided on: those of the window, or the probes. For
+    /// [`Unanswered`](TransitionReason::Unanswered) those that were cut or abandoned.
     pub calls: u64,
     /// Those of them that failed.
     pub failures: u64,
@@ -48,6 +49,11 @@ pub struct Transition {
     pub open_for: Option<Duration>,
     /// The outcome of the call that caused the change, if one did.
     pub cause: Option<Outcome>,
+    /// The calls that the deadlines of their callers cut, of those that made the circuit open as
+    /// [`Unanswered`](TransitionReason::Unanswered); zero for every other reason. Above zero it points at timeouts that are nested
+    /// wrongly: the timeout of an attempt must be shorter than the deadline of its call, or the breaker never sees a
+    /// timeout as a failure.
+    pub cut_by_deadline: u64,
     /// The generation of the new state: of two transitions the later one has the higher.
     pub(super) generation: u64,
 }
@@ -72,6 +78,9 @@ pub enum TransitionReason {
     ConsecutiveFailures,
     /// The failures within a period reached their limit.
     FailuresPerPeriod,
+    /// The calls of the window, at least [`minimum_calls`](super::CircuitBreakerConfig::minimum_calls) of them, were cut by
+    /// the deadlines of their callers or abandoned, and not one was answered.
+    Unanswered,
     /// A [`Trip`](super::Trip) of one's own asked for it.
     CustomTrip,
     /// The callee asked to be left alone for a time, and
@@ -168,7 +177,7 @@ impl Transition {
 
 impl TransitionReason {
     /// The reason as a fixed word: `failure_rate`, `slow_call_rate`, `consecutive_failures`, `failures_per_period`,
-    /// `custom_trip`, `throttled`, `open_time_over`, `health_check_passed`, `half_open_time_over`, `probes_failed`,
+    /// `unanswered`, `custom_trip`, `throttled`, `open_time_over`, `health_check_passed`, `half_open_time_over`, `probes_failed`,
     /// `probes_succeeded`, `ramp_over` or `operator`.
     ///
     /// # Examples
@@ -183,6 +192,7 @@ impl TransitionReason {
             Self::SlowCallRate => "slow_call_rate",
             Self::ConsecutiveFailures => "consecutive_failures",
             Self::FailuresPerPeriod => "failures_per_period",
+            Self::Unanswered => "unanswered",
             Self::CustomTrip => "custom_trip",
             Self::Throttled => "throttled",
             Self::OpenTimeOver => "open_time_over",

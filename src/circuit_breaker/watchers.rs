@@ -322,6 +322,7 @@ mod tests {
             period_failures: 0,
             open_for: None,
             cause: None,
+            cut_by_deadline: 0,
             generation,
         }
     }

@@ -13,11 +13,11 @@ use tower_service::Service;
 
 use super::classify_end::ClassifyEnd;
 use super::on_end::{OnEnd, OnEndBody};
-use crate::circuit_breaker::{Admits, CircuitBreakerHandle, Permit};
+use crate::circuit_breaker::{Admits, CircuitBreakerHandle, Ending, Permit, judge_call};
 use crate::context::{self, DeadlineScope};
 use crate::cores::unwind::on_unwind;
 use crate::error::{CircuitOpen, Rejectable, Rejected};
-use crate::outcome::{Classify, Outcome, judge};
+use crate::outcome::{Classify, Outcome};
 
 /// Asks a circuit breaker for admission, and gives the verdict when the *body* of the response has ended.
 ///
@@ -100,11 +100,15 @@ pub struct StreamBreaker<S, C> {
 /// ```
 #[derive(Debug)]
 pub struct StreamVerdict<C> {
-    permit: Permit,
+    permit: Begun,
     classifier: C,
     /// The caller's, of the time of the head: the body may be read outside of every context.
     deadline: Option<Instant>,
 }
+
+/// The permit of a call whose answer has begun. Dropped without a verdict, the call is abandoned, but it was answered.
+#[derive(Debug)]
+struct Begun(Option<Permit>);
 
 pin_project! {
     /// The response future of [`StreamBreaker`].
@@ -137,7 +141,8 @@ pin_project! {
     pub struct StreamBreakerFuture<F, C> {
         #[pin]
         inner: Option<F>,
-        verdict: Option<StreamVerdict<C>>,
+        // With the deadline of the caller.
+        verdict: Option<(Permit, C, Option<Instant>)>,
         refused: Option<CircuitOpen>,
     }
 }
@@ -214,15 +219,14 @@ where
             Ok(permit) if self.inner_ready => permit,
             Ok(permit) => {
                 // The circuit became half-open after it was asked: an unready service is not called all the same.
-                drop(permit);
+                permit.leave(Ending::NotSent);
                 let open = CircuitOpen::new(self.handle.name().clone(), self.handle.state());
                 return StreamBreakerFuture { inner: None, verdict: None, refused: Some(open) };
             }
             Err(open) => return StreamBreakerFuture { inner: None, verdict: None, refused: Some(open) },
         };
         self.inner_ready = false;
-        let mut verdict =
-            Some(StreamVerdict { permit, classifier: self.classifier.clone(), deadline: context::deadline() });
+        let mut verdict = Some((permit, self.classifier.clone(), context::deadline()));
         let inner = &mut self.inner;
         let inner = on_unwind(|| panicked(&mut verdict), || inner.call(request));
         StreamBreakerFuture { inner: Some(inner), verdict, refused: None }
@@ -236,20 +240,20 @@ const fn has_body(status: StatusCode) -> bool {
 
 /// A panic of the callee is a failure of it.
 #[cold]
-fn panicked<C>(verdict: &mut Option<StreamVerdict<C>>) {
-    if let Some(StreamVerdict { permit, .. }) = verdict.take() {
+fn panicked<C>(verdict: &mut Option<(Permit, C, Option<Instant>)>) {
+    if let Some((permit, ..)) = verdict.take() {
         permit.record(Outcome::Permanent);
     }
 }
 
 /// The call is over: a permit that the classifier's panic dropped would say that the caller had left.
-fn judged(permit: &mut Option<Permit>, classify: impl FnOnce() -> Outcome) -> Outcome {
-    on_unwind(|| record(permit.take(), Outcome::Permanent), classify)
+fn judged<R>(permit: &mut Option<Permit>, classify: impl FnOnce() -> R) -> R {
+    on_unwind(|| record(permit.take(), Outcome::Permanent, Ending::Answered), classify)
 }
 
-fn record(permit: Option<Permit>, outcome: Outcome) {
+fn record(permit: Option<Permit>, outcome: Outcome, ending: Ending) {
     if let Some(permit) = permit {
-        permit.record(outcome);
+        permit.record_ending(outcome, ending);
     }
 }
 
@@ -271,23 +275,23 @@ where
         }
         let Some(inner) = this.inner.as_pin_mut() else { return Poll::Pending };
         let result = ready!(on_unwind(|| panicked(this.verdict), || inner.poll(cx)));
-        let Some(StreamVerdict { permit, classifier, deadline }) = this.verdict.take() else { return Poll::Pending };
+        let Some((permit, classifier, deadline)) = this.verdict.take() else { return Poll::Pending };
         let mut permit = Some(permit);
-        let outcome = judged(&mut permit, || judge(&classifier, result.as_ref()));
+        let (outcome, ending) = judged(&mut permit, || judge_call(&classifier, result.as_ref()));
         let response = match result {
             Ok(response) => response,
             Err(error) => {
-                record(permit, outcome);
+                record(permit, outcome, ending);
                 return Poll::Ready(Err(error));
             }
         };
         let (head, body) = response.into_parts();
         let body = match permit {
             Some(permit) if outcome.is_success() && has_body(head.status) && !classifier.is_final(&head.headers) => {
-                OnEndBody::of(body, StreamVerdict { permit, classifier, deadline })
+                OnEndBody::of(body, StreamVerdict { permit: Begun(Some(permit)), classifier, deadline })
             }
             permit => {
-                record(permit, outcome);
+                record(permit, outcome, ending);
                 OnEndBody::ended(body)
             }
         };
@@ -299,18 +303,25 @@ where
 
 impl<C: ClassifyEnd<E>, E> OnEnd<E> for StreamVerdict<C> {
     fn ended(self, end: Result<Option<&HeaderMap>, &E>) {
-        let Self { permit, classifier, deadline } = self;
-        let mut permit = Some(permit);
+        let Self { mut permit, classifier, deadline } = self;
         let outcome =
-            judged(&mut permit, || context::within(&mut DeadlineScope(deadline), || classifier.classify_end(end)));
-        record(permit, outcome);
+            judged(&mut permit.0, || context::within(&mut DeadlineScope(deadline), || classifier.classify_end(end)));
+        record(permit.0.take(), outcome, Ending::Answered);
     }
 
     fn ends_with_data(&self) -> bool {
         self.classifier.ends_with_data()
     }
 
-    fn panicked(self) {
-        self.permit.record(Outcome::Permanent);
+    fn panicked(mut self) {
+        record(self.permit.0.take(), Outcome::Permanent, Ending::Answered);
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        if let Some(permit) = self.0.take() {
+            permit.leave(Ending::Answered);
+        }
     }
 }

@@ -252,11 +252,11 @@ async fn throttled_is_a_failure_only_where_a_setting_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn calls_cut_off_from_outside_open_it_where_a_setting_says_so_r11() {
+async fn calls_cut_off_from_outside_are_failures_where_a_setting_says_so_r11() {
     let default = counting(50, 10, 0.5).build_handle().unwrap();
-    run(&default, &"A".repeat(50));
-    assert_eq!(default.state(), CircuitState::Closed);
-    assert_eq!(default.statistics().abandoned, 50);
+    run(&default, &"SAAA".repeat(50));
+    assert_eq!(default.state(), CircuitState::Closed, "callers leave, and the callee answers");
+    assert_eq!((default.statistics().abandoned, default.statistics().failure_rate), (150, Some(0.0)));
 
     let strict = counting(50, 10, 0.5).abandoned_is_failure(true).build_handle().unwrap();
     run(&strict, &"A".repeat(10));

@@ -58,6 +58,10 @@ struct Model {
     log: Vec<Entry>,
     /// Every verdict on the callee's health, with its time.
     health: Vec<(Duration, bool)>,
+    /// Whether each call was answered, if that is known, with its time.
+    answers: Vec<(Duration, bool)>,
+    /// The same of the probes of this half-open time.
+    probe_answers: Vec<bool>,
     running: Vec<Running>,
     ids: usize,
     slots: Vec<Slot>,
@@ -105,6 +109,8 @@ impl Model {
             generation: 0,
             log: Vec::new(),
             health: Vec::new(),
+            answers: Vec::new(),
+            probe_answers: Vec::new(),
             running: Vec::new(),
             ids: 0,
             slots: Vec::new(),
@@ -135,6 +141,28 @@ impl Model {
             }
             _ => unreachable!(),
         }
+    }
+
+    /// The calls without an answer in a window without an answer.
+    fn unanswered(&self) -> u64 {
+        if self.state == State::HalfOpen && self.ramp.is_none() {
+            return self.probe_answers.iter().rev().take_while(|answered| !**answered).count() as u64;
+        }
+        let uses_rates = self.config.failure_rate.is_some() || self.config.slow_calls.is_some();
+        let newest = self.answers.iter().rev();
+        let (calls, has_answer) = match self.config.window {
+            Window::Time { length } if uses_rates => {
+                let now = bucket(self.now, length, 10);
+                let inside: Vec<_> = newest.take_while(|(at, _)| bucket(*at, length, 10) + 10 > now).collect();
+                (inside.len(), inside.iter().any(|(_, answered)| *answered))
+            }
+            window => {
+                let size = if let Window::Count { calls } = window { calls as usize } else { 0 };
+                let has_answer = newest.clone().take(size).any(|(_, answered)| *answered);
+                (newest.take_while(|(_, answered)| !answered).count(), has_answer)
+            }
+        };
+        if has_answer { 0 } else { calls as u64 }
     }
 
     fn counts(&self) -> Counts {
@@ -206,6 +234,7 @@ impl Model {
     fn forget(&mut self) {
         self.log.clear();
         self.health.clear();
+        self.answers.clear();
     }
 
     fn go(&mut self, to: State, reason: Reason, counts: Counts, open_for: Option<Duration>, cause: Option<Outcome>) {
@@ -218,6 +247,7 @@ impl Model {
             State::HalfOpen => {
                 self.slots = vec![Slot::Free; self.config.probes as usize];
                 self.probe_log.clear();
+                self.probe_answers.clear();
                 self.half_opened = self.now;
             }
             State::Open => {
@@ -341,6 +371,7 @@ impl Model {
             Some(false) if self.config.ramp.is_some() => {
                 self.generation += 1;
                 self.ramp = Some((self.now, Vec::new()));
+                self.answers.push((self.now, true));
                 self.slots.clear();
             }
             Some(false) => self.go(State::Closed, Reason::ProbesSucceeded, counts, None, cause),
@@ -448,21 +479,26 @@ impl Model {
         if call.generation != self.generation {
             return;
         }
-        let took_long = self.now - call.started > self.slow_limit();
-        let slow = took_long && (health.is_some() || matches!(end, End::Dropped));
+        let slow = self.now - call.started > self.slow_limit();
+        let answered = match end {
+            End::Dropped => Some(false),
+            End::Recorded(Ignored) => None,
+            End::Recorded(_) | End::Failed(_) => Some(true),
+        };
         let entry = (health.is_some() || slow).then_some(Entry { at: self.now, failed: health == Some(false), slow });
         let asked_to_wait = match (outcome, self.config.throttled_opens) {
             (Throttled { retry_after: Some(after) }, Some(most)) if !after.is_zero() => Some(after.min(most)),
             _ => None,
         };
         if call.is_probe {
-            self.end_probe(id, entry, outcome, asked_to_wait);
+            self.end_probe(id, entry, outcome, answered, asked_to_wait);
             return;
         }
         let others = self.look_at_running();
         let entry = entry.filter(|_| !call.counted);
         self.health.extend(health.map(|healthy| (self.now, healthy)));
         self.log.extend(entry);
+        self.answers.extend(answered.map(|answered| (self.now, answered)));
         if !self.judges_calls() {
             return;
         }
@@ -473,10 +509,26 @@ impl Model {
             && let Some(reason) = self.tripped()
         {
             self.open(reason, self.window(), judged.then_some(outcome));
+        } else {
+            self.look_at_unanswered(answered, outcome, self.config.minimum_calls);
         }
     }
 
-    fn end_probe(&mut self, id: usize, entry: Option<Entry>, outcome: Outcome, asked_to_wait: Option<Duration>) {
+    fn look_at_unanswered(&mut self, answered: Option<bool>, outcome: Outcome, minimum: u32) {
+        let calls = self.unanswered();
+        if answered == Some(false) && calls >= u64::from(minimum) {
+            self.open(Reason::Unanswered, (calls, 0, 0), Some(outcome));
+        }
+    }
+
+    fn end_probe(
+        &mut self,
+        id: usize,
+        entry: Option<Entry>,
+        outcome: Outcome,
+        answered: Option<bool>,
+        asked_to_wait: Option<Duration>,
+    ) {
         let holds = |slot: &Slot| matches!(slot, Slot::Out(of, _) if *of == id);
         let Some(slot) = self.slots.iter().position(holds) else { return };
         if self.half_open_end().is_some_and(|end| self.now >= end) {
@@ -488,8 +540,15 @@ impl Model {
             (Some(wait), _) => {
                 self.go(State::Open, Reason::Throttled, count(self.probe_log.iter()), Some(wait), Some(outcome));
             }
-            (None, None) => self.slots[slot] = Slot::Free,
-            (None, Some(entry)) => self.judge_probe(slot, entry, Some(outcome)),
+            (None, None) => {
+                self.slots[slot] = Slot::Free;
+                self.probe_answers.extend(answered);
+                self.look_at_unanswered(answered, outcome, self.config.minimum_calls.max(self.config.probes));
+            }
+            (None, Some(entry)) => {
+                self.probe_answers.extend(answered);
+                self.judge_probe(slot, entry, Some(outcome));
+            }
         }
         if self.generation == generation {
             self.look_at_running();
@@ -655,6 +714,7 @@ fn agrees(breaker: &CircuitBreakerHandle, model: &Model) -> Result<(), TestCaseE
     prop_assert_eq!((now.window_calls, now.window_failures, now.window_slow_calls), model.counts());
     prop_assert_eq!(now.consecutive_failures, model.consecutive_failures());
     prop_assert_eq!(now.period_failures, model.period_failures());
+    prop_assert_eq!(now.window_unanswered, model.unanswered());
     prop_assert_eq!(now.consecutive_opens, model.opens);
     prop_assert_eq!(now.ramp_share, model.ramp_share());
     let out = model.slots.iter().filter(|slot| matches!(slot, Slot::Out(..))).count();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
 use super::super::config::{OpenTime, ProbeRule, Window};
+use super::super::ending::Ending;
 use super::super::state::Healthy;
 use super::*;
 use crate::cores::sliding_window::WindowCounts;
@@ -58,15 +59,15 @@ impl Shared {
         if self.absorbs(&ticket, || now) {
             return None;
         }
-        self.record(ticket, evidence(Some(Healthy::Yes), Outcome::Success), || now)
+        self.record(ticket, evidence(Some(Healthy::Yes), Ending::Answered, Outcome::Success), || now)
     }
 
     fn fails(&self, ticket: Ticket, now: Instant) -> Option<Transition> {
-        self.record(ticket, evidence(Some(Healthy::No), Outcome::Transient), || now)
+        self.record(ticket, evidence(Some(Healthy::No), Ending::Answered, Outcome::Transient), || now)
     }
 
     fn is_abandoned(&self, ticket: Ticket, now: Instant) -> Option<Transition> {
-        self.record(ticket, evidence(None, Outcome::Ignored), || now)
+        self.record(ticket, evidence(None, Ending::Abandoned, Outcome::Ignored), || now)
     }
 
     fn counts(&self, now: Instant) -> WindowCounts {
@@ -74,8 +75,8 @@ impl Shared {
     }
 }
 
-fn evidence(health: Option<Healthy>, outcome: Outcome) -> Evidence {
-    Evidence { health, slow: false, outcome }
+fn evidence(health: Option<Healthy>, ending: Ending, outcome: Outcome) -> Evidence {
+    Evidence { health, slow: false, ending, outcome }
 }
 
 #[test]
@@ -169,6 +170,57 @@ fn failures_in_a_row_open_the_circuit_once_however_they_come() {
         assert_eq!(shared.state(), CircuitState::Open);
         assert_eq!(shared.with_machine(origin, |machine| machine.opens()), 1);
     });
+}
+
+/// Opens when two calls of a window of two were abandoned.
+fn unanswered(window: Window) -> CircuitBreakerConfig {
+    CircuitBreakerConfig { minimum_calls: 2, open_time: OpenTime::Constant(SECOND), ..counting(window) }
+}
+
+#[test]
+fn calls_without_an_answer_open_the_circuit_once_however_they_come() {
+    for window in [Window::Count { calls: 2 }, Window::Time { length: 10 * SECOND }] {
+        with_interruptions(3, move || {
+            let (shared, origin) = breaker(&unanswered(window));
+            let threads = [(); 3].map(|()| {
+                let shared = Arc::clone(&shared);
+                spawn(move || match shared.call(origin) {
+                    Ok(ticket) => u32::from(shared.is_abandoned(ticket, origin).is_some()),
+                    Err(_) => 0,
+                })
+            });
+            assert_eq!(threads.into_iter().map(join).sum::<u32>(), 1);
+            assert_eq!(shared.state(), CircuitState::Open);
+        });
+    }
+}
+
+/// An answer that takes no lock is an answer: no call that was abandoned before it counts after it.
+#[test]
+fn an_answer_keeps_the_circuit_closed_although_it_takes_no_lock() {
+    for window in [Window::Count { calls: 2 }, Window::Time { length: 10 * SECOND }] {
+        with_interruptions(3, move || {
+            let (shared, origin) = breaker(&unanswered(window));
+            let succeed = move |shared: &Shared| {
+                let ticket = shared.call(origin).expect("closed");
+                assert_eq!(shared.succeeds(ticket, origin), None);
+            };
+            let abandon = move |shared: &Shared| {
+                let ticket = shared.call(origin).expect("closed");
+                assert_eq!(shared.is_abandoned(ticket, origin), None);
+            };
+            (0..2).for_each(|_| succeed(&shared));
+            let leaving = {
+                let shared = Arc::clone(&shared);
+                spawn(move || abandon(&shared))
+            };
+            succeed(&shared);
+            join(leaving);
+            succeed(&shared);
+            abandon(&shared);
+            assert_eq!(shared.state(), CircuitState::Closed);
+        });
+    }
 }
 
 #[derive(Clone, Copy)]

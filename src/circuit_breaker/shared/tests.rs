@@ -5,6 +5,7 @@ use std::cell::Cell;
 use proptest::prelude::*;
 
 use super::super::config::{OpenTime, ProbeRule, SlowCalls, Window};
+use super::super::ending::Ending;
 use super::super::failure_period::FailuresPerPeriod;
 use super::super::ramp::Ramp;
 use super::super::state::Healthy;
@@ -25,7 +26,7 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let health = prop_oneof![8 => Just(Some(Healthy::Yes)), 4 => Just(Some(Healthy::No)), 1 => Just(None)];
+    let health = prop_oneof![8 => Just(Some(Healthy::Yes)), 4 => Just(Some(Healthy::No)), 3 => Just(None)];
     prop_oneof![
         20 => Just(Step::Admit),
         20 => (0_usize..4, health).prop_map(|(ago, health)| Step::Verdict(ago, health)),
@@ -176,11 +177,15 @@ proptest! {
                         continue;
                     }
                     let limit = config.slow_calls.map_or(Duration::MAX, |slow| slow.longer_than);
-                    let slow = health.is_some() && shared.is_slow(ticket, now);
+                    let slow = shared.is_slow(ticket, now);
                     // Other settings may have measured the call, or not.
-                    prop_assert!(reconfigured || slow == (health.is_some() && now().saturating_duration_since(began) > limit));
-                    let outcome = if health == Some(Healthy::No) { Outcome::Transient } else { Outcome::Success };
-                    let evidence = Evidence { health, slow, outcome };
+                    prop_assert!(reconfigured || slow == (now().saturating_duration_since(began) > limit));
+                    let (outcome, ending) = match health {
+                        Some(Healthy::Yes) => (Outcome::Success, Ending::Answered),
+                        Some(Healthy::No) => (Outcome::Transient, Ending::Answered),
+                        None => (Outcome::Ignored, Ending::Cut),
+                    };
+                    let evidence = Evidence { health, slow, ending, outcome };
                     let absorbed = health == Some(Healthy::Yes) && shared.absorbs(&ticket, now);
                     let change = if absorbed { None } else { shared.record(ticket, evidence, now) };
                     prop_assert_eq!(change, machine.record(origin, evidence, now()));
@@ -199,13 +204,15 @@ proptest! {
             }
             prop_assert_eq!(shared.state(), machine.state());
         }
-        let counts = shared.with_machine(now(), |inner| (inner.counts(now()), inner.consecutive_failures()));
-        prop_assert_eq!(counts, (machine.counts(now()), machine.consecutive_failures()));
+        let seen = |machine: &mut Machine| {
+            (machine.counts(now()), machine.consecutive_failures(), machine.unanswered(now()))
+        };
+        prop_assert_eq!(shared.with_machine(now(), seen), seen(&mut machine));
     }
 }
 
 #[test]
 fn a_breaker_is_small_whatever_it_has_seen() {
-    assert!(size_of::<Shared>() <= 672, "{}", size_of::<Shared>());
+    assert!(size_of::<Shared>() <= 688, "{}", size_of::<Shared>());
     assert!(size_of::<Ticket>() <= 24);
 }

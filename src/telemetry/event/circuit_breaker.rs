@@ -48,10 +48,11 @@ pub enum CircuitBreakerEventKind<'a> {
         /// The state now.
         to: CircuitState,
         /// Why, as a fixed word: `failure_rate`, `slow_call_rate`, `consecutive_failures`, `failures_per_period`,
-        /// `custom_trip`, `throttled`, `open_time_over`, `health_check_passed`, `half_open_time_over`, `probes_failed`,
+        /// `unanswered`, `custom_trip`, `throttled`, `open_time_over`, `health_check_passed`, `half_open_time_over`, `probes_failed`,
         /// `probes_succeeded`, `ramp_over` or `operator`.
         reason: &'a str,
-        /// The calls that the change was decided on: those of the window, or the probes.
+        /// The calls that the change was decided on: those of the window, or the probes; for `unanswered` those that were
+        /// cut by a deadline or abandoned.
         calls: u64,
         /// Those of them that failed.
         failures: u64,
@@ -66,6 +67,15 @@ pub enum CircuitBreakerEventKind<'a> {
         /// The outcome of the call that caused the change, if one did.
         cause: Option<Outcome>,
     },
+    /// Follows an opening for `unanswered`: the deadlines of the callers cut calls before an attempt timeout ended them. Such a
+    /// call is no failure of the callee, so a breaker learns little from it; the timeout of an attempt must be shorter than
+    /// the deadline of its call.
+    DeadlineBeforeTimeout {
+        /// The calls without an answer that opened the circuit.
+        calls: u64,
+        /// Those of them that a deadline cut; the others were abandoned.
+        cut: u64,
+    },
     /// A keyed breaker has no room for another key, and no idle one to evict: further keys share one breaker. Told once,
     /// until there was room again.
     KeysExhausted {
@@ -75,7 +85,7 @@ pub enum CircuitBreakerEventKind<'a> {
 }
 
 impl CircuitBreakerEventKind<'_> {
-    /// The kind as a fixed word: `state_changed` or `keys_exhausted`.
+    /// The kind as a fixed word: `state_changed`, `deadline_before_timeout` or `keys_exhausted`.
     ///
     /// # Examples
     ///
@@ -101,6 +111,7 @@ impl CircuitBreakerEventKind<'_> {
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::StateChanged { .. } => "state_changed",
+            Self::DeadlineBeforeTimeout { .. } => "deadline_before_timeout",
             Self::KeysExhausted { .. } => "keys_exhausted",
         }
     }
@@ -131,7 +142,7 @@ impl CircuitBreakerEventKind<'_> {
     pub const fn is_warning(&self) -> bool {
         match self {
             Self::StateChanged { to, .. } => matches!(to, CircuitState::Open | CircuitState::ForcedOpen),
-            Self::KeysExhausted { .. } => true,
+            Self::DeadlineBeforeTimeout { .. } | Self::KeysExhausted { .. } => true,
         }
     }
 }
@@ -140,10 +151,11 @@ impl fmt::Display for CircuitBreakerEventKind<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::StateChanged { from, to, reason, calls, failures, slow_calls, period_failures, open_for, .. } => {
-                write!(
-                    f,
-                    "went from {from} to {to}: {reason}, {failures} failed and {slow_calls} slow of {calls} calls"
-                )?;
+                write!(f, "went from {from} to {to}: {reason}, ")?;
+                match *reason {
+                    "unanswered" => write!(f, "none of {calls} calls was answered")?,
+                    _ => write!(f, "{failures} failed and {slow_calls} slow of {calls} calls")?,
+                }
                 if *period_failures > 0 {
                     write!(f, ", {period_failures} failed within the period")?;
                 }
@@ -151,6 +163,13 @@ impl fmt::Display for CircuitBreakerEventKind<'_> {
                     Some(wait) => write!(f, ", the next probe is due in {wait:?}"),
                     None => Ok(()),
                 }
+            }
+            Self::DeadlineBeforeTimeout { calls, cut } => {
+                write!(
+                    f,
+                    "{cut} of {calls} calls without an answer were cut by the deadline of the caller: make the attempt \
+                     timeout shorter than the deadline"
+                )
             }
             Self::KeysExhausted { keys } => {
                 write!(f, "has no room beyond its {keys} keys: further ones share one breaker")

@@ -307,8 +307,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "what was absorbed is not folded",
         file: SHARED,
-        text: "            window.add_successes(new);",
-        fault: "            let _ = new;",
+        text: "        locked.machine.add_successes(new, now);",
+        fault: "        let _ = (new, now);",
         model: "circuit_breaker::shared::model::every_verdict_is_in_a_time_window_once",
     },
     Mutant {
@@ -359,6 +359,20 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         text: "let from = std::mem::replace(&mut self.state, to);\n        self.generation += 1;",
         fault: "let from = std::mem::replace(&mut self.state, to);",
         model: "circuit_breaker::shared::model::a_straggler_of_an_older_generation_changes_nothing",
+    },
+    Mutant {
+        name: "an answer that takes no lock leaves the calls without one in the count",
+        file: STATE,
+        text: "            && self.unanswered.is_clean()\n",
+        fault: "",
+        model: "circuit_breaker::shared::model::an_answer_keeps_the_circuit_closed_although_it_takes_no_lock",
+    },
+    Mutant {
+        name: "what was absorbed is no answer",
+        file: STATE,
+        text: "            self.unanswered.add_answers(calls, now);\n",
+        fault: "",
+        model: "circuit_breaker::shared::model::an_answer_keeps_the_circuit_closed_although_it_takes_no_lock",
     },
     Mutant {
         name: "an abandoned call is counted as one that failed",
