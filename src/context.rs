@@ -43,6 +43,7 @@
 //! whoever happens to poll it.
 
 mod scope;
+mod spent;
 
 use std::cell::Cell;
 use std::fmt;
@@ -61,6 +62,8 @@ use crate::error::Identities;
 
 #[allow(unused_imports, reason = "used by the families, each behind its feature")]
 pub(crate) use scope::{AttemptScope, ContextScope, DeadlineScope, FullScope, InScope, IsolatedScope, within};
+#[allow(unused_imports, reason = "used by the families, each behind its feature")]
+pub(crate) use spent::deadline_is_spent;
 
 /// How much it matters that a request is answered, after the four levels of Google's *Site Reliability Engineering*
 /// (chapter 21, "Criticality").

@@ -1,5 +1,6 @@
 //! [`Ending`]: whether a call that is over was answered, and for how much of its time the callee stands.
 
+use crate::context::deadline_is_spent;
 use crate::error::{Rejectable, Rejected};
 use crate::outcome::{Classify, Outcome};
 
@@ -35,8 +36,7 @@ where
         return (rejected.outcome(), Ending::of_rejected(rejected));
     }
     let outcome = classifier.classify(result);
-    // A response is an answer, whatever the classifier makes of it.
-    (outcome, if result.is_ok() { Ending::Answered } else { Ending::of_outcome(outcome) })
+    (outcome, if result.is_ok() { Ending::of_response(outcome) } else { Ending::of_error(outcome) })
 }
 
 // === impl Ending ===
@@ -49,6 +49,18 @@ impl Ending {
             Outcome::Ignored => Self::Unknown,
             _ => Self::Answered,
         }
+    }
+
+    /// A response is an answer, unless it says that the time of the caller is up and the classifier ignores it therefore.
+    #[inline(always)]
+    pub(super) fn of_response(outcome: Outcome) -> Self {
+        if outcome == Outcome::Ignored && deadline_is_spent() { Self::Cut } else { Self::Answered }
+    }
+
+    /// An error that the classifier ignores at the deadline of the caller is how a client reports a call that was cut.
+    #[inline]
+    fn of_error(outcome: Outcome) -> Self {
+        if outcome == Outcome::Ignored && deadline_is_spent() { Self::Cut } else { Self::of_outcome(outcome) }
     }
 
     const fn of_rejected(rejected: &Rejected) -> Self {

@@ -116,8 +116,8 @@ where
 
     #[inline(always)]
     fn response(self, response: &T) {
-        // A response is an answer, whatever the classifier makes of it.
-        self.permit.finish(self.classifier.classify(Ok(response)), Ending::Answered);
+        let outcome = self.classifier.classify(Ok(response));
+        self.permit.finish(outcome, Ending::of_response(outcome));
     }
 
     #[inline(never)]

@@ -96,8 +96,10 @@
 //!   `minimum_calls` calls in a row without an answer open the circuit.)
 //! * A half-open circuit opens again after `minimum_calls` probes in a row without an answer, or as many as there are
 //!   [`probes`](CircuitBreakerConfig::probes) if that is more.
-//! * An attempt timeout that ended a call is a failure, and says nothing about an answer. So does a result that the
-//!   classifier ignores, and a call that was never sent.
+//! * A result that the classifier ignores when the deadline of the caller has passed, or is less than 10 ms away, is a call that
+//!   the deadline cut: this is how a client or a gateway with a timer of its own reports it.
+//! * An attempt timeout that ended a call is a failure, and says nothing about an answer. Neither does an error that the classifier
+//!   ignores at another time, nor a call that was never sent.
 //!
 //! This needs no clock at the end of a call. It is a safety net, not a substitute for an attempt timeout inside the breaker, which
 //! turns each hanging call into a failure. If deadlines cut the calls that opened the circuit, the event

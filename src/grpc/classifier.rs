@@ -6,7 +6,8 @@ use ::http::{HeaderMap, Response, StatusCode};
 
 use super::code::Code;
 use super::pushback::{Pushback, pushback};
-use crate::http::{ClassifyEnd, DEPENDENCY_FAILED, ErrorRules, GAVE_UP, deadline_is_spent};
+use crate::context::deadline_is_spent;
+use crate::http::{ClassifyEnd, DEPENDENCY_FAILED, ErrorRules, GAVE_UP};
 use crate::{Classify, Outcome};
 
 /// Turns the response of a gRPC call into an [`Outcome`]; see the [table](crate::grpc#what-codes-mean).

@@ -8,7 +8,7 @@ use ::http::{Response, StatusCode};
 use super::error_rules::ErrorRules;
 use super::headers::{DEPENDENCY_FAILED, GAVE_UP};
 use super::retry_after::retry_after;
-use super::spent::deadline_is_spent;
+use crate::context::deadline_is_spent;
 use crate::{Classify, InvalidConfig, Outcome};
 
 /// Turns any `http::Response` into an [`Outcome`] by its status and a few headers; see the [table](crate::http#what-statuses-mean).

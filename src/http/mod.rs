@@ -88,7 +88,6 @@ mod replay_body;
 #[cfg(feature = "retry")]
 mod requests;
 mod retry_after;
-mod spent;
 #[cfg(feature = "circuit-breaker")]
 mod stream_breaker;
 
@@ -112,7 +111,5 @@ pub use replay_body::{ReplayBody, ReplayError};
 #[cfg(feature = "retry")]
 pub use requests::HttpRequests;
 pub use retry_after::{MAX_RETRY_AFTER, parse_retry_after, retry_after};
-#[cfg(feature = "grpc")]
-pub(crate) use spent::deadline_is_spent;
 #[cfg(feature = "circuit-breaker")]
 pub use stream_breaker::{StreamBreaker, StreamBreakerFuture, StreamBreakerLayer, StreamVerdict};

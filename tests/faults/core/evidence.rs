@@ -286,6 +286,31 @@ async fn entry_04_a_response_is_an_answer_whatever_its_outcome() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn entry_04_what_is_ignored_at_the_deadline_was_cut_by_it() {
+    let ignores_errors = classify_fn(|result: Result<&bool, &BoxError>| match result {
+        Ok(true) => Outcome::Success,
+        _ => Outcome::Ignored,
+    });
+    // A client with a timer of its own, and a gateway that answers "out of time".
+    for response in [Err("timed out"), Ok(false)] {
+        for (takes, state) in [(secs(2), CircuitState::Open), (secs(1), CircuitState::Closed)] {
+            let layer = CircuitBreakerLayer::builder("db").classify(ignores_errors).build().unwrap();
+            let mut service = ServiceBuilder::new()
+                .layer(TimeoutLayer::total("total", secs(2)).unwrap())
+                .layer(layer.clone())
+                .service(service_fn(|()| async move {
+                    tokio::time::sleep(takes).await;
+                    response.map_err(BoxError::from)
+                }));
+            for _ in 0..20 {
+                let _ = ServiceExt::ready(&mut service).await.unwrap().call(()).await;
+            }
+            assert_eq!(layer.handle().state(), state, "{response:?} after {takes:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn entry_04_a_half_open_circuit_reopens_when_no_probe_is_answered() {
     let breaker = builder().build_handle().unwrap();
     breaker.transition_to(CircuitState::Open).unwrap();
