@@ -240,7 +240,8 @@ impl<K, V, F, C, M> CacheBuilder<K, V, F, C, M> {
     /// Stores only the responses for which this is true, successes and refusals alike. It runs after the classifier, in the
     /// task of the load.
     ///
-    /// What is not stored is still shared by the calls that waited for the same load.
+    /// A response that is not stored goes only to the call that led the load; the calls that waited for it
+    /// [load for themselves](crate::cache#what-is-shared).
     ///
     /// # Examples
     ///

@@ -19,13 +19,16 @@ use super::handle::CacheStatistics;
 use super::key::CacheKey;
 use super::limit::Within;
 use super::served::StaleReason;
-use super::single_flight::Flights;
+use super::single_flight::{Flights, Landing};
 use super::store::{Lookup, Store, StoreError};
 use super::versions::Versions;
 use crate::cores::lock::lock;
 use crate::cores::random;
 use crate::telemetry::event::{CacheEvent, CacheEventKind};
 use crate::telemetry::{Durations, Emitter, Event, Level, Tally, names};
+
+/// The writes to the store that may run at once. A write that finds no place is left out.
+const MAX_WRITES: usize = 1024;
 
 /// The shared part of a cache.
 pub(crate) struct Core<K, V, St> {
@@ -35,6 +38,8 @@ pub(crate) struct Core<K, V, St> {
     pub(crate) flights: Arc<Flights<K, V>>,
     /// Places for loads that run at once.
     pub(crate) places: Arc<Semaphore>,
+    /// Places for writes to the store that run at once.
+    writes: Semaphore,
     pub(crate) emitter: Emitter,
     pub(crate) counts: Counts,
     /// Told when the last [`Owner`] is gone.
@@ -93,6 +98,7 @@ impl<K: CacheKey, V: Send + Sync + 'static, St: Store<K, V>> Core<K, V, St> {
             versions: Versions::new(),
             flights: Arc::new(Flights::new(config.max_concurrent_loads.saturating_add(config.max_queued_loads))),
             places: Arc::new(Semaphore::new(config.max_concurrent_loads)),
+            writes: Semaphore::new(MAX_WRITES),
             counts: Counts::new(&emitter),
             emitter,
             closed,
@@ -108,14 +114,45 @@ impl<K: CacheKey, V: Send + Sync + 'static, St: Store<K, V>> Core<K, V, St> {
     #[inline]
     pub(crate) fn look(&self, key: &K) -> Lookup<V> {
         match self.store.get_now(key) {
-            Lookup::Known(entry) => Lookup::Known(entry.filter(|entry| self.is_current(entry))),
+            Lookup::Known(entry) => Lookup::Known(entry.filter(|entry| self.is_live(entry))),
             Lookup::Ask => Lookup::Ask,
         }
     }
 
+    /// Whether `entry` was invalidated neither by its key, nor by a tag, nor with everything.
     #[inline]
-    pub(crate) fn is_current(&self, entry: &Entry<V>) -> bool {
-        self.versions.is_current(entry.stamp())
+    pub(crate) fn is_live(&self, entry: &Entry<V>) -> bool {
+        !entry.is_dead() && self.versions.is_current(entry.stamp())
+    }
+
+    /// Whether a call may get the answer of a load that it waited for, when `boarded` was [`Versions::now`] as it boarded. An
+    /// invalidation after that does not matter to it; whether an earlier one concerned the answer is not known exactly, so
+    /// that it may wait once more for nothing.
+    pub(crate) fn is_for(&self, entry: &Entry<V>, boarded: u64) -> bool {
+        self.versions.is_current(entry.stamp()) || entry.stamp().began() >= boarded
+    }
+
+    /// Whether a call that waited for a flight has to board another one: the flight was of no use to it.
+    pub(crate) fn must_board_again(&self, late: bool, landing: &Landing<V>, boarded: u64) -> bool {
+        match landing {
+            Landing::Loaded(entry) => late || !self.is_for(entry, boarded),
+            Landing::Found(entry) | Landing::StandIn(entry, _) => late || !self.is_live(entry),
+            Landing::Private => true,
+            // A failure of the callee is the same for everyone.
+            Landing::Failure(_) | Landing::Failed(_) | Landing::Full => false,
+        }
+    }
+
+    /// Forgets the answer of `key`, also where a load or a call holds it.
+    pub(crate) async fn invalidate(&self, key: &K) -> Result<(), StoreError> {
+        self.flights.invalidate(key);
+        if let Lookup::Known(Some(entry)) = self.store.get_now(key) {
+            entry.kill();
+        }
+        self.warm(key);
+        let removed = self.store_remove(key).await;
+        self.flights.removed(key);
+        removed
     }
 
     /// The next draw in [0, 1): of the seed's sequence, or of the thread's.
@@ -159,10 +196,15 @@ impl<K: CacheKey, V: Send + Sync + 'static, St: Store<K, V>> Core<K, V, St> {
     /// Asks the store for `key`; whatever goes wrong is counted and reads as nothing.
     pub(crate) async fn store_get(&self, key: &K) -> Option<Arc<Entry<V>>> {
         let entry = self.guarded("get", self.store.get(key)).await.ok().flatten()?;
-        self.is_current(&entry).then_some(entry)
+        self.is_live(&entry).then_some(entry)
     }
 
+    /// Stores `entry`, unless very many writes are under way: the limit on loads does not bound them.
     pub(crate) async fn store_set(&self, key: &K, entry: Arc<Entry<V>>, now: Instant) {
+        let Ok(_write) = self.writes.try_acquire() else {
+            self.counts.store_error(&StoreError::Bypassed);
+            return;
+        };
         let keep_for = entry.keep_for(now.into_std());
         _ = self.guarded("set", self.store.set(key, entry, keep_for)).await;
     }

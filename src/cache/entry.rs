@@ -13,6 +13,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::versions::Stamp;
+use crate::cores::sync::atomic::{AtomicBool, Ordering};
 use crate::error::LoadFailed;
 
 /// A stored answer: the response or the refusal, when it was written, and until when it may be served.
@@ -40,6 +41,8 @@ pub struct Entry<V> {
     stale_until: Instant,
     error_until: Instant,
     stamp: Stamp,
+    /// Set once, by an invalidation of its key or by a newer refusal, and seen by all who hold the entry.
+    dead: AtomicBool,
 }
 
 /// How long an answer is fresh, and how long after that it may still be served.
@@ -112,6 +115,7 @@ impl<V> Entry<V> {
             stale_until: after(fresh_until, lifetime.stale_while_revalidate),
             error_until: after(fresh_until, lifetime.stale_if_error),
             stamp,
+            dead: AtomicBool::new(false),
         }
     }
 
@@ -205,6 +209,17 @@ impl<V> Entry<V> {
     /// Whether the answer may stand in for a load that failed or is slow. A refusal never does.
     pub(crate) fn may_stand_in(&self, now: Instant) -> bool {
         !self.negative && now < self.stale_until.max(self.error_until)
+    }
+
+    /// Ends the entry for everything that holds it or finds it: it is not served to any call made from now on.
+    pub(crate) fn kill(&self) {
+        // `SeqCst`, as are the ticks of `Versions`: a call that begins after the invalidation has returned sees it.
+        self.dead.store(true, Ordering::SeqCst);
+    }
+
+    #[inline]
+    pub(crate) fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::Acquire)
     }
 
     #[inline]

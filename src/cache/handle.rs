@@ -142,8 +142,11 @@ impl<K, V, St> CacheHandle<K, V, St> {
 }
 
 impl<K: CacheKey, V: Send + Sync + 'static, St: Store<K, V>> CacheHandle<K, V, St> {
-    /// Forgets the answer of `key`. A load of it that is under way answers its own callers and is not stored; later callers load
-    /// anew.
+    /// Forgets the answer of `key`. A load of it that is under way answers those who called before and is not stored. Later calls
+    /// start a second load beside it; while two loads of the key run, further calls wait for the newer one to end first.
+    ///
+    /// Once this has returned without an error, no call made afterwards gets an answer that was loaded before: not as a fresh
+    /// one, not as a stale one, and not from a load or a write to the store that was under way.
     ///
     /// # Errors
     ///
@@ -163,13 +166,12 @@ impl<K: CacheKey, V: Send + Sync + 'static, St: Store<K, V>> CacheHandle<K, V, S
     /// # }
     /// ```
     pub async fn invalidate(&self, key: &K) -> Result<(), StoreError> {
-        self.core.flights.invalidate(key);
-        self.core.warm(key);
-        self.core.store_remove(key).await
+        self.core.invalidate(key).await
     }
 
     /// Forgets every answer with `tag` (see [`CacheBuilder::tags`](super::CacheBuilder::tags)) whose load began before this
-    /// returns. Calls that come later join no load that began before.
+    /// returns. A later call may wait for a load that began before, since only its answer shows whether it has the tag; if it
+    /// has, the call waits for the next load of its key.
     ///
     /// It takes the same short time whatever the number of entries: they are not looked for, but found to be dead when they are
     /// asked for. Their memory is freed as they expire or are evicted.
@@ -183,10 +185,10 @@ impl<K: CacheKey, V: Send + Sync + 'static, St: Store<K, V>> CacheHandle<K, V, S
     /// ```
     pub fn invalidate_tag(&self, tag: &str) {
         self.core.versions.invalidate(tag);
-        self.core.flights.detach_all();
     }
 
-    /// Forgets every answer whose load began before this returns. Calls that come later join no load that began before.
+    /// Forgets every answer whose load began before this returns. A later call gets no answer of such a load: it waits until the
+    /// load has ended and then for the next one, so that clearing a busy cache does not double its loads.
     ///
     /// # Errors
     ///
@@ -207,7 +209,6 @@ impl<K: CacheKey, V: Send + Sync + 'static, St: Store<K, V>> CacheHandle<K, V, S
     /// ```
     pub async fn clear(&self) -> Result<(), StoreError> {
         self.core.versions.clear();
-        self.core.flights.detach_all();
         self.core.forget_cooldowns();
         self.core.store_clear().await
     }
@@ -237,7 +238,7 @@ impl<K: CacheKey, V: Send + Sync + 'static, St: Store<K, V>> CacheHandle<K, V, S
     /// ```
     #[must_use]
     pub fn under_way(&self) -> usize {
-        self.core.flights.under_way()
+        self.core.flights.loads()
     }
 }
 

@@ -42,11 +42,13 @@ pub(crate) struct Load<S, Req, K: CacheKey, V, C, St, E> {
     /// The place of a refresh, which has one or does not run; a call waits for its own.
     pub(crate) place: Option<OwnedSemaphorePermit>,
     /// Where the caller who leads the flight hears what only one can be told.
-    pub(crate) leader: Option<oneshot::Sender<Told<E>>>,
+    pub(crate) leader: Option<oneshot::Sender<Told<V, E>>>,
 }
 
 /// What cannot be shared among the callers of a flight.
-pub(crate) enum Told<E> {
+pub(crate) enum Told<V, E> {
+    /// An answer that is for the leader alone.
+    Answer(V),
     /// The load's own error.
     Error(E),
     /// What the load panicked with.
@@ -57,8 +59,8 @@ pub(crate) enum Told<E> {
 enum Verdict<V, E> {
     /// Store it.
     Store(Entry<V>, Option<E>),
-    /// Pass it on, and forget what was stored before it.
-    Pass(Result<V, E>, Outcome),
+    /// Give it to the leader alone, and forget what was stored before it.
+    Pass(Result<V, E>),
     /// It failed.
     Failed(Result<V, E>, Outcome),
 }
@@ -108,6 +110,13 @@ where
                 None => return,
             }
         }
+        if !self.pilot.enter() {
+            self.pilot.land(match self.previous.take().filter(|entry| self.core.is_live(entry)) {
+                Some(entry) => Landing::StandIn(entry, StaleReason::Limited),
+                None => Landing::Full,
+            });
+            return;
+        }
         let refresh = self.place.is_some();
         let place = match self.place.take() {
             Some(place) => place,
@@ -122,59 +131,63 @@ where
     }
 
     /// Asks the store first. `None`: it had the answer, and nothing is left to do.
+    ///
+    /// An entry that was found while its key was invalidated is left out.
     async fn ask(mut self) -> Option<Self> {
         let Some(entry) = self.core.store_get(self.pilot.key()).await else {
             return Some(self);
         };
         let now = Instant::now();
-        let cooling = || self.core.is_cooling(self.pilot.key(), now);
-        match entry.freshness(now.into_std()) {
-            Freshness::Fresh => {
-                self.pilot.land(Landing::Found(entry));
-                None
-            }
+        let cooling = self.core.is_cooling(self.pilot.key(), now);
+        let found = match entry.freshness(now.into_std()) {
+            Freshness::Fresh => Landing::Found(entry),
             Freshness::Stale => {
-                let landing = Landing::StandIn(Arc::clone(&entry), StaleReason::Revalidating);
-                let place = if cooling() { None } else { Arc::clone(&self.core.places).try_acquire_owned().ok() };
-                if place.is_none() {
-                    self.pilot.land(landing);
-                    return None;
+                let place = if cooling { None } else { Arc::clone(&self.core.places).try_acquire_owned().ok() };
+                match place.filter(|_| self.pilot.enter()) {
+                    None => Landing::StandIn(entry, StaleReason::Revalidating),
+                    place => {
+                        match self.pilot.land_and_refresh(&entry, StaleReason::Revalidating) {
+                            Ok(pilot) => (self.pilot, self.place, self.previous) = (pilot, place, Some(entry)),
+                            Err(pilot) => self.pilot = pilot,
+                        }
+                        return Some(self);
+                    }
                 }
-                self.pilot = self.pilot.land_and_refresh(landing)?;
-                self.place = place;
-                self.previous = Some(entry);
-                Some(self)
             }
-            Freshness::OnError if cooling() => {
-                self.pilot.land(Landing::StandIn(entry, StaleReason::CoolingDown));
-                None
-            }
+            Freshness::OnError if cooling => Landing::StandIn(entry, StaleReason::CoolingDown),
             Freshness::OnError => {
-                self.pilot.set_stand_in(Arc::clone(&entry));
-                self.previous = Some(entry);
-                Some(self)
+                self.previous = self.pilot.set_stand_in(Arc::clone(&entry)).then_some(entry);
+                return Some(self);
             }
-            Freshness::Dead => Some(self),
-        }
+            Freshness::Dead => return Some(self),
+        };
+        if self.pilot.land_found(found) { None } else { Some(self) }
     }
 
     async fn load(self, place: OwnedSemaphorePermit, refresh: bool) {
-        let Self { core, policy, pilot, inner, request, previous, leader, .. } = self;
+        let Self { core, policy, mut pilot, inner, request, previous, leader, .. } = self;
         let running = Running::new(&core, place, refresh);
         let started = Instant::now();
         let work = judged(&core, &policy, pilot.key(), inner, request);
         let result = AssertUnwindSafe(work).catch_unwind().await;
         core.counts.load_took(started.elapsed());
 
+        let mut forget = false;
         let (loaded, landing) = match result {
             Ok(Verdict::Store(entry, error)) => {
                 tell(leader, error.map(Told::Error));
                 core.warm(pilot.key());
-                (Loaded::Stored, Landing::Loaded(Arc::new(entry)))
+                let loaded = if pilot.may_store() { Loaded::Stored } else { Loaded::NotStored };
+                (loaded, Landing::Loaded(Arc::new(entry)))
             }
-            Ok(Verdict::Pass(answer, outcome)) => {
+            Ok(Verdict::Pass(answer)) => {
+                tell(leader, Some(answer.map_or_else(Told::Error, Told::Answer)));
                 core.warm(pilot.key());
-                (Loaded::NotStored, share(answer, outcome, leader))
+                if let Some(previous) = &previous {
+                    previous.kill();
+                    forget = true;
+                }
+                (Loaded::NotStored, Landing::Private)
             }
             Ok(Verdict::Failed(answer, outcome)) => {
                 let stand_in = stand_in(&core, pilot.key(), previous.as_ref(), outcome, refresh);
@@ -192,21 +205,21 @@ where
         };
         running.ended(loaded);
 
-        let (entry, forget) = match &landing {
-            Landing::Loaded(entry) => (Some(Arc::clone(entry)), false),
-            _ => (None, loaded == Loaded::NotStored && previous.is_some()),
+        let entry = match &landing {
+            Landing::Loaded(entry) => Some(Arc::clone(entry)),
+            _ => None,
         };
-        // Nobody waits for the store. Whoever calls meanwhile joins the landed flight.
+        // No caller waits for the store: a call that comes meanwhile joins the landed flight.
         pilot.land(landing);
-        if let Some(entry) = entry {
-            if !pilot.is_invalidated() && core.is_current(&entry) {
-                core.store_set(pilot.key(), entry, Instant::now()).await;
-                // An invalidation that came between removed nothing, so what it was to remove is removed here.
-                if pilot.is_invalidated() {
-                    _ = core.store_remove(pilot.key()).await;
-                }
-            }
-        } else if forget {
+        if let Some(entry) = entry
+            && pilot.may_store()
+            && core.is_live(&entry)
+        {
+            core.store_set(pilot.key(), Arc::clone(&entry), Instant::now()).await;
+            // The key was invalidated during the write: the entry is dead wherever it is, and this frees its memory.
+            forget = entry.is_dead();
+        }
+        if forget {
             _ = core.store_remove(pilot.key()).await;
         }
     }
@@ -275,7 +288,7 @@ where
     };
     let ttl = ttl.map(|ttl| entry::jittered(ttl, config.ttl_jitter, core.draw())).filter(|ttl| !ttl.is_zero());
     let Some(ttl) = ttl else {
-        return Verdict::Pass(result, outcome);
+        return Verdict::Pass(result);
     };
     let lifetime = if negative {
         Lifetime::strict(ttl)
@@ -303,20 +316,20 @@ fn stand_in<K: CacheKey, V: Send + Sync + 'static, St: Store<K, V>>(
     refresh: bool,
 ) -> Option<Landing<V>> {
     let now = Instant::now();
-    let old = previous.filter(|entry| entry.may_stand_in(now.into_std()) && core.is_current(entry));
+    let old = previous.filter(|entry| entry.may_stand_in(now.into_std()) && core.is_live(entry));
     let cooldown = old.map(|_| core.cool_down(key, now));
     core.emit(CacheEventKind::LoadFailed { refresh, outcome, cooldown });
     old.map(|entry| Landing::StandIn(Arc::clone(entry), StaleReason::LoadFailed))
 }
 
-/// An answer for everyone: a response is cloned, an error goes to the leader and its words to the others.
+/// The end of a failed load for everyone: a response is cloned, an error goes to the leader and its words to the others.
 fn share<V, E: Rejectable + Display>(
     answer: Result<V, E>,
     outcome: Outcome,
-    leader: Option<oneshot::Sender<Told<E>>>,
+    leader: Option<oneshot::Sender<Told<V, E>>>,
 ) -> Landing<V> {
     match answer {
-        Ok(answer) => Landing::Passed(Arc::new(answer)),
+        Ok(answer) => Landing::Failure(Arc::new(answer)),
         Err(error) => {
             let shared = match error.as_rejected() {
                 // A refusal that was never sent says the same to everyone, and may be repeated by everyone.
@@ -330,7 +343,7 @@ fn share<V, E: Rejectable + Display>(
     }
 }
 
-fn tell<E>(leader: Option<oneshot::Sender<Told<E>>>, told: Option<Told<E>>) {
+fn tell<V, E>(leader: Option<oneshot::Sender<Told<V, E>>>, told: Option<Told<V, E>>) {
     if let (Some(leader), Some(told)) = (leader, told) {
         // A leader that has left hears nothing; the others are told by the landing.
         _ = leader.send(told);

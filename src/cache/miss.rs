@@ -18,7 +18,7 @@ use super::key::CacheKey;
 use super::load::{Load, Told};
 use super::policy::Policy;
 use super::served::{Served, StaleReason};
-use super::single_flight::{Boarding, Landing, Pilot, Seat};
+use super::single_flight::{Boarding, Landing, Pilot, Seat, Wants};
 use super::store::{Lookup, Store};
 use crate::context;
 use crate::error::{Rejectable, Rejected};
@@ -30,9 +30,14 @@ pub(crate) struct Miss<S, Req, K, V, C, St, E> {
     core: Arc<Core<K, V, St>>,
     policy: Arc<Policy<K, V, C>>,
     _owner: Arc<Owner>,
+    /// What is needed to board; a call that does not lead keeps it, since it may have to board again.
     start: Option<Start<S, Req, K, V>>,
+    /// [`Versions::now`](super::versions::Versions::now) as the call boarded first.
+    boarded: u64,
+    /// How many flights the call waited for whose answers were for their leaders alone.
+    private: u8,
     seat: Option<Seat<V>>,
-    told: Option<oneshot::Receiver<Told<E>>>,
+    told: Option<oneshot::Receiver<Told<V, E>>>,
     soft: Option<Instant>,
     deadline: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
@@ -65,6 +70,8 @@ impl<S, Req, K, V, C, St, E> Miss<S, Req, K, V, C, St, E> {
             policy: Arc::clone(policy),
             _owner: Arc::clone(owner),
             start: Some(start),
+            boarded: 0,
+            private: 0,
             seat: None,
             told: None,
             soft: None,
@@ -88,17 +95,33 @@ where
 {
     #[inline(never)]
     pub(crate) fn poll(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<V, S::Error>> {
-        if let Some(start) = self.start.take()
-            && let Some(answer) = self.board(start)
+        if self.seat.is_none()
+            && let Some(start) = self.start.take()
         {
-            return Poll::Ready(answer);
+            let now = Instant::now();
+            self.boarded = self.core.versions.now();
+            self.deadline = context::current().deadline();
+            self.soft = self.core.config.soft_load_timeout.and_then(|soft| now.checked_add(soft));
+            if let Some(answer) = self.board(start, now) {
+                return Poll::Ready(answer);
+            }
         }
         loop {
             let Some(seat) = &mut self.seat else {
                 panic!("a cache's future was polled after its end");
             };
             if let Poll::Ready(landing) = seat.poll(cx) {
-                return Poll::Ready(self.land(landing));
+                let again = self.start.take_if(|_| self.core.must_board_again(seat.is_late(), &landing, self.boarded));
+                self.seat = None;
+                let Some(mut start) = again else {
+                    return Poll::Ready(self.land(landing));
+                };
+                self.private += u8::from(matches!(landing, Landing::Private));
+                start.found = self.core.look(&start.key);
+                match self.board(start, Instant::now()) {
+                    Some(answer) => return Poll::Ready(answer),
+                    None => continue,
+                }
             }
             let due = match (self.soft, self.deadline) {
                 (Some(soft), Some(deadline)) => soft.min(deadline),
@@ -111,128 +134,134 @@ where
             }
             self.timer = None;
             if let Some(answer) = self.time_is_up(Instant::now()) {
+                self.seat = None;
                 return Poll::Ready(answer);
             }
         }
     }
 
-    /// Takes an old answer at once, or boards a flight.
-    fn board(&mut self, start: Start<S, Req, K, V>) -> Option<Result<V, S::Error>> {
-        let now = Instant::now();
-        let Start { inner, request, key, found } = start;
-        let (previous, ask_store) = match found {
-            Lookup::Known(entry) => (entry, false),
-            Lookup::Ask => (None, true),
+    /// Takes an answer at once, or boards a flight.
+    fn board(&mut self, start: Start<S, Req, K, V>, now: Instant) -> Option<Result<V, S::Error>> {
+        let previous = match &start.found {
+            Lookup::Known(entry) => entry.clone().filter(|entry| self.core.is_live(entry)),
+            Lookup::Ask => None,
         };
         if let Some(entry) = &previous {
             match entry.freshness(now.into_std()) {
+                Freshness::Fresh => return Some(self.found(entry)),
                 Freshness::Stale => {
-                    let entry = Arc::clone(entry);
-                    self.refresh(inner, request, key, &entry, now);
-                    return Some(self.stale(&entry, StaleReason::Revalidating));
+                    self.refresh(start, now);
+                    return Some(self.stale(entry, StaleReason::Revalidating));
                 }
-                Freshness::OnError if self.core.is_cooling(&key, now) => {
+                Freshness::OnError if self.core.is_cooling(&start.key, now) => {
                     return Some(self.stale(entry, StaleReason::CoolingDown));
                 }
-                Freshness::Fresh | Freshness::OnError | Freshness::Dead => {}
+                Freshness::OnError | Freshness::Dead => {}
             }
         }
         let previous = previous.filter(|entry| entry.may_stand_in(now.into_std()));
 
-        self.deadline = context::current().deadline();
         if self.deadline.is_some_and(|deadline| deadline <= now) {
             return Some(match previous {
                 Some(entry) => self.stale(&entry, StaleReason::LoadSlow),
                 None => self.refused(Rejected::DeadlineExceeded { sent: false }),
             });
         }
-        self.soft = self.core.config.soft_load_timeout.and_then(|soft| now.checked_add(soft));
-        match self.core.flights.board(&key) {
-            Boarding::Joins(seat) => self.seat = Some(seat),
+        let wants = match start.found {
+            // Two answers in a row that were for one caller alone: this key's usually are.
+            _ if self.private > 1 => Wants::Alone,
+            Lookup::Known(_) => Wants::Load,
+            Lookup::Ask => Wants::StoreFirst,
+        };
+        match self.core.flights.board(&start.key, wants, |entry| self.core.is_live(entry)) {
+            Boarding::Joins(seat) => {
+                let stale = seat
+                    .stand_in()
+                    .filter(|entry| self.core.is_live(entry) && entry.freshness(now.into_std()) == Freshness::Stale);
+                if let Some(entry) = stale {
+                    // A refresh behind a store elsewhere.
+                    return Some(self.stale(&entry, StaleReason::Revalidating));
+                }
+                self.seat = Some(seat);
+                self.start = Some(start);
+            }
             Boarding::Leads(pilot, seat) => {
                 self.seat = Some(seat);
-                self.lead(inner, request, pilot, previous, ask_store, now);
+                self.lead(start, pilot, wants, now);
             }
             Boarding::Full => {
                 return Some(match previous {
                     Some(entry) => self.stale(&entry, StaleReason::Limited),
-                    None => {
-                        self.core.emit(CacheEventKind::Limited { flights: self.core.flights.under_way() });
-                        self.refused(Rejected::Limited { retry_after: None })
-                    }
+                    None => self.full(),
                 });
             }
         }
         None
     }
 
-    fn lead(
-        &mut self,
-        inner: S,
-        request: Req,
-        pilot: Pilot<K, V>,
-        mut previous: Option<Arc<Entry<V>>>,
-        ask_store: bool,
-        now: Instant,
-    ) {
+    fn lead(&mut self, start: Start<S, Req, K, V>, mut pilot: Pilot<K, V>, wants: Wants, now: Instant) {
+        // What was found before the boarding may have been invalidated since, or replaced: an invalidation reaches only what
+        // is in the store, and what a flight holds.
+        let mut previous = None;
         if let Lookup::Known(Some(entry)) = self.core.look(pilot.key()) {
-            // Another flight landed between the look at the store and the boarding of this one.
             if entry.freshness(now.into_std()) == Freshness::Fresh {
+                // Another flight landed between the look at the store and the boarding of this one.
                 pilot.land(Landing::Found(entry));
                 return;
             }
-            previous = Some(entry).filter(|entry| entry.may_stand_in(now.into_std()));
-        }
-        if let Some(entry) = &previous {
-            pilot.set_stand_in(Arc::clone(entry));
+            if wants != Wants::Alone && entry.may_stand_in(now.into_std()) {
+                previous = pilot.set_stand_in(Arc::clone(&entry)).then_some(entry);
+            }
         }
         let (leader, told) = oneshot::channel();
         self.told = Some(told);
-        let mut load = self.load(inner, request, pilot, previous, ask_store);
+        let mut load = self.load(start, pilot, previous);
+        load.ask_store = wants == Wants::StoreFirst;
         load.leader = Some(leader);
         load.spawn();
     }
 
-    /// Starts a refresh, unless one is under way, the key is left alone, or there is no place for it.
-    fn refresh(&self, inner: S, request: Req, key: K, entry: &Arc<Entry<V>>, now: Instant) {
-        if self.core.is_cooling(&key, now) {
+    /// Starts a refresh, unless one is under way or being stored, the key is left alone, or there is no place for it.
+    fn refresh(&self, start: Start<S, Req, K, V>, now: Instant) {
+        if self.core.is_cooling(&start.key, now) {
             return;
         }
         let Ok(place) = Arc::clone(&self.core.places).try_acquire_owned() else {
             return;
         };
-        let Some(pilot) = self.core.flights.refresh(&key) else {
+        let Some(mut pilot) = self.core.flights.refresh(&start.key) else {
             return;
         };
-        if let Lookup::Known(Some(entry)) = self.core.look(&key)
-            && entry.freshness(now.into_std()) == Freshness::Fresh
-        {
+        let Lookup::Known(Some(entry)) = self.core.look(&start.key) else {
+            // The old answer was invalidated between the look at the store and the start of this.
+            pilot.land(Landing::Private);
+            return;
+        };
+        if entry.freshness(now.into_std()) == Freshness::Fresh {
             // Another refresh ended between the look at the store and the start of this one.
             pilot.land(Landing::Found(entry));
             return;
         }
-        pilot.set_stand_in(Arc::clone(entry));
-        let mut load = self.load(inner, request, pilot, Some(Arc::clone(entry)), false);
+        let previous = pilot.set_stand_in(Arc::clone(&entry)).then_some(entry);
+        let mut load = self.load(start, pilot, previous);
         load.place = Some(place);
         load.spawn();
     }
 
     fn load(
         &self,
-        inner: S,
-        request: Req,
+        start: Start<S, Req, K, V>,
         pilot: Pilot<K, V>,
         previous: Option<Arc<Entry<V>>>,
-        ask_store: bool,
     ) -> Load<S, Req, K, V, C, St, S::Error> {
         Load {
             core: Arc::clone(&self.core),
             policy: Arc::clone(&self.policy),
             pilot,
-            inner,
-            request,
+            inner: start.inner,
+            request: start.request,
             previous,
-            ask_store,
+            ask_store: false,
             place: None,
             leader: None,
         }
@@ -247,8 +276,11 @@ where
         } else if !over(self.deadline) {
             return None;
         }
-        if let Some(entry) = stand_in.filter(|entry| entry.may_stand_in(now.into_std()) && self.core.is_current(entry))
-        {
+        if let Some(entry) = stand_in.filter(|entry| entry.may_stand_in(now.into_std()) && self.core.is_live(entry)) {
+            if let Some(seat) = &self.seat {
+                // The load goes on, also one that still waits for its place.
+                seat.keep();
+            }
             return Some(self.stale(&entry, StaleReason::LoadSlow));
         }
         if over(self.deadline) {
@@ -264,14 +296,19 @@ where
                 Ok(answer) => Ok(self.loaded(answer.clone())),
                 Err(refused) => self.failed(refused.clone().into()),
             },
-            Landing::Passed(answer) => Ok(self.loaded(V::clone(&answer))),
-            Landing::Found(entry) => {
-                self.count(if entry.is_negative() { Call::NegativeHit } else { Call::Hit });
-                self.policy.answer(&entry, Instant::now().into_std(), None)
-            }
+            Landing::Failure(answer) => Ok(self.loaded(V::clone(&answer))),
+            // For the leader, who has been sent the answer; the others have boarded again.
+            Landing::Private => self.failed(Rejected::Limited { retry_after: None }),
+            Landing::Found(entry) => self.found(&entry),
             Landing::StandIn(entry, reason) => self.stale(&entry, reason),
             Landing::Failed(rejected) => self.failed(rejected),
+            Landing::Full => self.full(),
         }
+    }
+
+    fn found(&mut self, entry: &Entry<V>) -> Result<V, S::Error> {
+        self.count(if entry.is_negative() { Call::NegativeHit } else { Call::Hit });
+        self.policy.answer(entry, Instant::now().into_std(), None)
     }
 
     fn loaded(&mut self, answer: V) -> V {
@@ -280,14 +317,23 @@ where
         self.policy.served(answer, served)
     }
 
+    /// Without an answer for everyone: what the load told its leader before it landed, or else what is shared.
     fn failed(&mut self, shared: Rejected) -> Result<V, S::Error> {
+        let told = self.told.as_mut().and_then(|told| told.try_recv().ok());
+        if let Some(Told::Answer(answer)) = told {
+            return Ok(self.loaded(answer));
+        }
         self.count_load();
-        // The load told its leader before it landed.
-        match self.told.as_mut().and_then(|told| told.try_recv().ok()) {
+        match told {
             Some(Told::Error(error)) => Err(error),
             Some(Told::Panic(panic)) => resume_unwind(panic),
-            None => Err(S::Error::from_rejected(shared)),
+            Some(Told::Answer(_)) | None => Err(S::Error::from_rejected(shared)),
         }
+    }
+
+    fn full(&mut self) -> Result<V, S::Error> {
+        self.core.emit(CacheEventKind::Limited { flights: self.core.flights.loads() });
+        self.refused(Rejected::Limited { retry_after: None })
     }
 
     fn stale(&mut self, entry: &Entry<V>, reason: StaleReason) -> Result<V, S::Error> {

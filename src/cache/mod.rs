@@ -58,33 +58,47 @@
 //!
 //! # Loads
 //!
-//! The first caller of a missing key *leads* a load; whoever asks for the key meanwhile waits for the same one and is woken once.
-//! The load is a task of its own, with its own [timeout](CacheConfig::load_timeout) and an
-//! [ambient context](crate::context) of its own that holds only that deadline:
+//! The first caller of a missing key *leads* a load; callers that come meanwhile wait for the same load and are woken once. The
+//! load is a separate task, with its own [timeout](CacheConfig::load_timeout) and its own [ambient context](crate::context) that
+//! holds only that deadline:
 //!
-//! * A caller that leaves, the leader too, takes nothing along. A load that has begun is finished and stored; one that still waits for
-//!   its turn and for which nobody waits any more is called off.
+//! * A caller that leaves, even the leader, does not stop a load that has begun: it is finished and stored. A load that still waits
+//!   for its turn is called off when its last caller leaves, unless that caller took an old answer and counts on the load.
 //! * Each caller keeps its own deadline: past it, it gets an old answer that may stand in, or
 //!   [`Rejected::DeadlineExceeded`](crate::Rejected::DeadlineExceeded).
-//! * When the load fails, the leader gets its error as it is. The others get
-//!   [`Rejected::LoadFailed`](crate::Rejected::LoadFailed) with its outcome and its words, or, where it was a refusal of this crate
-//!   that was never sent, that very refusal. A response that was judged a failure goes to all of them.
-//! * A panic goes on in the leader; the others get `LoadFailed` with the outcome `Permanent`.
 //! * At most [`max_concurrent_loads`](CacheConfig::max_concurrent_loads) (256) run at once. Up to
-//!   [`max_queued_loads`](CacheConfig::max_queued_loads) (1024) more wait in order of arrival; beyond that a call is refused with
+//!   [`max_queued_loads`](CacheConfig::max_queued_loads) (1024) more wait in order of arrival; beyond that a call is rejected with
 //!   [`Rejected::Limited`](crate::Rejected::Limited): a load outside the limits would be the very flood they are there to stop.
+//!   Only loads count: neither a lookup nor a write in a store elsewhere takes a place.
 //!
 //! Loads end, unfinished, when the last layer, service, handle and pending call of the cache is gone.
 //!
 //! The service is always ready; a clone of the inner service is made ready by the load that calls it, so a cached key is served
 //! whatever the state of what is behind.
 //!
+//! # What is shared
+//!
+//! An answer reaches other callers than its own only if it may be stored, since only then is it the same for all of them:
+//!
+//! | the load ended with | the leader gets | the callers that waited get |
+//! |---|---|---|
+//! | an answer that is stored | the answer | the answer |
+//! | a success or a refusal that is not stored | the answer or the error | nothing: they load for themselves |
+//! | a response that was judged a failure | the response | the response: it says something about the callee, not about the caller |
+//! | an error that was judged a failure | the error | [`Rejected::LoadFailed`](crate::Rejected::LoadFailed) with the error's outcome and words; a rejection that was never sent as it is |
+//! | a panic | the panic | `LoadFailed` with the outcome `Permanent` |
+//!
+//! A caller whose leader got an answer for itself alone waits for one more load of the key, which is shared if its answer is stored.
+//! Thus the 403 of one caller costs a hundred others one load. If that answer is for one caller alone too, each of those who waited
+//! for both loads by itself, within the limits above, and such a load is not stored. Where most answers of a key are for one caller,
+//! let the key function return `None`.
+//!
 //! # Old answers
 //!
 //! Both windows start at the end of freshness; the longer one ends the entry.
 //!
 //! * Within [`stale_while_revalidate`](CacheConfig::stale_while_revalidate) the old answer is served at once, and one refresh runs
-//!   behind it, if there is a free place for a load. With 60 s fresh and 300 s stale: at 61 s old and refreshed, at 361 s a miss.
+//!   behind it, if there is a free place for a load; the next one may start when its answer has been stored. With 60 s fresh and 300 s stale: at 61 s old and refreshed, at 361 s a miss.
 //! * Within [`stale_if_error`](CacheConfig::stale_if_error) it is served if the load fails (a refusal by an inner breaker is a
 //!   failure here), if the load takes longer than [`soft_load_timeout`](CacheConfig::soft_load_timeout), or if there is no room for
 //!   it. Never instead of a `Refused`: a 403 or 404 is an answer.
@@ -95,17 +109,24 @@
 //!
 //! # Invalidation
 //!
-//! By key, by [tag](CacheBuilder::tags) and of everything, through the [`CacheHandle`]. A load that began before does not bring the
-//! old answer back: it answers those who already wait for it and is not stored, and whoever calls later loads anew. With a store
-//! elsewhere, a write that is under way while its key is invalidated may be seen until it is undone, for as long as that write and
-//! its removal take. Memory is constant whatever the number of tags; two tags that share one of 4096 slots invalidate together.
+//! By key, by [tag](CacheBuilder::tags) and of everything, through the [`CacheHandle`]. What was loaded before is not served to a
+//! call made after the invalidation has returned: not from the store, not by a load or a write that was under way, and not as an old
+//! answer in place of a failed or slow load. A load that was under way still answers the calls made before.
+//!
+//! * By key: a later call starts a second load beside the first one. While two loads of a key run, further calls wait for the newer
+//!   one to end, so that a key has at most two loads at once however often it is invalidated.
+//! * By tag and of everything: a later call waits for the load that is under way. If its answer was invalidated, the call waits for
+//!   the next load of the key. Thus a key has one load at a time, and keys without the tag notice nothing.
+//!
+//! Memory is constant whatever the number of tags; two tags that share one of 4096 slots invalidate together. Two caches over clones
+//! of one store do not know each other's loads: each of them has to be invalidated.
 //!
 //! # Stores
 //!
 //! [`MemoryStore`] by default, or any [`Store`]. One that fails, panics or takes longer than
 //! [`store_timeout`](CacheConfig::store_timeout) (50 ms) never fails a call: the call goes on without it. After
 //! [`store_failures`](CacheConfig::store_failures) (5) in a row it is not asked for 1 s, doubled up to 30 s, and then tried with one
-//! operation. Nobody waits for a write.
+//! operation. No call waits for a write, and at most 1024 writes run at once: further ones are left out and counted as bypassed.
 //!
 //! # Telemetry
 //!

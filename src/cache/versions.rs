@@ -51,6 +51,15 @@ pub struct Tags<'a> {
     slots: Vec<u16>,
 }
 
+// === impl Stamp ===
+
+impl Stamp {
+    /// The time at which the load of the entry began.
+    pub(crate) const fn began(&self) -> u64 {
+        self.began
+    }
+}
+
 // === impl Versions ===
 
 impl Versions {
