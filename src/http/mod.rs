@@ -16,6 +16,7 @@
 //! | [`PropagateLayer`] | client | sends deadline, attempt and criticality along as headers |
 //! | [`AcceptContextLayer`] | server | takes them up, where the server trusts its callers; clamped |
 //! | [`ContextHeaders`] | both | says under which names, and whether `grpc-timeout` is one |
+//! | [`DeadlineBodyLayer`] | both | ends the body of a response at the deadline |
 //! | [`IdleTimeoutBody`] | both | ends a body that stands still |
 //! | [`OnEndBody`] | both | calls a function, or holds a slot, until a body has ended |
 #![cfg_attr(
@@ -72,6 +73,7 @@ mod accept;
 mod classifier;
 mod classify_end;
 mod context_headers;
+mod deadline_body;
 mod error_rules;
 mod grpc_timeout;
 mod headers;
@@ -95,6 +97,7 @@ pub use accept::{AcceptContext, AcceptContextConfig, AcceptContextFuture, Accept
 pub use classifier::HttpClassifier;
 pub use classify_end::ClassifyEnd;
 pub use context_headers::ContextHeaders;
+pub use deadline_body::{DeadlineBodies, DeadlineBody, DeadlineBodyFuture, DeadlineBodyLayer};
 pub use error_rules::ErrorRules;
 pub use grpc_timeout::{GRPC_TIMEOUT, format_grpc_timeout, parse_grpc_timeout};
 pub use headers::{ATTEMPT, CRITICALITY, DEADLINE_MS, DEPENDENCY_FAILED, GAVE_UP, mark_dependency_failed};

@@ -14,6 +14,9 @@ use crate::telemetry::{Emitter, Listener};
 
 /// Gives calls a limited time. See the [module documentation](crate::timeout).
 ///
+/// The time ends with the response: the body of an HTTP response is not covered. Put `http::DeadlineBodyLayer` below a total timeout to
+/// end bodies at its deadline, too.
+///
 /// # Examples
 ///
 /// ```

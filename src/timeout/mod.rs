@@ -42,6 +42,9 @@
 //!   inner future is first pending, and seen even if that spends all of tokio's cooperative budget at each poll.
 //! * A timer that fires more than 10 ms late (the process was stopped or starved) yields once to I/O before it counts.
 //! * At the end of its time the inner future is dropped at once, not when the response future is.
+//! * The time ends with the response. **The body of an HTTP response is not covered**, neither by a total timeout nor by one of an
+//!   attempt: a body that streams for a minute takes a minute. `http::DeadlineBodyLayer`, put below a total timeout, ends bodies at
+//!   the deadline; `http::IdleTimeoutBody` ends one that stands still.
 //!
 //! | what ended it | the caller gets | evidence against the callee |
 //! |---|---|---|

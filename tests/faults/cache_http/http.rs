@@ -21,19 +21,20 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use mainstay::backoff::{BackoffConfig, Jitter};
 use mainstay::budget::Budget;
 use mainstay::http::{
-    AcceptContextLayer, ContextHeaders, ErrorRules, IdleBodyError, IdleTimeout, PropagateLayer, ReplayBodies,
-    ReplayBody, ReplayError, ReplayLayer,
+    AcceptContextLayer, ContextHeaders, DeadlineBody, DeadlineBodyLayer, ErrorRules, IdleBodyError, IdleTimeout,
+    PropagateLayer, ReplayBodies, ReplayBody, ReplayError, ReplayLayer,
 };
 use mainstay::retry::{RequestPolicy, RetryHandle};
 use mainstay::{
     BoxError, CircuitBreakerHandle, CircuitBreakerLayer, CircuitState, Classify, HttpClassifier, Outcome, Rejectable,
-    Rejected, RetryHint, RetryLayer, judge,
+    Rejected, RetryHint, RetryLayer, TimeoutLayer, judge,
 };
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_test::{assert_pending, task};
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 
+const SECOND: Duration = Duration::from_secs(1);
 const BACKOFF: Duration = Duration::from_millis(500);
 
 type Answer = Response<BoxBody<Bytes, Infallible>>;
@@ -707,4 +708,146 @@ async fn entry_18_other_failures_and_settings_by_hand_count_within_a_spent_deadl
     }
     let by_hand = HttpClassifier::new().on_status(StatusCode::GATEWAY_TIMEOUT, Outcome::Permanent);
     assert_eq!(of(by_hand, 504), Outcome::Permanent);
+}
+
+// === core, entry 18: the body of a response is under the deadline, too ===
+
+/// A body that streams a chunk every so often, this many times.
+fn streams(every: Duration, chunks: u32) -> impl Body<Data = Bytes, Error = Broken> {
+    let frames = futures_util::stream::unfold(0, move |sent| async move {
+        if sent == chunks {
+            return None;
+        }
+        tokio::time::sleep(every).await;
+        Some((data("chunk"), sent + 1))
+    });
+    StreamBody::new(Box::pin(frames))
+}
+
+/// Reads a response with 2 s in total, whose body streams like this; how much came, when it ended, and in what.
+async fn within_two_seconds(every: Duration, chunks: u32) -> (usize, Duration, Result<(), mainstay::Error<Broken>>) {
+    let service = ServiceBuilder::new()
+        .layer(TimeoutLayer::total("whole", 2 * SECOND).unwrap())
+        .layer(DeadlineBodyLayer::new())
+        .service(service_fn(move |_: Request<()>| async move {
+            tokio::time::sleep(SECOND / 2).await;
+            Ok::<_, BoxError>(Response::new(streams(every, chunks)))
+        }));
+    let start = Instant::now();
+    let mut body = Box::pin(ServiceExt::oneshot(service, Request::new(())).await.unwrap().into_body());
+    let mut read = 0;
+    while let Some(frame) = body.frame().await {
+        match frame {
+            Ok(_) => read += 1,
+            Err(error) => {
+                assert!(body.is_end_stream() && body.size_hint().exact() == Some(0) && body.frame().await.is_none());
+                return (read, start.elapsed(), Err(error));
+            }
+        }
+    }
+    (read, start.elapsed(), Ok(()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn core_entry_18_a_body_of_five_seconds_ends_at_the_deadline() {
+    let late = mainstay::Error::Rejected(Rejected::DeadlineExceeded { sent: true });
+    assert_eq!(within_two_seconds(SECOND, 5).await, (1, 2 * SECOND, Err(late.clone())));
+    assert_eq!(within_two_seconds(SECOND / 10, 10).await, (10, SECOND * 3 / 2, Ok(())), "in time");
+    assert_eq!(within_two_seconds(60 * SECOND, 1).await, (0, 2 * SECOND, Err(late.clone())));
+    // A caller that sees nothing but a boxed error finds the rejection in it.
+    let boxed: BoxError = late.into();
+    assert_eq!(boxed.as_rejected(), Some(&Rejected::DeadlineExceeded { sent: true }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn core_entry_18_the_deadline_is_that_of_the_call_wherever_the_body_is_read() {
+    let dropped = Arc::new(AtomicBool::new(false));
+    struct Held(Arc<AtomicBool>, mpsc::UnboundedReceiver<Sent>);
+    impl Drop for Held {
+        fn drop(&mut self) {
+            self.0.store(true, Relaxed);
+        }
+    }
+    impl Body for Held {
+        type Data = Bytes;
+        type Error = Broken;
+
+        fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Sent>> {
+            self.1.poll_recv(cx)
+        }
+    }
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let held = Mutex::new(Some(Held(dropped.clone(), receiver)));
+    let server = ServiceBuilder::new().layer(AcceptContextLayer::default()).layer(DeadlineBodyLayer::new()).service(
+        service_fn(move |_: Request<()>| {
+            std::future::ready(Ok::<_, BoxError>(Response::new(held.lock().unwrap().take().unwrap())))
+        }),
+    );
+    let request = Request::get("/").header("x-mainstay-deadline-ms", "1000").body(()).unwrap();
+    let body = ServiceExt::oneshot(server, request).await.unwrap().into_body();
+    // Read elsewhere, under another deadline.
+    let other = mainstay::context::Context::new().with_deadline(Instant::now() + 60 * SECOND);
+    let reading = tokio::spawn(other.scope(async move {
+        let mut body = Box::pin(body);
+        body.frame().await.unwrap().unwrap();
+        let mut given_up = task::spawn(body.frame());
+        assert_pending!(given_up.poll());
+        drop(given_up);
+        let late = body.frame().await.unwrap().unwrap_err();
+        (late, Instant::now())
+    }));
+    let start = Instant::now();
+    tokio::time::sleep(SECOND / 2).await;
+    sender.send(data("early")).unwrap();
+    let (late, at) = reading.await.unwrap();
+    assert!(late.as_rejected().is_some_and(Rejected::is_deadline_exceeded));
+    assert_eq!(at - start, SECOND);
+    assert!(dropped.load(Relaxed));
+}
+
+#[test]
+fn core_entry_18_no_timer_is_armed_before_the_body_waits_or_without_a_deadline() {
+    // Outside of a runtime a timer would panic.
+    let read = |deadline| {
+        let mut body = Box::pin(DeadlineBody::new(Full::new(Bytes::from("whole")), deadline));
+        let frame = tokio_test::assert_ready!(task::spawn(body.frame()).poll()).unwrap().unwrap();
+        assert!(body.is_end_stream());
+        frame.into_data().unwrap()
+    };
+    assert_eq!(read(None), "whole");
+    assert_eq!(read(Some(Instant::now() + SECOND)), "whole");
+    assert_eq!(read(Some(Instant::now())), "whole", "a body that is complete wins over a deadline that has passed");
+    let (_sender, waits) = by_hand();
+    let mut unlimited = Box::pin(DeadlineBody::new(waits, None));
+    assert_pending!(task::spawn(unlimited.frame()).poll());
+}
+
+#[tokio::test(start_paused = true)]
+async fn core_entry_18_a_body_that_never_waits_ends_too_and_its_end_and_errors_win() {
+    let late = |frame: Option<Result<Frame<Bytes>, mainstay::Error<Broken>>>| match frame.unwrap() {
+        Ok(_) => false,
+        Err(error) => error.as_rejected().is_some_and(Rejected::is_deadline_exceeded),
+    };
+    let endless = StreamBody::new(futures_util::stream::repeat_with(|| data("chunk")));
+    let mut body = Box::pin(DeadlineBody::new(endless, Some(Instant::now() + SECOND)));
+    for _ in 0..1_000 {
+        assert!(body.frame().await.unwrap().is_ok());
+    }
+    tokio::time::advance(SECOND).await;
+    assert!(late(body.frame().await));
+
+    let past = Some(Instant::now());
+    for (frame, expected) in
+        [(Some(Ok(Frame::trailers(trailers()))), true), (Some(Err(Broken("reset"))), false), (None, true)]
+    {
+        let (sender, body) = by_hand();
+        let mut body = Box::pin(DeadlineBody::new(body, past));
+        frame.into_iter().for_each(|frame| sender.send(frame).unwrap());
+        drop(sender);
+        match body.frame().await {
+            None => assert!(expected),
+            Some(Ok(frame)) => assert!(expected && frame.is_trailers()),
+            Some(Err(error)) => assert_eq!((expected, error), (false, mainstay::Error::Service(Broken("reset")))),
+        }
+    }
 }
