@@ -266,7 +266,7 @@ impl<K, V, F, C, M> CacheBuilder<K, V, F, C, M> {
     /// Stores only the responses for which this is true, given their keys; [`cache_if`](Self::cache_if) with the key in sight.
     ///
     /// Where the decision depends on the request, the key is to carry what it depends on: its method, or whether it had
-    /// credentials. If both hooks are set, both have to agree.
+    /// credentials. If both hooks are set, or this one more than once, all of them have to agree.
     ///
     /// # Examples
     ///
@@ -285,8 +285,15 @@ impl<K, V, F, C, M> CacheBuilder<K, V, F, C, M> {
     /// # let _: mainstay::CacheLayer<Key, Page, _> = layer;
     /// # Ok::<(), mainstay::InvalidConfig>(())
     /// ```
-    pub fn cache_if_for(mut self, cache_if: impl Fn(&K, &V) -> bool + Send + Sync + 'static) -> Self {
-        self.policy.cache_if_for = Some(Arc::new(cache_if));
+    pub fn cache_if_for(mut self, cache_if: impl Fn(&K, &V) -> bool + Send + Sync + 'static) -> Self
+    where
+        K: 'static,
+        V: 'static,
+    {
+        self.policy.cache_if_for = Some(match self.policy.cache_if_for {
+            Some(earlier) => Arc::new(move |key, response| earlier(key, response) && cache_if(key, response)),
+            None => Arc::new(cache_if),
+        });
         self
     }
 

@@ -23,6 +23,10 @@
     feature = "circuit-breaker",
     doc = "| [`StreamBreakerLayer`] | client | gives a circuit breaker its verdict when the body has ended |"
 )]
+#![cfg_attr(
+    feature = "cache",
+    doc = "| [`HttpCaching`] | both | which answers may be stored, and under which key: `CacheBuilder::http` |"
+)]
 //! | [`mark_dependency_failed`] | server | says "I am well, what I call is not" |
 #![cfg_attr(feature = "health", doc = "| [`HealthPages`] | server | answers `/livez`, `/readyz` and `/startupz` |")]
 //!
@@ -70,6 +74,8 @@
 //! The futures of this module hold nothing but the inner future, and a breaker's permit where they say so; dropping one drops that.
 
 mod accept;
+#[cfg(feature = "cache")]
+mod cache;
 mod classifier;
 mod classify_end;
 mod context_headers;
@@ -94,6 +100,8 @@ mod retry_after;
 mod stream_breaker;
 
 pub use accept::{AcceptContext, AcceptContextConfig, AcceptContextFuture, AcceptContextLayer};
+#[cfg(feature = "cache")]
+pub use cache::{HttpCaching, HttpKey};
 pub use classifier::HttpClassifier;
 pub use classify_end::ClassifyEnd;
 pub use context_headers::ContextHeaders;

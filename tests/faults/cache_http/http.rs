@@ -851,3 +851,188 @@ async fn core_entry_18_a_body_that_never_waits_ends_too_and_its_end_and_errors_w
         }
     }
 }
+
+// === entry 13: what an HTTP cache may store, and under which key ===
+
+#[cfg(feature = "cache")]
+mod caching {
+    use http::Method;
+    use http::header::{ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION};
+    use mainstay::CacheLayer;
+    use mainstay::http::{HttpCaching, HttpKey};
+
+    use super::*;
+
+    type Page = Response<String>;
+
+    fn request(method: Method, uri: &str, headers: &[(&'static str, &str)]) -> Request<()> {
+        let request = Request::builder().method(method).uri(uri);
+        headers.iter().fold(request, |request, (name, value)| request.header(*name, *value)).body(()).unwrap()
+    }
+
+    fn response(status: u16, headers: &[(&'static str, &str)]) -> Response<()> {
+        let response = Response::builder().status(status);
+        headers.iter().fold(response, |response, (name, value)| response.header(*name, *value)).body(()).unwrap()
+    }
+
+    fn get(headers: &[(&'static str, &str)]) -> Option<HttpKey> {
+        HttpCaching::new().key(&request(Method::GET, "https://example.com/page", headers))
+    }
+
+    fn stored(caching: &HttpCaching, asked: &[(&'static str, &str)], answered: &[(&'static str, &str)]) -> bool {
+        let key = caching.key(&request(Method::GET, "https://example.com/page", asked)).unwrap();
+        caching.may_store(&key, &response(200, answered))
+    }
+
+    #[test]
+    fn entry_13_only_get_and_head_are_cached_and_apart() {
+        let caching = HttpCaching::new();
+        let key = |method, uri: &str, headers: &[_]| caching.key(&request(method, uri, headers));
+        for method in [Method::POST, Method::PUT, Method::DELETE, Method::PATCH, Method::OPTIONS, Method::TRACE] {
+            assert_eq!(key(method, "https://example.com/page", &[]), None);
+        }
+        let page = key(Method::GET, "https://example.com/page", &[]);
+        assert_ne!(page, key(Method::HEAD, "https://example.com/page", &[]));
+        assert_eq!(page, key(Method::GET, "https://EXAMPLE.com/page", &[]));
+        for other in ["https://example.org/page", "http://example.com/page", "https://example.com/page?a", "/page"] {
+            assert_ne!(page, key(Method::GET, other, &[]), "{other}");
+        }
+        // On a server the authority is in the host header, unless the URI has it.
+        let host = |host| key(Method::GET, "/page", &[("host", host)]);
+        assert_ne!(host("a.example"), host("b.example"));
+        assert_eq!(host("a.example"), host("A.example"));
+        assert_eq!(host("not a host"), None);
+        assert_eq!(page, key(Method::GET, "https://example.com/page", &[("host", "a.example")]));
+        for header in ["range", "if-range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since"] {
+            assert_eq!(get(&[(header, "anything")]), None, "{header}");
+        }
+        assert_eq!(get(&[("cache-control", "max-age=0, No-Store")]), None);
+        assert_eq!(get(&[("accept", "text/html")]), page);
+    }
+
+    #[test]
+    fn entry_13_only_whole_final_answers_are_stored() {
+        let key = get(&[]).unwrap();
+        let storable: Vec<_> =
+            (100..600).filter(|&status| HttpCaching::new().may_store(&key, &response(status, &[]))).collect();
+        assert_eq!(storable, [200, 203, 204, 300, 301, 308, 404, 410]);
+        let stored = |headers: &[_]| stored(&HttpCaching::new(), &[], headers);
+        assert!(stored(&[("cache-control", "max-age=60, stale-while-revalidate=\"private, no-store\"")]));
+        for headers in [
+            [("set-cookie", "session=1"), ("cache-control", "public")],
+            [("cache-control", "public"), ("cache-control", "Private")],
+            [("cache-control", "max-age=60,no-store"), ("age", "0")],
+            [("cache-control", "private=\"x-user\""), ("age", "0")],
+            [("cache-control", "no-cache"), ("age", "0")],
+            [("cache-control", "a=\"\\\"\", no-store"), ("age", "0")],
+        ] {
+            assert!(!stored(&headers), "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn entry_13_an_answer_to_credentials_is_for_others_only_if_it_says_so() {
+        let caching = HttpCaching::new();
+        for credentials in [("authorization", "Bearer one"), ("cookie", "session=1")] {
+            assert!(!stored(&caching, &[credentials], &[]));
+            assert!(!stored(&caching, &[credentials], &[("cache-control", "max-age=60")]));
+            assert!(!stored(&caching, &[credentials], &[("cache-control", "private=\"a, public\", max-age=60")]));
+            assert!(!stored(&caching, &[credentials], &[("cache-control", "extension=\"a, public\"")]));
+            assert!(stored(&caching, &[credentials], &[("cache-control", "PUBLIC")]));
+            assert!(stored(&caching, &[credentials], &[("cache-control", "s-maxage=60")]));
+            assert_ne!(get(&[credentials]), get(&[]), "nor does it get the answer to one without");
+        }
+        let each = HttpCaching::new().by_authorization(true);
+        let key = |token: &str| each.key(&request(Method::GET, "/", &[("authorization", token)])).unwrap();
+        assert_eq!(key("Bearer one"), key("Bearer one"));
+        assert_ne!(key("Bearer one"), key("Bearer two"));
+        assert!(!format!("{:?}", key("Bearer one")).contains("Bearer"), "credentials are not for logs");
+        assert!(stored(&each, &[("authorization", "Bearer one")], &[("vary", "authorization")]));
+        assert!(!stored(&each, &[("authorization", "Bearer one"), ("cookie", "a=b")], &[]));
+        assert!(!stored(&each, &[("authorization", "Bearer one")], &[("cache-control", "private")]));
+        assert!(!stored(&caching, &[], &[("vary", AUTHORIZATION.as_str())]));
+    }
+
+    #[test]
+    fn entry_13_an_answer_that_varies_is_stored_only_where_the_key_has_what_it_varies_by() {
+        let plain = HttpCaching::new();
+        assert!(!stored(&plain, &[], &[("vary", "accept-language")]));
+        assert!(stored(&plain, &[], &[("vary", "Host,, ")]), "that is in every key");
+        let caching = HttpCaching::new().vary([ACCEPT_LANGUAGE, ACCEPT_ENCODING]);
+        let key = |language: &str| caching.key(&request(Method::GET, "/", &[("accept-language", language)])).unwrap();
+        assert_eq!(key("en"), key("en"));
+        assert_ne!(key("en"), key("de"));
+        assert!(stored(&caching, &[], &[("vary", "Accept-Language , accept-encoding")]));
+        for vary in ["*", "accept-language, *", "accept-language, origin", "not a name"] {
+            assert!(!stored(&caching, &[], &[("vary", vary)]), "{vary}");
+        }
+        assert!(!stored(&caching, &[], &[("vary", "accept-language"), ("vary", "origin")]));
+    }
+
+    #[test]
+    fn entry_13_freshness_is_what_the_answer_says_for_shared_caches() {
+        let of = |headers: &[_]| HttpCaching::new().fresh_for(&response(200, headers)).map(|fresh| fresh.as_secs());
+        assert_eq!(of(&[]), None);
+        assert_eq!(of(&[("cache-control", "max-age=60")]), Some(60));
+        assert_eq!(of(&[("cache-control", "max-age=60, s-maxage=\"10\"")]), Some(10));
+        assert_eq!(of(&[("cache-control", "max-age=60"), ("age", "59")]), Some(1));
+        assert_eq!(of(&[("cache-control", "max-age=60"), ("age", "61")]), Some(0));
+        assert_eq!(of(&[("cache-control", "max-age=60"), ("cache-control", "max-age=6")]), Some(6));
+        assert_eq!(of(&[("cache-control", "max-age=99999999999999999999")]), Some(u64::MAX));
+        for unreadable in ["max-age", "max-age=", "max-age=soon", "max-age=-1"] {
+            assert_eq!(of(&[("cache-control", unreadable)]), Some(0), "{unreadable}");
+        }
+    }
+
+    /// The situations of the list, through the layer.
+    #[tokio::test(start_paused = true)]
+    async fn entry_13_the_preset_sends_a_post_and_serves_only_what_may_be_stored() {
+        let sent = Arc::new(AtomicU32::new(0));
+        let count = sent.clone();
+        let layer = CacheLayer::builder("pages")
+            .http::<()>(HttpCaching::new())
+            .negative_ttl(60 * SECOND)
+            .cache_if_for(|_: &HttpKey, _: &Page| true)
+            .build()
+            .unwrap();
+        let pages = layer.layer(service_fn(move |request: Request<()>| {
+            let number = count.fetch_add(1, Relaxed);
+            let status = request.uri().path()[1..].parse::<u16>().unwrap();
+            let mut page = Response::builder().status(status).body(format!("{} {number}", request.method())).unwrap();
+            if status == 203 {
+                page.headers_mut().insert("set-cookie", "session=1".parse().unwrap());
+            }
+            if status == 204 {
+                page.headers_mut().insert("cache-control", "max-age=1".parse().unwrap());
+            }
+            std::future::ready(Ok::<_, BoxError>(page))
+        }));
+        let loads = |requests: Vec<Request<()>>| {
+            let (pages, sent) = (pages.clone(), sent.clone());
+            async move {
+                sent.store(0, Relaxed);
+                for request in requests {
+                    ServiceExt::oneshot(pages.clone(), request).await.unwrap();
+                }
+                sent.load(Relaxed)
+            }
+        };
+        let twice = |method: Method, status: u16, headers: &[(&'static str, &str)]| {
+            vec![
+                request(method.clone(), &format!("/{status}"), headers),
+                request(method, &format!("/{status}"), headers),
+            ]
+        };
+        assert_eq!(loads(twice(Method::GET, 200, &[])).await, 1);
+        assert_eq!(loads(twice(Method::GET, 404, &[])).await, 1);
+        assert_eq!(loads(twice(Method::HEAD, 200, &[])).await, 1, "apart from the page");
+        assert_eq!(loads(twice(Method::POST, 200, &[])).await, 2);
+        assert_eq!(loads(twice(Method::GET, 200, &[("authorization", "Bearer one")])).await, 2);
+        for status in [203, 206, 304, 403, 431, 302, 503] {
+            assert_eq!(loads(twice(Method::GET, status, &[])).await, 2, "{status}");
+        }
+        assert_eq!(loads(twice(Method::GET, 204, &[])).await, 1);
+        tokio::time::advance(2 * SECOND).await;
+        assert_eq!(loads(vec![request(Method::GET, "/204", &[])]).await, 1, "its own second is over");
+    }
+}
