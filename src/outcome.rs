@@ -330,6 +330,23 @@ pub trait Classify<Res, Err> {
         let _ = result;
         false
     }
+
+    /// Whether results that this classifier lets be retried may come from requests that must not be executed twice. Default: no.
+    ///
+    /// If so, a retry repeats a request that was sent only if its request policy
+    /// [says which ones may be](crate::retry::RequestPolicy::states_idempotency). `HttpClassifier` answers yes: a 503 to a `POST` is
+    /// transient, and the order may have been placed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::{Classify, DefaultClassifier};
+    ///
+    /// assert!(!Classify::<(), ()>::needs_idempotency(&DefaultClassifier));
+    /// ```
+    fn needs_idempotency(&self) -> bool {
+        false
+    }
 }
 
 impl<F, Res, Err> Classify<Res, Err> for F

@@ -30,7 +30,7 @@ fn millis(n: u64) -> Duration {
 
 /// Constant delays, no jitter, and no budget in the way.
 fn every(delay: Duration) -> RetryBuilder {
-    RetryLayer::builder("test").backoff(BackoffConfig::constant(delay)).budget(Budget::unlimited())
+    RetryLayer::builder("test").backoff(BackoffConfig::constant(delay)).hint_jitter(0.0).budget(Budget::unlimited())
 }
 
 /// A callee that gives these answers in turn, the last of them for ever.

@@ -18,7 +18,7 @@ use tower::{Layer, Service, service_fn};
 const SECOND: Duration = Duration::from_secs(1);
 
 fn every(delay: Duration) -> RetryBuilder {
-    RetryLayer::builder("test").backoff(BackoffConfig::constant(delay)).budget(Budget::unlimited())
+    RetryLayer::builder("test").backoff(BackoffConfig::constant(delay)).hint_jitter(0.0).budget(Budget::unlimited())
 }
 
 fn reset() -> Ready<Result<u32, BoxError>> {

@@ -17,7 +17,7 @@ use tokio_test::{assert_pending, task};
 const SECOND: Duration = Duration::from_secs(1);
 
 fn every(delay: Duration) -> RetryBuilder {
-    RetryLayer::builder("test").backoff(BackoffConfig::constant(delay)).budget(Budget::unlimited())
+    RetryLayer::builder("test").backoff(BackoffConfig::constant(delay)).hint_jitter(0.0).budget(Budget::unlimited())
 }
 
 /// Scenario 1, without a service. The closure borrows, is not cloned, and knows its attempt.

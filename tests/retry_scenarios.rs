@@ -23,7 +23,7 @@ fn millis(n: u64) -> Duration {
 }
 
 fn every(delay: Duration) -> RetryBuilder {
-    RetryLayer::builder("test").backoff(BackoffConfig::constant(delay)).budget(Budget::unlimited())
+    RetryLayer::builder("test").backoff(BackoffConfig::constant(delay)).hint_jitter(0.0).budget(Budget::unlimited())
 }
 
 /// Fails always, and counts how often.

@@ -53,3 +53,5 @@ mod sequence;
 pub use config::{BackoffConfig, Growth, Jitter};
 pub use delays::Delays;
 pub use sequence::{Backoff, Progress};
+#[allow(unused_imports, reason = "used by the families, each behind its feature")]
+pub(crate) use sequence::{between, scaled};

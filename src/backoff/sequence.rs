@@ -255,7 +255,7 @@ fn fibonacci(made: u32) -> u32 {
     clippy::cast_sign_loss,
     reason = "exact up to 2^53 ns (104 days), saturating above"
 )]
-fn scaled(duration: Duration, factor: f64) -> Duration {
+pub(crate) fn scaled(duration: Duration, factor: f64) -> Duration {
     // Multiplied by one, even a duration beyond 2^53 ns stays exact; and zero stays zero, whatever the factor.
     if duration.is_zero() || factor == 1.0 {
         return duration;
@@ -264,7 +264,7 @@ fn scaled(duration: Duration, factor: f64) -> Duration {
 }
 
 /// The point that lies `unit` (in `0.0..1.0`) of the way from `lowest` to `highest`.
-fn between(lowest: Duration, highest: Duration, unit: f64) -> Duration {
+pub(crate) fn between(lowest: Duration, highest: Duration, unit: f64) -> Duration {
     let width = highest.saturating_sub(lowest);
     // Rounding must not carry a draw beyond the upper end.
     lowest.saturating_add(scaled(width, unit)).min(highest.max(lowest))

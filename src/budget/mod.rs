@@ -230,17 +230,42 @@ impl Budget {
     /// ```
     #[must_use]
     pub fn try_withdraw(&self) -> bool {
-        self.try_withdraw_at(now)
+        self.try_withdraw_at(1, now)
     }
 
-    /// The same for who may know the time.
+    /// Withdraws `cost` times what one extra attempt costs; `false`, and nothing taken, when there is less.
+    ///
+    /// A retry takes twice as much after a throttle as after any other failure. [`settle`](Self::settle) and
+    /// [`refund`](Self::refund) go by one withdrawal: call them `cost` times.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::budget::Budget;
+    ///
+    /// let budget = Budget::default();
+    /// assert_eq!((0..100).filter(|_| budget.try_withdraw_cost(2)).count(), 5);
+    /// ```
+    #[must_use]
+    pub fn try_withdraw_cost(&self, cost: u32) -> bool {
+        self.try_withdraw_at(cost, now)
+    }
+
+    /// [Withdraws](Self::try_withdraw_cost) at a time that the caller may have read already; a cost of zero does not read it.
     #[inline]
-    pub(crate) fn try_withdraw_at(&self, now: impl FnOnce() -> std::time::Instant) -> bool {
-        match &self.rule {
-            Rule::Unlimited => true,
-            Rule::Sent(ledger) => ledger.try_withdraw(now()),
-            Rule::InFlight(in_flight) => in_flight.try_start(),
+    pub(crate) fn try_withdraw_at(&self, cost: u32, now: impl Fn() -> std::time::Instant) -> bool {
+        for taken in 0..cost {
+            let is_taken = match &self.rule {
+                Rule::Unlimited => return true,
+                Rule::Sent(ledger) => ledger.try_withdraw(now()),
+                Rule::InFlight(in_flight) => in_flight.try_start(),
+            };
+            if !is_taken {
+                (0..taken).for_each(|_| self.refund());
+                return false;
+            }
         }
+        true
     }
 
     /// The extra attempt of one withdrawal has ended. Only a budget of what is in flight needs to know.

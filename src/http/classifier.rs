@@ -208,6 +208,10 @@ impl<R> HttpClassifier<R> {
 }
 
 impl<B, E> Classify<Response<B>, E> for HttpClassifier {
+    fn needs_idempotency(&self) -> bool {
+        true
+    }
+
     #[inline]
     fn classify(&self, result: Result<&Response<B>, &E>) -> Outcome {
         match result {
@@ -222,6 +226,10 @@ impl<B, E> Classify<Response<B>, E> for HttpClassifier {
 }
 
 impl<B, E: 'static> Classify<Response<B>, E> for HttpClassifier<ErrorRules> {
+    fn needs_idempotency(&self) -> bool {
+        true
+    }
+
     #[inline]
     fn classify(&self, result: Result<&Response<B>, &E>) -> Outcome {
         match result {

@@ -120,6 +120,9 @@ pub use replay::{Replay, ReplayBodies, ReplayLayer};
 #[cfg(feature = "retry")]
 pub use replay_body::{ReplayBody, ReplayError};
 #[cfg(feature = "retry")]
+#[doc(hidden)]
+pub use requests::HttpChoice;
+#[cfg(feature = "retry")]
 pub use requests::HttpRequests;
 pub use retry_after::{MAX_RETRY_AFTER, parse_retry_after, retry_after};
 #[cfg(feature = "circuit-breaker")]

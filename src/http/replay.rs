@@ -63,7 +63,8 @@ pub struct Replay<S> {
 /// ([`NotReplayable`](crate::retry::GiveUpReason::NotReplayable)) and returns the last result, which is held for that long: the retry
 /// keeps a response through its delay only while the body of the request is still being read.
 ///
-/// Every one may be sent twice; [`RetryBuilder::http`](crate::retry::RetryBuilder::http), called after it, asks the method too.
+/// By itself it takes every request to be repeatable; with [`RetryBuilder::http`](crate::retry::RetryBuilder::http), set before or after
+/// it, the method decides.
 ///
 /// # Examples
 ///
@@ -143,7 +144,15 @@ impl ReplayBodies {
     }
 }
 
+crate::retry::replaced! {
+    ReplayBodies;
+}
+
 impl<B> RequestPolicy<Request<ReplayBody<B>>> for ReplayBodies {
+    fn states_idempotency(&self) -> bool {
+        false
+    }
+
     fn try_clone(&self, request: &Request<ReplayBody<B>>) -> Option<Request<ReplayBody<B>>> {
         let mut copy = Request::new(request.body().again());
         *copy.method_mut() = request.method().clone();

@@ -4,7 +4,8 @@ use ::http::Request;
 
 use super::classifier::HttpClassifier;
 use super::method::is_idempotent;
-use crate::retry::{CloneRequests, RequestPolicy, RetryBuilder};
+use crate::outcome::DefaultClassifier;
+use crate::retry::{Chosen, CloneRequests, CopyRequestsBy, NotChosen, RequestPolicy, RetryBuilder};
 
 /// Lets a retry repeat only those HTTP requests that may be sent twice ([`is_idempotent`]); how they are copied is up to the
 /// policy inside (by default they are cloned, body and all).
@@ -70,13 +71,47 @@ where
     }
 }
 
+impl<R: CopyRequestsBy<Q>, Q> CopyRequestsBy<Q> for HttpRequests<R> {
+    type Policy = HttpRequests<R::Policy>;
+
+    fn copy_requests_by(self, copies: Q) -> Self::Policy {
+        HttpRequests { requests: self.requests.copy_requests_by(copies) }
+    }
+}
+
 // === impl RetryBuilder ===
 
-impl<C, R> RetryBuilder<C, R> {
-    /// For HTTP: results are judged by [`HttpClassifier`], and only requests that may be sent twice are sent again
-    /// ([`is_idempotent`]; what certainly was not sent is retried in any case). Comes after a change of how requests are copied.
+/// The classifier of a retry for HTTP: the one that was chosen, or else [`HttpClassifier`].
+#[doc(hidden)]
+pub trait HttpChoice<C> {
+    type Classifier;
+
+    fn choose(classifier: C) -> Self::Classifier;
+}
+
+impl HttpChoice<DefaultClassifier> for NotChosen {
+    type Classifier = HttpClassifier;
+
+    fn choose(_: DefaultClassifier) -> HttpClassifier {
+        HttpClassifier::new()
+    }
+}
+
+impl<C> HttpChoice<C> for Chosen {
+    type Classifier = C;
+
+    fn choose(classifier: C) -> C {
+        classifier
+    }
+}
+
+impl<C, R, K: HttpChoice<C>> RetryBuilder<C, R, K> {
+    /// For HTTP: only requests that may be sent twice are sent again ([`is_idempotent`]; what certainly was not sent is retried in any
+    /// case), and results are judged by [`HttpClassifier`], unless another classifier is
+    /// [chosen](RetryBuilder::classify).
     ///
-    /// Without it a `POST` is a request like any other, and is repeated after a 503.
+    /// It does not matter whether the classifier and the way to copy requests are chosen before or after. A retry that is only given
+    /// an [`HttpClassifier`] repeats no request that was sent: it does not know the methods.
     ///
     /// # Examples
     ///
@@ -85,7 +120,7 @@ impl<C, R> RetryBuilder<C, R> {
     /// # let _ = layer;
     /// # Ok::<(), mainstay::InvalidConfig>(())
     /// ```
-    pub fn http(self) -> RetryBuilder<HttpClassifier, HttpRequests<R>> {
-        self.classify(HttpClassifier::new()).wrap_requests(HttpRequests::new)
+    pub fn http(self) -> RetryBuilder<K::Classifier, HttpRequests<R>, Chosen> {
+        self.map_classifier(K::choose).wrap_requests(HttpRequests::new)
     }
 }

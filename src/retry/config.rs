@@ -29,6 +29,11 @@ pub struct RetryConfig {
     pub max_attempts: u32,
     /// The delays between attempts. Default: exponential from 50 ms by 2, up to 10 s, with full jitter.
     pub backoff: BackoffConfig,
+    /// The first delay after a throttle that names no time; it grows, is spread and is capped as [`backoff`](Self::backoff) says.
+    /// From zero. Default: 1 s, as for throttling errors in the AWS SDKs' "standard" mode 2.1: an overloaded callee needs more time
+    /// than a dropped connection.
+    #[cfg_attr(feature = "serde", serde(with = "crate::cores::serde_duration"))]
+    pub throttled_initial: Duration,
     /// What bounds the retries of all calls together; not used where the builder is given a shared
     /// [`Budget`](crate::budget::Budget). Default: 20 % of the calls sent, and 10 more in 10 s.
     pub budget: BudgetConfig,
@@ -36,8 +41,14 @@ pub struct RetryConfig {
     /// own (a `TimeoutLayer::attempt` below does the same). Default: `None`.
     #[cfg_attr(feature = "serde", serde(with = "crate::cores::serde_duration::option"))]
     pub attempt_timeout: Option<Duration>,
-    /// The longest `retry_after` that is waited for. A callee that asks for more is not asked again: coming early would be
-    /// rude, and waiting so long is seldom what the caller wants. Default: 10 s, the default cap of the backoff.
+    /// How far a time that the callee or a limit names is followed. Default: [`TrustHint::Exact`].
+    pub trust_hint: TrustHint,
+    /// How much longer than such a time a call waits at most, as a share of it, from 0.0 to 1.0. Callers that were given the same
+    /// time so do not come back at the same instant, and none comes early. Default: 0.2, which spreads the callers of 1 s over 200 ms.
+    pub hint_jitter: f64,
+    /// The longest `retry_after` that is waited for, jitter included. A call whose callee asks for more gives up, unless
+    /// [`trust_hint`](Self::trust_hint) says otherwise: coming early would be rude, and waiting so long is seldom what the
+    /// caller wants. Default: 10 s, the default cap of the backoff.
     #[cfg_attr(feature = "serde", serde(with = "crate::cores::serde_duration"))]
     pub max_retry_after: Duration,
     /// How long after the call the last attempt may start: a limit of the retry's own beside the ambient deadline, which cuts no
@@ -57,6 +68,31 @@ pub struct RetryConfig {
     pub retry_after_inner_gave_up: bool,
 }
 
+/// How far a retry follows the time that a callee (`Retry-After`) or a limit names.
+///
+/// In a configuration file: `"exact"` or `"clamped"`.
+///
+/// # Examples
+///
+/// ```
+/// use mainstay::retry::TrustHint;
+///
+/// assert_eq!(TrustHint::default(), TrustHint::Exact);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
+pub enum TrustHint {
+    /// Waits at least the time named. A call whose callee names more than
+    /// [`max_retry_after`](RetryConfig::max_retry_after) gives up.
+    #[default]
+    Exact,
+    /// Waits the time named within bounds: at least the retry's own delay, and at most 5 s longer than that, as in the AWS
+    /// SDKs' "standard" mode 2.1. A time beyond these bounds shortens the wait and does not end the call; `max_retry_after` bounds
+    /// what is waited on top of the retry's own delay.
+    Clamped,
+}
+
 // === impl RetryConfig ===
 
 impl Default for RetryConfig {
@@ -64,8 +100,11 @@ impl Default for RetryConfig {
         Self {
             max_attempts: 3,
             backoff: BackoffConfig::default(),
+            throttled_initial: Duration::from_secs(1),
             budget: BudgetConfig::default(),
             attempt_timeout: None,
+            trust_hint: TrustHint::Exact,
+            hint_jitter: 0.2,
             max_retry_after: Duration::from_secs(10),
             max_elapsed: None,
             ready_timeout: None,
@@ -94,7 +133,8 @@ impl RetryConfig {
     ///
     /// # Errors
     ///
-    /// The first field that cannot: no attempt at all, an attempt timeout or a longest time of zero, or what the backoff or the budget refuse.
+    /// The first field that cannot: no attempt at all, an attempt timeout or a longest time of zero, a jitter outside of 0.0 to 1.0, or
+    /// what the backoff or the budget reject.
     ///
     /// # Examples
     ///
@@ -114,11 +154,21 @@ impl RetryConfig {
             let requirement = "must be above zero; for no timeout leave it out";
             return Err(InvalidConfig::new("attempt_timeout", Duration::ZERO, requirement));
         }
+        if !(0.0..=1.0).contains(&self.hint_jitter) {
+            return Err(InvalidConfig::new("hint_jitter", self.hint_jitter, "must be from 0.0 to 1.0"));
+        }
         if let Some(Duration::ZERO) = self.max_elapsed {
             let requirement = "must be above zero; for no retries set `max_attempts` to 1";
             return Err(InvalidConfig::new("max_elapsed", Duration::ZERO, requirement));
         }
         Ok(())
+    }
+}
+
+impl RetryConfig {
+    /// The settings of the delays after throttles that name no time.
+    pub(super) fn throttled(&self) -> BackoffConfig {
+        BackoffConfig { initial: self.throttled_initial.min(self.backoff.cap), ..self.backoff }
     }
 }
 
@@ -177,6 +227,9 @@ mod tests {
         assert_eq!(field(RetryConfig { max_elapsed: Some(Duration::ZERO), ..good }), "max_elapsed");
         let backoff = good.backoff.with_cap(Duration::ZERO);
         assert_eq!(field(RetryConfig { backoff, ..good }), "backoff.cap");
+        for hint_jitter in [-0.1, 1.1, f64::NAN] {
+            assert_eq!(field(RetryConfig { hint_jitter, ..good }), "hint_jitter");
+        }
         let budget = BudgetConfig { ratio: -0.1, ..good.budget };
         assert_eq!(field(RetryConfig { budget, ..good }), "budget.ratio");
     }

@@ -13,7 +13,7 @@ use tower_service::Service;
 
 use super::handle::{Cause, Core};
 use super::layer::Shared;
-use super::policy::{Decision, Ended, Limits, decide};
+use super::policy::{Decision, Ended, Hints, Limits, decide};
 use super::progress::{Lost, LostAtFirst, Progress, ProgressParts, Stage};
 use super::time_limits::{REFUSED, TimeLimits, WaitLimit};
 use super::{AfterAttempt, GiveUpReason, RequestPolicy};
@@ -301,7 +301,7 @@ where
             }
         };
         core.account(progress.sent, *progress.paid, sent);
-        *progress.paid = false;
+        *progress.paid = 0;
         if hint == RetryHint::No {
             if outcome == Outcome::DependencyFailed {
                 // A retry further out cannot help it either, and may not see the mark that was on this answer: a server
@@ -335,7 +335,6 @@ where
             }
         };
         let limits = Limits {
-            max_retry_after: core.config().max_retry_after,
             deadline: context::deadline().map(Instant::into_std),
             over_at: call.over_at.map(Instant::into_std),
         };
@@ -345,11 +344,14 @@ where
             let inner_gave_up = scope.gave_up(is_among) && !core.config().retry_after_inner_gave_up;
             let replayable = copy.is_none_or(|copy| shared.requests.is_replayable(copy));
             let delay = || core.next_delay(attempt.number(), outcome, progress.delays);
-            decide(Ended { replayable, inner_gave_up, ..ended }, limits, || now().into_std(), delay)
+            let ended = Ended { replayable, inner_gave_up, ..ended };
+            decide(ended, limits, Hints::of(core.config()), || now().into_std(), delay, || core.draw_evenly())
         });
+        let cause = Cause::of(outcome, sent);
+        // Only what comes on top of a call that was sent is extra.
+        let cost = if *progress.sent { cause.cost() } else { 0 };
         let decision = match decision {
-            // Only what comes on top of a call that was sent is extra.
-            Decision::Retry(_) if *progress.sent && !core.budget.try_withdraw_at(|| now().into_std()) => {
+            Decision::Retry(_) if !core.budget.try_withdraw_at(cost, || now().into_std()) => {
                 Decision::GiveUp(GiveUpReason::Budget)
             }
             decision => decision,
@@ -367,8 +369,8 @@ where
                 false
             }
             Decision::Retry(delay) => {
-                *progress.paid = *progress.sent;
-                *progress.cause = Cause::of(outcome, sent);
+                *progress.paid = cost;
+                *progress.cause = cause;
                 *progress.stage = Stage::Between;
                 *progress.ready_limit = None;
                 *progress.outcome = outcome;
@@ -432,9 +434,7 @@ where
         let last = next.last.take()?;
         let lost = || core.lose(progress.stage, *progress.paid);
         on_unwind(lost, || Self::mark(&last));
-        if *progress.paid {
-            core.budget.refund();
-        }
+        core.refund(*progress.paid);
         // The scope is already that of the attempt that does not start.
         let attempts = next.attempt.scope().attempt().number().saturating_sub(1);
         core.give_up(attempts, *progress.outcome, *progress.sent, GiveUpReason::NotReplayable);
@@ -497,9 +497,7 @@ where
             }
             judge(&shared.classifier, result.as_ref())
         });
-        if paid {
-            core.budget.refund();
-        }
+        core.refund(paid);
         match gave_up {
             Some(reason) => {
                 core.record_give_up(next.attempt.scope().attempt().number().saturating_sub(1), outcome, reason);

@@ -1,6 +1,7 @@
 //! [`RetryLayer`] and its builder.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,8 +10,8 @@ use tower_layer::Layer;
 use super::handle::Core;
 use super::hooks::Hooks;
 use super::{
-    AttemptReport, CloneRequests, CloneWith, IdempotentIf, NextDelay, Retry, RetryConfig, RetryHandle, RetryIf,
-    TryCloneRequests,
+    AttemptReport, CloneRequests, CloneWith, CopyRequestsBy, IdempotentIf, NextDelay, Retry, RetryConfig, RetryHandle,
+    RetryIf, TrustHint, TryCloneRequests,
 };
 use crate::backoff::{Backoff, BackoffConfig};
 use crate::budget::Budget;
@@ -57,7 +58,7 @@ pub struct RetryLayer<C = DefaultClassifier, R = CloneRequests> {
 /// # Ok::<(), mainstay::InvalidConfig>(())
 /// ```
 #[must_use = "a builder does nothing until it is built"]
-pub struct RetryBuilder<C = DefaultClassifier, R = CloneRequests> {
+pub struct RetryBuilder<C = DefaultClassifier, R = CloneRequests, K = NotChosen> {
     name: Name,
     config: RetryConfig,
     classifier: C,
@@ -65,7 +66,16 @@ pub struct RetryBuilder<C = DefaultClassifier, R = CloneRequests> {
     budget: Option<Budget>,
     listener: Option<Arc<dyn Listener>>,
     hooks: Hooks,
+    chosen: PhantomData<K>,
 }
+
+/// The classifier of a [`RetryBuilder`] is the default one: a preset may replace it.
+#[derive(Clone, Copy, Debug)]
+pub struct NotChosen;
+
+/// The classifier of a [`RetryBuilder`] was chosen, and stays.
+#[derive(Clone, Copy, Debug)]
+pub struct Chosen;
 
 /// What all services of a layer share.
 pub(super) struct Shared<C, R> {
@@ -113,6 +123,7 @@ impl RetryLayer {
             budget: None,
             listener: None,
             hooks: Hooks::default(),
+            chosen: PhantomData,
         }
     }
 }
@@ -161,7 +172,7 @@ impl<C, R> fmt::Debug for RetryLayer<C, R> {
 
 // === impl RetryBuilder ===
 
-impl<C, R> RetryBuilder<C, R> {
+impl<C, R, K> RetryBuilder<C, R, K> {
     /// Sets all settings at once; those set before are lost.
     ///
     /// # Examples
@@ -314,6 +325,24 @@ impl<C, R> RetryBuilder<C, R> {
         self
     }
 
+    /// Sets [`RetryConfig::throttled_initial`]: from zero. Default: 1 s.
+    pub const fn throttled_initial(mut self, delay: Duration) -> Self {
+        self.config.throttled_initial = delay;
+        self
+    }
+
+    /// Sets [`RetryConfig::trust_hint`]. Default: [`TrustHint::Exact`].
+    pub const fn trust_hint(mut self, trust: TrustHint) -> Self {
+        self.config.trust_hint = trust;
+        self
+    }
+
+    /// Sets [`RetryConfig::hint_jitter`]: from 0.0 to 1.0. Default: 0.2.
+    pub const fn hint_jitter(mut self, share: f64) -> Self {
+        self.config.hint_jitter = share;
+        self
+    }
+
     /// Sets [`RetryConfig::retry_after_inner_gave_up`].
     ///
     /// # Examples
@@ -344,12 +373,21 @@ impl<C, R> RetryBuilder<C, R> {
     /// # let _ = layer;
     /// # Ok::<(), mainstay::InvalidConfig>(())
     /// ```
-    pub fn classify<D>(self, classifier: D) -> RetryBuilder<D, R> {
-        let Self { name, config, requests, budget, listener, hooks, .. } = self;
-        RetryBuilder { name, config, classifier, requests, budget, listener, hooks }
+    pub fn classify<D>(self, classifier: D) -> RetryBuilder<D, R, Chosen> {
+        self.map_classifier(|_| classifier)
     }
 
-    /// Copies requests, and tells which may be sent twice, by `requests`.
+    /// Chooses the classifier, as a function of the one so far.
+    pub(crate) fn map_classifier<D>(self, choose: impl FnOnce(C) -> D) -> RetryBuilder<D, R, Chosen> {
+        let Self { name, config, classifier, requests, budget, listener, hooks, .. } = self;
+        let classifier = choose(classifier);
+        RetryBuilder { name, config, classifier, requests, budget, listener, hooks, chosen: PhantomData }
+    }
+
+    /// Copies requests by `requests`, which also says which of them may be sent twice.
+    ///
+    /// The rules of [`idempotent_if`](Self::idempotent_if), [`retry_if`](Self::retry_if) and `http` hold on top of it, whether they
+    /// are set before or after. A policy of the user's own cannot be replaced by another.
     ///
     /// # Examples
     ///
@@ -361,15 +399,17 @@ impl<C, R> RetryBuilder<C, R> {
     /// # let _ = layer;
     /// # Ok::<(), mainstay::InvalidConfig>(())
     /// ```
-    pub fn requests<Q>(self, requests: Q) -> RetryBuilder<C, Q> {
-        let Self { name, config, classifier, budget, listener, hooks, .. } = self;
-        RetryBuilder { name, config, classifier, requests, budget, listener, hooks }
+    pub fn requests<Q>(self, requests: Q) -> RetryBuilder<C, R::Policy, K>
+    where
+        R: CopyRequestsBy<Q>,
+    {
+        self.wrap_requests(|rules| rules.copy_requests_by(requests))
     }
 
-    /// The policy for requests, inside another.
-    pub(crate) fn wrap_requests<Q>(self, wrap: impl FnOnce(R) -> Q) -> RetryBuilder<C, Q> {
-        let Self { name, config, classifier, requests, budget, listener, hooks } = self;
-        RetryBuilder { name, config, classifier, requests: wrap(requests), budget, listener, hooks }
+    /// Puts another policy in the place of the one so far, of which it is made.
+    pub(crate) fn wrap_requests<Q>(self, wrap: impl FnOnce(R) -> Q) -> RetryBuilder<C, Q, K> {
+        let Self { name, config, classifier, requests, budget, listener, hooks, chosen } = self;
+        RetryBuilder { name, config, classifier, requests: wrap(requests), budget, listener, hooks, chosen }
     }
 
     /// Copies requests by [`TryClone`](super::TryClone).
@@ -383,7 +423,10 @@ impl<C, R> RetryBuilder<C, R> {
     /// # let _ = layer;
     /// # Ok::<(), mainstay::InvalidConfig>(())
     /// ```
-    pub fn try_clone_requests(self) -> RetryBuilder<C, TryCloneRequests> {
+    pub fn try_clone_requests(self) -> RetryBuilder<C, R::Policy, K>
+    where
+        R: CopyRequestsBy<TryCloneRequests>,
+    {
         self.requests(TryCloneRequests)
     }
 
@@ -400,15 +443,19 @@ impl<C, R> RetryBuilder<C, R> {
     /// # let _ = layer;
     /// # Ok::<(), mainstay::InvalidConfig>(())
     /// ```
-    pub fn clone_with<F, Req>(self, clone: F) -> RetryBuilder<C, CloneWith<F>>
+    pub fn clone_with<F, Req>(self, clone: F) -> RetryBuilder<C, R::Policy, K>
     where
         F: Fn(&Req) -> Option<Req>,
+        R: CopyRequestsBy<CloneWith<F>>,
     {
         self.requests(CloneWith::new(clone))
     }
 
-    /// Lets a request be sent again after it may have reached the callee only if `predicate` says so. What certainly was not
-    /// sent is retried in any case. Comes after a change of how requests are copied.
+    /// Lets a request be sent again after it may have reached the callee only if `predicate` returns `true`. What certainly was not
+    /// sent is retried in any case.
+    ///
+    /// A rule of its own beside those of [`requests`](Self::requests) and `http`, whether they are set before or after: a
+    /// request is sent again only if all of them permit it.
     ///
     /// # Examples
     ///
@@ -419,7 +466,7 @@ impl<C, R> RetryBuilder<C, R> {
     /// # let _ = layer;
     /// # Ok::<(), mainstay::InvalidConfig>(())
     /// ```
-    pub fn idempotent_if<F, Req>(self, predicate: F) -> RetryBuilder<C, IdempotentIf<R, F>>
+    pub fn idempotent_if<F, Req>(self, predicate: F) -> RetryBuilder<C, IdempotentIf<R, F>, K>
     where
         F: Fn(&Req) -> bool,
     {
@@ -427,7 +474,7 @@ impl<C, R> RetryBuilder<C, R> {
     }
 
     /// Retries only requests of which `predicate` says so; the others are neither copied nor retried, sent or not, and leave no
-    /// mark for retries further out. Comes after a change of how requests are copied.
+    /// mark for retries further out.
     ///
     /// # Examples
     ///
@@ -438,7 +485,7 @@ impl<C, R> RetryBuilder<C, R> {
     /// # let _ = layer;
     /// # Ok::<(), mainstay::InvalidConfig>(())
     /// ```
-    pub fn retry_if<F, Req>(self, predicate: F) -> RetryBuilder<C, RetryIf<R, F>>
+    pub fn retry_if<F, Req>(self, predicate: F) -> RetryBuilder<C, RetryIf<R, F>, K>
     where
         F: Fn(&Req) -> bool,
     {
@@ -584,19 +631,19 @@ impl<C, R> RetryBuilder<C, R> {
     /// assert_eq!(built.unwrap_err().field(), "max_attempts");
     /// ```
     pub fn build(self) -> Result<RetryLayer<C, R>, InvalidConfig> {
-        let Self { name, config, classifier, requests, budget, listener, hooks } = self;
+        let Self { name, config, classifier, requests, budget, listener, hooks, chosen: _ } = self;
         config.validate()?;
-        let backoff = Backoff::new(config.backoff)?;
+        let backoffs = [Backoff::new(config.backoff)?, Backoff::new(config.throttled())?];
         let budget = match budget {
             Some(shared) => shared,
             None => Budget::new(config.budget)?,
         };
-        let core = Arc::new(Core::new(Emitter::new(&name, listener), config, backoff, budget, hooks));
+        let core = Arc::new(Core::new(Emitter::new(&name, listener), config, backoffs, budget, hooks));
         Ok(RetryLayer { shared: StripedArc::new(Shared { core, classifier, requests }) })
     }
 }
 
-impl<C, R> fmt::Debug for RetryBuilder<C, R> {
+impl<C, R, K> fmt::Debug for RetryBuilder<C, R, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RetryBuilder").field("name", &self.name).field("config", &self.config).finish_non_exhaustive()
     }

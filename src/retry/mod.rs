@@ -10,7 +10,8 @@
 //!
 //! Where something further in retries already, one of the two is enough: the innermost knows best, and its giving up is respected
 //! further out (see below). Requests that must not be executed twice, unless [`idempotent_if`](RetryBuilder::idempotent_if)
-//! or the [`RequestPolicy`] says which ones those are: without it every request is taken to be repeatable.
+//! or the [`RequestPolicy`] says which ones those are: without it every request is taken to be repeatable. For HTTP, `http` on the
+//! builder is that rule. Rules add up, in whichever order the builder is given them.
 //!
 //! # Examples
 //!
@@ -60,16 +61,23 @@
 //!    idempotent; when there is no copy of it; when that copy can no longer be sent; when the
 //!    callee asked for a longer wait than [`max_retry_after`](RetryConfig::max_retry_after); when the delay ends beyond the end of time; when the next attempt would start at
 //!    or after the deadline, or not within [`max_elapsed`](RetryConfig::max_elapsed); or when the budget is used up.
-//! 4. Else it drops the response, waits (the longer of the backoff, or what [`delay_by`](RetryBuilder::delay_by) or
-//!    [`delays`](RetryBuilder::delays) have, and `retry_after`, nothing on top; a zero delay touches no timer), waits until the service is ready, and makes the next attempt.
+//! 4. Else it drops the response, waits, waits until the service is ready, and makes the next attempt. The wait is the delay of the
+//!    backoff, of [`delay_by`](RetryBuilder::delay_by) or of [`delays`](RetryBuilder::delays), or a longer one that the callee
+//!    named. A zero delay touches no timer.
 //!
+//! * **The backoff** starts from 50 ms; after a throttle that names no time (a 429 without `Retry-After`) from
+//!   [1 s](RetryConfig::throttled_initial).
+//! * **A time that the callee or a limit names** (`Retry-After`) is never undercut. Up to
+//!   [20 %](RetryConfig::hint_jitter) of it comes on top, spread evenly over the calls, so that callers which were given the
+//!   same time do not return at the same instant; neither `max_retry_after` nor a deadline is exceeded by that. By
+//!   [option](TrustHint::Clamped) a time is only followed within 5 s of the retry's own delay.
 //! * **Requests** are copied only when another attempt can follow: never with 1 attempt, at most twice with 3. One that cannot
 //!   be copied still gets its first attempt.
 //! * **Idempotency** matters only for what was sent. A call that certainly was not sent is retried whatever the request: one
 //!   that a layer further in rejected (a full limit, an empty pool), and one whose error the classifier judges as
 //!   [`NotSent`](crate::Outcome::NotSent) (a refused connection).
-//! * **The budget** counts a call once it was sent, and charges each attempt sent on top of that. Attempts that were refused
-//!   locally are free. A call that its caller drops earns nothing. A budget of
+//! * **The budget** counts a call once it was sent, and charges each attempt sent on top of that: one token, or two after a
+//!   throttle. Attempts that were rejected locally are free. A call that its caller drops earns nothing. A budget of
 //!   what is in flight counts a call until its future is dropped.
 //! * **An open circuit** ends the call: the breaker's rejection is returned at once, whether the circuit is open, forced open or
 //!   half-open with all probes out. Nothing is withdrawn from the budget and nothing is waited for. Only the breaker can release
@@ -114,12 +122,18 @@ mod run;
 mod service;
 mod time_limits;
 
-pub use config::RetryConfig;
+pub use config::{RetryConfig, TrustHint};
 pub use future::ResponseFuture;
 pub use handle::{RetryHandle, RetryStatistics};
 pub use hooks::{AfterAttempt, AttemptReport, EndedAttempt, NextDelay};
+#[doc(hidden)]
+pub use layer::{Chosen, NotChosen};
 pub use layer::{RetryBuilder, RetryLayer};
 pub use policy::GiveUpReason;
+#[doc(hidden)]
+pub use request::CopyRequestsBy;
+#[cfg(feature = "http")]
+pub(crate) use request::replaced;
 pub use request::{CloneRequests, CloneWith, IdempotentIf, RequestPolicy, RetryIf, TryClone, TryCloneRequests};
 pub use run::{Operation, retry};
 pub use service::Retry;

@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use super::{RetryConfig, TrustHint};
+use crate::backoff::{between, scaled};
+use crate::cores::random;
 use crate::outcome::RetryHint;
 
 /// Why a call that might have been retried was not.
@@ -56,10 +59,17 @@ pub(super) struct Ended {
     pub(super) inner_gave_up: bool,
 }
 
+/// How a time that the callee names is followed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hints {
+    pub(super) trust: TrustHint,
+    pub(super) jitter: f64,
+    pub(super) max_retry_after: Duration,
+}
+
 /// How long a call may go on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    pub(super) max_retry_after: Duration,
     pub(super) deadline: Option<Instant>,
     /// When its longest time is over.
     pub(super) over_at: Option<Instant>,
@@ -75,14 +85,16 @@ pub(super) enum Decision {
     Retry(Duration),
 }
 
-/// `now` is asked only if it matters, and `backoff` only if a delay is needed, since it draws. It has none when its sequence
-/// has ended.
+/// `now` is called only if it matters, `backoff` only if a delay is needed, and `draw`, uniform over all 64-bit values, only
+/// for a delay that the callee named. `backoff` returns `None` when its sequence has ended.
 #[inline(always)]
 pub(super) fn decide(
     ended: Ended,
     limits: Limits,
+    hints: Hints,
     now: impl Fn() -> Instant,
     backoff: impl FnOnce() -> Option<Duration>,
+    draw: impl FnOnce() -> u64,
 ) -> Decision {
     if ended.hint == RetryHint::No {
         return Decision::Return;
@@ -106,28 +118,62 @@ pub(super) fn decide(
     if !ended.replayable {
         return Decision::GiveUp(GiveUpReason::NotReplayable);
     }
-    if let RetryHint::After(at_least) = ended.hint
-        && at_least > limits.max_retry_after
+    if let RetryHint::After(named) = ended.hint
+        && hints.trust == TrustHint::Exact
+        && named > hints.max_retry_after
     {
         return Decision::GiveUp(GiveUpReason::RetryAfter);
     }
-    let Some(mut delay) = backoff() else { return Decision::GiveUp(GiveUpReason::Attempts) };
-    if let RetryHint::After(at_least) = ended.hint {
-        delay = delay.max(at_least);
-    }
+    let Some(own) = backoff() else { return Decision::GiveUp(GiveUpReason::Attempts) };
+    let (shortest, mut longest) = match ended.hint {
+        RetryHint::After(named) => hints.range(own, named),
+        _ => (own, own),
+    };
     // The clock is not read for a retry at once without a limit.
-    if !delay.is_zero() && now().checked_add(delay).is_none() {
-        let asked_for = ended.hint == RetryHint::After(delay);
-        return Decision::GiveUp(if asked_for { GiveUpReason::RetryAfter } else { GiveUpReason::Attempts });
+    if !shortest.is_zero() && now().checked_add(shortest).is_none() {
+        let is_own = shortest == own;
+        return Decision::GiveUp(if is_own { GiveUpReason::Attempts } else { GiveUpReason::RetryAfter });
     }
     for (limit, reason) in [(limits.deadline, GiveUpReason::Deadline), (limits.over_at, GiveUpReason::Elapsed)] {
-        if let Some(limit) = limit
-            && now().checked_add(delay).is_none_or(|next| next >= limit)
-        {
-            return Decision::GiveUp(reason);
+        if let Some(limit) = limit {
+            let left = limit.saturating_duration_since(now());
+            if shortest >= left {
+                return Decision::GiveUp(reason);
+            }
+            // Jitter carries no attempt beyond a limit.
+            longest = longest.min(left - Duration::from_nanos(1));
         }
     }
+    let delay = if shortest < longest { between(shortest, longest, random::unit(draw())) } else { shortest };
     Decision::Retry(delay)
+}
+
+// === impl Hints ===
+
+impl Hints {
+    pub(super) const fn of(config: &RetryConfig) -> Self {
+        Self { trust: config.trust_hint, jitter: config.hint_jitter, max_retry_after: config.max_retry_after }
+    }
+
+    /// How much longer than the retry's own delay a clamped wait is at most.
+    const CLAMP: Duration = Duration::from_secs(5);
+
+    /// The shortest and the longest wait where the callee has named a time, and the retry's own delay is `own`.
+    fn range(self, own: Duration, named: Duration) -> (Duration, Duration) {
+        let (shortest, bound) = match self.trust {
+            TrustHint::Exact => (named, self.max_retry_after),
+            TrustHint::Clamped => {
+                let bound = own.saturating_add(Self::CLAMP).min(self.max_retry_after);
+                (named.min(bound), bound)
+            }
+        };
+        if shortest <= own {
+            return (own, own);
+        }
+        // The range is cut, not the draw: else many callers would wait for exactly the bound.
+        let longest = shortest.saturating_add(scaled(shortest, self.jitter)).min(bound);
+        (shortest, longest.max(shortest))
+    }
 }
 
 // === impl GiveUpReason ===
@@ -163,6 +209,7 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const HINTS: Hints = Hints { trust: TrustHint::Exact, jitter: 0.2, max_retry_after: Duration::from_secs(10) };
 
     fn first() -> Ended {
         Ended {
@@ -181,8 +228,8 @@ mod tests {
     fn decided(ended: Ended, deadline_in: Option<Duration>) -> Decision {
         let now = tokio::time::Instant::now().into_std();
         let deadline = deadline_in.map(|left| now + left);
-        let limits = Limits { max_retry_after: 10 * SECOND, deadline, over_at: None };
-        decide(ended, limits, || now, || Some(SECOND / 10))
+        let limits = Limits { deadline, over_at: None };
+        decide(ended, limits, HINTS, || now, || Some(SECOND / 10), || 0)
     }
 
     #[test]
@@ -206,8 +253,9 @@ mod tests {
     #[test]
     fn a_sequence_of_delays_that_has_ended_ends_the_attempts() {
         let now = tokio::time::Instant::now().into_std();
-        let limits = Limits { max_retry_after: SECOND, deadline: None, over_at: None };
-        assert_eq!(decide(first(), limits, || now, || None), Decision::GiveUp(GiveUpReason::Attempts));
+        let limits = Limits { deadline: None, over_at: None };
+        let decided = decide(first(), limits, HINTS, || now, || None, || 0);
+        assert_eq!(decided, Decision::GiveUp(GiveUpReason::Attempts));
     }
 
     #[test]
@@ -220,8 +268,8 @@ mod tests {
     fn the_longest_time_counts_up_to_the_start_of_the_next_attempt() {
         let now = tokio::time::Instant::now().into_std();
         let after = |left| {
-            let limits = Limits { max_retry_after: SECOND, deadline: None, over_at: Some(now + left) };
-            decide(first(), limits, || now, || Some(SECOND / 10))
+            let limits = Limits { deadline: None, over_at: Some(now + left) };
+            decide(first(), limits, HINTS, || now, || Some(SECOND / 10), || 0)
         };
         assert_eq!(after(SECOND / 10), Decision::GiveUp(GiveUpReason::Elapsed));
         assert_eq!(after(SECOND / 9), Decision::Retry(SECOND / 10));
@@ -235,7 +283,7 @@ mod tests {
 
     /// R4.
     #[test]
-    fn retry_after_is_never_undercut_nor_added_to() {
+    fn retry_after_is_never_undercut() {
         let after = |wait| decided(Ended { hint: RetryHint::After(wait), ..first() }, None);
         assert_eq!(after(2 * SECOND), Decision::Retry(2 * SECOND));
         assert_eq!(after(SECOND / 100), Decision::Retry(SECOND / 10));
@@ -249,5 +297,42 @@ mod tests {
         assert_eq!(at(SECOND), Decision::Retry(SECOND / 10));
         assert_eq!(at(SECOND / 10), Decision::GiveUp(GiveUpReason::Deadline));
         assert_eq!(at(Duration::ZERO), Decision::GiveUp(GiveUpReason::Deadline));
+    }
+
+    #[test]
+    fn jitter_comes_on_top_of_a_named_time_and_stays_within_every_bound() {
+        let now = tokio::time::Instant::now().into_std();
+        let wait = |named, left, draw| {
+            let limits = Limits { deadline: Some(now + left), over_at: None };
+            let ended = Ended { hint: RetryHint::After(named), ..first() };
+            decide(ended, limits, HINTS, || now, || Some(SECOND / 10), || draw)
+        };
+        let hour = 3_600 * SECOND;
+        assert_eq!(wait(2 * SECOND, hour, 0), Decision::Retry(2 * SECOND));
+        assert_eq!(wait(2 * SECOND, hour, 1 << 63), Decision::Retry(2 * SECOND + SECOND / 5));
+        let Decision::Retry(longest) = wait(2 * SECOND, hour, u64::MAX) else { panic!("gave up") };
+        assert!(longest > 2 * SECOND + SECOND / 5 && longest <= 2 * SECOND + 2 * SECOND / 5);
+        // Half of what is left up to the longest wait, and up to the deadline.
+        assert_eq!(wait(9 * SECOND, hour, 1 << 63), Decision::Retry(9 * SECOND + SECOND / 2));
+        assert_eq!(wait(10 * SECOND, hour, u64::MAX), Decision::Retry(10 * SECOND));
+        let Decision::Retry(cut) = wait(2 * SECOND, 2 * SECOND + SECOND / 10, u64::MAX) else { panic!("gave up") };
+        assert!(cut > 2 * SECOND && cut < 2 * SECOND + SECOND / 10);
+        assert_eq!(wait(2 * SECOND, 2 * SECOND, 0), Decision::GiveUp(GiveUpReason::Deadline));
+        // The retry's own delay has its own jitter.
+        assert_eq!(wait(SECOND / 20, hour, u64::MAX), Decision::Retry(SECOND / 10));
+    }
+
+    /// R4, by option.
+    #[test]
+    fn a_clamped_time_lies_between_the_own_delay_and_five_seconds_more() {
+        let hints = Hints { trust: TrustHint::Clamped, ..HINTS };
+        let range = |own, named| hints.range(own, named);
+        let own = SECOND / 10;
+        assert_eq!(range(own, 3_600 * SECOND), (own + 5 * SECOND, own + 5 * SECOND));
+        assert_eq!(range(own, SECOND), (SECOND, SECOND + SECOND / 5));
+        assert_eq!(range(own, 5 * SECOND), (5 * SECOND, own + 5 * SECOND));
+        assert_eq!(range(own, SECOND / 20), (own, own));
+        assert_eq!(range(8 * SECOND, 3_600 * SECOND), (10 * SECOND, 10 * SECOND), "as long as is waited for at most");
+        assert_eq!(range(20 * SECOND, 3_600 * SECOND), (20 * SECOND, 20 * SECOND), "but for the own delay");
     }
 }

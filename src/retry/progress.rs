@@ -27,8 +27,8 @@ pin_project! {
         pub(super) delays: backoff::Progress,
         // Some attempt may have reached the callee.
         pub(super) sent: bool,
-        // The attempt that runs was paid for.
-        pub(super) paid: bool,
+        // How many tokens of the budget were paid for the attempt that runs, or is waited for.
+        pub(super) paid: u32,
         // The copy for the next attempt may be lost while that is waited for.
         pub(super) may_be_lost: bool,
         // Why there is another attempt.
@@ -57,7 +57,7 @@ pub(super) struct LostAtFirst<'a> {
 pub(super) struct Lost<'a> {
     pub(super) core: &'a Core,
     pub(super) stage: &'a mut Stage,
-    pub(super) paid: bool,
+    pub(super) paid: u32,
 }
 
 // === impl Progress ===
@@ -71,7 +71,7 @@ impl Progress {
             ready_limit: None,
             delays: backoff::Progress::start(),
             sent: false,
-            paid: false,
+            paid: 0,
             may_be_lost: false,
             cause: Cause::NotSent,
             outcome: Outcome::Ignored,
@@ -84,23 +84,30 @@ impl Progress {
 impl Core {
     /// Has the budget pay, or be paid, for an attempt that ended, and may have been `sent`; whether one was before is in `any_sent`.
     #[inline]
-    pub(super) fn account(&self, any_sent: &mut bool, paid: bool, sent: bool) {
+    pub(super) fn account(&self, any_sent: &mut bool, paid: u32, sent: bool) {
         if sent && !*any_sent {
             *any_sent = true;
             self.budget.record_sent();
-        } else if paid {
-            if sent {
-                self.budget.settle();
-            } else {
-                self.budget.refund();
-            }
+        } else if sent {
+            self.settle(paid);
+        } else {
+            self.refund(paid);
         }
+    }
+
+    fn settle(&self, paid: u32) {
+        (0..paid).for_each(|_| self.budget.settle());
+    }
+
+    /// Gives back what was paid for an attempt that is not sent.
+    pub(super) fn refund(&self, paid: u32) {
+        (0..paid).for_each(|_| self.budget.refund());
     }
 
     /// A panic came out of the code of others and takes the call along.
     #[cold]
     #[inline(never)]
-    pub(super) fn lose(&self, stage: &mut Stage, paid: bool) {
+    pub(super) fn lose(&self, stage: &mut Stage, paid: u32) {
         self.close(*stage, paid);
         *stage = Stage::Lost;
         self.record_panicked();
@@ -118,7 +125,7 @@ impl Core {
     #[cold]
     #[inline(never)]
     pub(super) fn abandon(&self, progress: Option<&Progress>) {
-        let (stage, paid) = progress.map_or((Stage::Attempting, false), |progress| (progress.stage, progress.paid));
+        let (stage, paid) = progress.map_or((Stage::Attempting, 0), |progress| (progress.stage, progress.paid));
         if stage != Stage::Lost {
             self.record_abandoned();
             self.close(stage, paid);
@@ -126,11 +133,10 @@ impl Core {
     }
 
     /// The call ends at this stage and without a result: what was paid for an attempt that has not started is given back.
-    fn close(&self, stage: Stage, paid: bool) {
+    fn close(&self, stage: Stage, paid: u32) {
         match stage {
-            _ if !paid => {}
-            Stage::Attempting => self.budget.settle(),
-            _ => self.budget.refund(),
+            Stage::Attempting => self.settle(paid),
+            _ => self.refund(paid),
         }
     }
 }

@@ -69,6 +69,24 @@ pub trait RequestPolicy<Req> {
         true
     }
 
+    /// Whether [`is_idempotent`](Self::is_idempotent) answers for each request, in place of taking all of them to be repeatable.
+    /// Default: yes.
+    ///
+    /// A policy that does not answer repeats no request that was sent where the classifier
+    /// [asks for one that does](crate::Classify::needs_idempotency), as for HTTP.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::retry::{CloneRequests, IdempotentIf, RequestPolicy};
+    ///
+    /// assert!(!RequestPolicy::<u32>::states_idempotency(&CloneRequests));
+    /// assert!(IdempotentIf::new(CloneRequests, |n: &u32| *n > 0).states_idempotency());
+    /// ```
+    fn states_idempotency(&self) -> bool {
+        true
+    }
+
     /// Whether `request` may be retried at all, even if it was not sent. Default: yes. Asked once a call; what may not be is not
     /// copied.
     ///
@@ -119,6 +137,18 @@ pub trait RequestPolicy<Req> {
         let _ = copy;
         true
     }
+}
+
+/// The rules of a request policy, with another way to copy requests. Implemented for the policies of this crate.
+#[doc(hidden)]
+#[diagnostic::on_unimplemented(
+    message = "the request policy `{Self}` says by itself how requests are copied",
+    note = "call `.requests(..)` once, with the policy that is meant"
+)]
+pub trait CopyRequestsBy<Q> {
+    type Policy;
+
+    fn copy_requests_by(self, copies: Q) -> Self::Policy;
 }
 
 /// A request that can be copied, but not always: a body that streams, a buffer that grew too large.
@@ -203,7 +233,7 @@ pub struct TryCloneRequests;
 #[derive(Clone, Copy, Debug)]
 pub struct CloneWith<F>(F);
 
-/// Copies requests as `R` does, and lets only those be sent again of which the predicate says so.
+/// Copies requests as `R` does, and lets only those be sent again that both the predicate and `R` permit.
 ///
 /// # Examples
 ///
@@ -240,6 +270,11 @@ pub struct RetryIf<R, F> {
 
 impl<Req: Clone> RequestPolicy<Req> for CloneRequests {
     #[inline]
+    fn states_idempotency(&self) -> bool {
+        false
+    }
+
+    #[inline]
     fn try_clone(&self, request: &Req) -> Option<Req> {
         Some(request.clone())
     }
@@ -253,6 +288,11 @@ impl<Req: Clone> RequestPolicy<Req> for CloneRequests {
 // === impl TryCloneRequests ===
 
 impl<Req: TryClone> RequestPolicy<Req> for TryCloneRequests {
+    #[inline]
+    fn states_idempotency(&self) -> bool {
+        false
+    }
+
     #[inline]
     fn try_clone(&self, request: &Req) -> Option<Req> {
         request.try_clone()
@@ -290,6 +330,11 @@ where
     F: Fn(&Req) -> Option<Req>,
 {
     #[inline]
+    fn states_idempotency(&self) -> bool {
+        false
+    }
+
+    #[inline]
     fn try_clone(&self, request: &Req) -> Option<Req> {
         (self.0)(request)
     }
@@ -303,7 +348,7 @@ where
 // === impl IdempotentIf ===
 
 impl<R, F> IdempotentIf<R, F> {
-    /// Copies as `requests` does, and asks `predicate` which may be sent again.
+    /// Copies as `requests` does, and lets those be sent again that `predicate` and `requests` permit.
     ///
     /// # Examples
     ///
@@ -333,7 +378,7 @@ where
 
     #[inline]
     fn is_idempotent(&self, request: &Req) -> bool {
-        (self.predicate)(request)
+        (self.predicate)(request) && self.requests.is_idempotent(request)
     }
 
     #[inline]
@@ -379,6 +424,11 @@ where
     F: Fn(&Req) -> bool,
 {
     #[inline]
+    fn states_idempotency(&self) -> bool {
+        self.requests.states_idempotency()
+    }
+
+    #[inline]
     fn try_clone(&self, request: &Req) -> Option<Req> {
         self.requests.try_clone(request)
     }
@@ -401,5 +451,44 @@ where
     #[inline]
     fn may_be_lost(&self, copy: &Req) -> bool {
         self.requests.may_be_lost(copy)
+    }
+}
+
+// === impl CopyRequestsBy ===
+
+/// Policies that copy requests and have no rules: there is nothing to keep of them.
+macro_rules! replaced {
+    ($($policy:ty $(, $parameter:ident)?;)+) => {$(
+        impl<Q $(, $parameter)?> $crate::retry::CopyRequestsBy<Q> for $policy {
+            type Policy = Q;
+
+            fn copy_requests_by(self, copies: Q) -> Q {
+                copies
+            }
+        }
+    )+};
+}
+#[cfg(feature = "http")]
+pub(crate) use replaced;
+
+replaced! {
+    CloneRequests;
+    TryCloneRequests;
+    CloneWith<F>, F;
+}
+
+impl<R: CopyRequestsBy<Q>, F, Q> CopyRequestsBy<Q> for IdempotentIf<R, F> {
+    type Policy = IdempotentIf<R::Policy, F>;
+
+    fn copy_requests_by(self, copies: Q) -> Self::Policy {
+        IdempotentIf { requests: self.requests.copy_requests_by(copies), predicate: self.predicate }
+    }
+}
+
+impl<R: CopyRequestsBy<Q>, F, Q> CopyRequestsBy<Q> for RetryIf<R, F> {
+    type Policy = RetryIf<R::Policy, F>;
+
+    fn copy_requests_by(self, copies: Q) -> Self::Policy {
+        RetryIf { requests: self.requests.copy_requests_by(copies), predicate: self.predicate }
     }
 }

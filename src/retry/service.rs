@@ -81,6 +81,7 @@ pub(super) fn begin<I, S, Req, C, R>(
 where
     I: BorrowMut<S>,
     S: Service<Req>,
+    C: Classify<S::Response, S::Error>,
     R: RequestPolicy<Req>,
 {
     let core = &*shared.core;
@@ -103,7 +104,8 @@ where
             permitted = shared.requests.may_retry(&request);
             if permitted {
                 copy = shared.requests.try_clone(&request);
-                idempotent = shared.requests.is_idempotent(&request);
+                let is_known = shared.requests.states_idempotency() || !shared.classifier.needs_idempotency();
+                idempotent = is_known && shared.requests.is_idempotent(&request);
             }
         });
     }

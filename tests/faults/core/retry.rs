@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::task::{self, Poll};
 use std::time::Duration;
 
-use mainstay::backoff::BackoffConfig;
-use mainstay::budget::Budget;
+use mainstay::backoff::{BackoffConfig, Jitter};
+use mainstay::budget::{Budget, InFlightConfig};
 use mainstay::context::{self, Context, Criticality};
-use mainstay::retry::{EndedAttempt, RequestPolicy, RetryBuilder, retry};
+use mainstay::retry::{EndedAttempt, RequestPolicy, RetryBuilder, RetryConfig, TrustHint, retry};
 use mainstay::{
-    BoxError, CircuitOpen, CircuitState, Error, NoEndpoint, NoEndpointReason, Outcome, Rejectable, Rejected, RetryHint,
-    RetryLayer, classify_fn,
+    BoxError, CircuitOpen, CircuitState, Classify, Error, NoEndpoint, NoEndpointReason, Outcome, Rejectable, Rejected,
+    RetryHint, RetryLayer, classify_fn,
 };
 use tokio::time::Instant;
 use tokio_test::{assert_pending, assert_ready_err};
@@ -579,4 +579,306 @@ fn entry_27_a_future_polled_after_a_panic_panics() {
     let mut future = tokio_test::task::spawn(layer.run(|| ready(Ok::<_, BoxError>(()))));
     assert!(catch_unwind(AssertUnwindSafe(|| future.poll())).is_err());
     let _ = future.poll();
+}
+
+// === 13: waits that many callers share ===
+
+/// When these calls of one layer made their second attempts, after a first at the same moment.
+async fn second_attempts(layer: &RetryLayer<impl Classify<u32, BoxError> + Copy>, calls: usize) -> Vec<Duration> {
+    let start = Instant::now();
+    let call = || async {
+        let (mut answers, mut second) = ([503, 200].into_iter(), Duration::ZERO);
+        let attempt = || {
+            second = start.elapsed();
+            ready(Ok::<_, BoxError>(answers.next().unwrap()))
+        };
+        layer.run(attempt).await.unwrap();
+        second
+    };
+    futures_util::future::join_all((0..calls).map(|_| call())).await
+}
+
+fn named(wait: Duration) -> impl Classify<u32, BoxError> + Copy {
+    classify_fn(move |result: Result<&u32, &BoxError>| match result {
+        Ok(200) => Outcome::Success,
+        _ => Outcome::throttled(wait),
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn entry_13_callers_that_were_given_the_same_time_spread_and_none_is_early() {
+    let layer =
+        RetryLayer::builder("test").seed(7).budget(Budget::unlimited()).classify(named(SECOND)).build().unwrap();
+    let waits = second_attempts(&layer, 200).await;
+    assert!(waits.iter().all(|wait| (SECOND..=millis(1_201)).contains(wait)), "{waits:?}");
+    let mut peak = [0; 21];
+    waits.iter().for_each(|wait| peak[usize::try_from((*wait - SECOND).as_millis() / 10).unwrap()] += 1);
+    assert!(peak.iter().all(|&count| count <= 12), "{peak:?}: 200 without jitter, 16 and more with random draws");
+}
+
+#[tokio::test(start_paused = true)]
+async fn entry_13_a_limit_that_names_a_time_spreads_callers_too() {
+    let layer = every(millis(10)).seed(7).build().unwrap();
+    let call = || async {
+        let (mut first, start) = (true, Instant::now());
+        let attempt = || {
+            let limited = Rejected::Limited { retry_after: Some(SECOND) };
+            ready(if std::mem::take(&mut first) { Err(BoxError::from_rejected(limited)) } else { Ok(()) })
+        };
+        layer.run(attempt).await.unwrap();
+        start.elapsed().as_millis()
+    };
+    let waits = futures_util::future::join_all((0..50).map(|_| call())).await;
+    assert!(waits.iter().all(|wait| (1_000..=1_201).contains(wait)), "{waits:?}");
+    assert!(waits.iter().max() > waits.iter().min().map(|least| least + 100).as_ref(), "{waits:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn entry_13_how_a_named_time_is_followed_can_be_configured() {
+    let wait = |builder: RetryBuilder, asked: Duration| async move {
+        second_attempts(&builder.classify(named(asked)).build().unwrap(), 1).await[0]
+    };
+    let exact = || every(millis(100)).hint_jitter(0.0);
+    assert_eq!(wait(exact(), 2 * SECOND).await, 2 * SECOND);
+    assert_eq!(wait(exact(), millis(10)).await, millis(100), "the own delay is longer");
+    // R4: by option, a time that is too long is cut instead of ending the call.
+    let clamped = || exact().trust_hint(TrustHint::Clamped);
+    assert_eq!(wait(clamped(), 3_600 * SECOND).await, millis(5_100));
+    assert_eq!(wait(clamped(), 2 * SECOND).await, 2 * SECOND);
+    assert_eq!(wait(clamped(), millis(10)).await, millis(100));
+    assert_eq!(wait(clamped().max_retry_after(SECOND), 3_600 * SECOND).await, SECOND);
+    for asked in [2 * SECOND, 3_600 * SECOND] {
+        let jittered = wait(every(millis(100)).seed(1).trust_hint(TrustHint::Clamped), asked).await;
+        assert!((asked.min(millis(5_100))..=millis(5_101)).contains(&jittered), "{jittered:?}");
+    }
+    // Jitter does not carry the wait beyond the longest.
+    for seed in 0..20 {
+        let longest = wait(every(millis(100)).seed(seed).max_retry_after(millis(2_100)), 2 * SECOND).await;
+        assert!((2 * SECOND..=millis(2_101)).contains(&longest), "{longest:?}");
+    }
+    let error = RetryLayer::builder("test").hint_jitter(1.1).build().unwrap_err();
+    assert_eq!(error.field(), "hint_jitter");
+}
+
+/// Nor beyond the deadline, although the time named fits.
+#[tokio::test(start_paused = true)]
+async fn entry_13_jitter_carries_no_attempt_beyond_the_deadline() {
+    for seed in 0..20 {
+        let layer = every(millis(100)).seed(seed).hint_jitter(1.0).classify(named(SECOND)).build().unwrap();
+        let scope = Context::new().with_deadline(Instant::now() + millis(1_100));
+        let waits = scope.scope(second_attempts(&layer, 1)).await;
+        assert!((SECOND..millis(1_101)).contains(&waits[0]), "{waits:?}");
+    }
+}
+
+/// Exponential from 1 s after throttles that name no time, from 50 ms after other failures.
+#[tokio::test(start_paused = true)]
+async fn entry_13_throttles_without_a_time_back_off_from_a_second() {
+    let waits = |builder: RetryBuilder, status: u32| async move {
+        let layer =
+            builder.max_attempts(5).budget(Budget::unlimited()).classify(classify_fn(by_status)).build().unwrap();
+        let (start, mut last, mut waits) = (Instant::now(), Instant::now(), Vec::new());
+        let attempt = || {
+            waits.push(std::mem::replace(&mut last, Instant::now()).elapsed());
+            ready(Ok::<_, BoxError>(status))
+        };
+        layer.run(attempt).await.unwrap();
+        assert!(start.elapsed() > Duration::ZERO);
+        waits.split_off(1).into_iter().map(|wait| wait.as_millis()).collect::<Vec<_>>()
+    };
+    let default = || RetryLayer::builder("test").backoff(BackoffConfig::default().with_jitter(Jitter::None));
+    assert_eq!(waits(default(), 429).await, [1_000, 2_000, 4_000, 8_000]);
+    assert_eq!(waits(default(), 500).await, [50, 100, 200, 400]);
+    assert_eq!(
+        waits(default().throttled_initial(3 * SECOND), 429).await,
+        [3_000, 6_000, 10_000, 10_000],
+        "up to the cap"
+    );
+    assert_eq!(waits(default().throttled_initial(millis(20)), 429).await, [20, 40, 80, 160]);
+    assert_eq!(waits(every(millis(10)), 429).await, [10; 4], "a cap below it holds");
+    assert_eq!(RetryConfig::default().throttled_initial, SECOND);
+    for (seed, status) in [(1, 429), (2, 429), (1, 500), (2, 500)] {
+        let longest = if status == 429 { 10_000 } else { 400 };
+        let jittered = waits(RetryLayer::builder("test").seed(seed), status).await;
+        assert!(jittered.iter().all(|&wait| wait <= longest + 1), "{jittered:?}");
+    }
+}
+
+/// A callee that throttles asks for less load: half as many retries.
+#[tokio::test(start_paused = true)]
+async fn entry_13_a_retry_of_a_throttled_call_withdraws_twice() {
+    for (status, cost) in [(429, 2.0), (500, 1.0)] {
+        let budget = Budget::default();
+        let layer = every(Duration::ZERO).max_attempts(2).budget(budget.clone()).classify(classify_fn(by_status));
+        let layer = layer.build().unwrap();
+        let before = budget.balance();
+        layer.run(|| ready(Ok::<_, BoxError>(status))).await.unwrap();
+        assert!((before + 0.2 - cost - budget.balance()).abs() < 1e-9, "{status}: {}", budget.balance());
+        let mut retries = 0;
+        while layer.handle().statistics().gave_up_budget == 0 {
+            layer.run(|| ready(Ok::<_, BoxError>(status))).await.unwrap();
+            retries = layer.handle().statistics().retries;
+        }
+        assert_eq!(retries, if status == 429 { 5 } else { 12 }, "of a reserve of 10, and 0.2 a call");
+    }
+    let of_status = |cost| {
+        let budget = Budget::in_flight(InFlightConfig::default()).unwrap();
+        assert!(budget.try_withdraw_cost(cost));
+        (0..9).filter(|_| budget.try_withdraw()).count()
+    };
+    assert_eq!([0, 1, 2, 3].map(of_status), [3, 2, 1, 0]);
+}
+
+/// What was taken for an attempt that does not start, or is rejected, is given back in full.
+#[tokio::test(start_paused = true)]
+async fn entry_13_what_was_taken_twice_is_given_back_twice() {
+    let budget = Budget::default();
+    let layer = || every(SECOND).budget(budget.clone()).classify(classify_fn(by_status)).build().unwrap();
+    let mut call = tokio_test::task::spawn(layer().run(|| ready(Ok::<_, BoxError>(429))));
+    assert_pending!(call.poll());
+    assert!((budget.balance() - 8.2).abs() < 1e-9);
+    drop(call);
+    assert!((budget.balance() - 10.2).abs() < 1e-9);
+    let mut answers = [Ok(429), Err(BoxError::from_rejected(open(CircuitState::Open)))].into_iter();
+    layer().run(|| ready(answers.next().unwrap())).await.unwrap_err();
+    assert!((budget.balance() - 10.4).abs() < 1e-9, "{}", budget.balance());
+    // All or nothing.
+    let small = Budget::default();
+    assert!((0..9).all(|_| small.try_withdraw()));
+    assert!(!small.try_withdraw_cost(2));
+    assert!((small.balance() - 1.0).abs() < 1e-9);
+    assert!(small.try_withdraw_cost(0));
+}
+
+// === 16: what is sent twice does not depend on the order of the builder's calls ===
+
+#[cfg(feature = "http")]
+mod http_requests {
+    use http::{Method, Request, Response};
+    use mainstay::HttpClassifier;
+    use mainstay::http::ReplayBodies;
+
+    use super::*;
+
+    type Body = String;
+
+    fn get_and_post() -> [Request<Body>; 2] {
+        [Method::GET, Method::POST].map(|method| Request::builder().method(method).body(Body::new()).unwrap())
+    }
+
+    /// How often a `GET` and a `POST` are sent that are answered 503.
+    macro_rules! sent {
+        ($builder:expr) => {{
+            let layer = $builder.build().unwrap();
+            let mut sent = Vec::new();
+            for request in get_and_post() {
+                let calls = Arc::new(AtomicU32::new(0));
+                let count = calls.clone();
+                let service = layer.layer(service_fn(move |_: Request<Body>| {
+                    count.fetch_add(1, Relaxed);
+                    ready(Ok::<_, BoxError>(Response::builder().status(503).body(()).unwrap()))
+                }));
+                let _ = service.oneshot(request).await;
+                sent.push(calls.load(Relaxed));
+            }
+            (sent[0], sent[1])
+        }};
+    }
+
+    fn builder() -> RetryBuilder {
+        every(Duration::ZERO)
+    }
+
+    fn copy(request: &Request<Body>) -> Option<Request<Body>> {
+        Some(request.clone())
+    }
+
+    struct ByPath;
+
+    impl RequestPolicy<Request<Body>> for ByPath {
+        fn try_clone(&self, request: &Request<Body>) -> Option<Request<Body>> {
+            copy(request)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn entry_16_the_gate_of_http_holds_in_every_order() {
+        assert_eq!(sent!(builder().http()), (3, 1));
+        assert_eq!(sent!(builder().http().clone_with(copy)), (3, 1));
+        assert_eq!(sent!(builder().clone_with(copy).http()), (3, 1));
+        assert_eq!(sent!(builder().http().requests(ByPath)), (3, 1));
+        assert_eq!(sent!(builder().requests(ByPath).http()), (3, 1));
+        assert_eq!(sent!(builder().http().classify(HttpClassifier::new())), (3, 1));
+        assert_eq!(sent!(builder().classify(HttpClassifier::new()).http().clone_with(copy)), (3, 1));
+        assert_eq!(sent!(builder().http().http().max_attempts(2)), (2, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn entry_16_rules_add_up_in_every_order() {
+        let all = |_: &Request<Body>| true;
+        let none = |_: &Request<Body>| false;
+        assert_eq!(sent!(builder().http().idempotent_if(all)), (3, 1));
+        assert_eq!(sent!(builder().idempotent_if(all).http()), (3, 1));
+        assert_eq!(sent!(builder().http().idempotent_if(none)), (1, 1));
+        assert_eq!(sent!(builder().idempotent_if(none).http()), (1, 1));
+        assert_eq!(sent!(builder().idempotent_if(none).clone_with(copy).http()), (1, 1));
+        assert_eq!(sent!(builder().retry_if(none).http().clone_with(copy)), (1, 1));
+        assert_eq!(sent!(builder().idempotent_if(none).requests(ByPath).classify(HttpClassifier::new())), (1, 1));
+        let gets = |request: &Request<Body>| request.method() == Method::GET;
+        assert_eq!(sent!(builder().idempotent_if(gets).clone_with(copy).classify(HttpClassifier::new())), (3, 1));
+    }
+
+    /// Without `http`, only a policy that says which requests may be sent twice has any sent twice.
+    #[tokio::test(start_paused = true)]
+    async fn entry_16_a_classifier_for_http_alone_repeats_nothing_that_was_sent() {
+        assert_eq!(sent!(builder().classify(HttpClassifier::new())), (1, 1));
+        assert_eq!(sent!(builder().classify(HttpClassifier::new()).clone_with(copy)), (1, 1));
+        assert_eq!(sent!(builder().clone_with(copy).classify(HttpClassifier::new())), (1, 1));
+        assert_eq!(sent!(builder().classify(HttpClassifier::new()).retry_if(|_: &Request<Body>| true)), (1, 1));
+        assert_eq!(sent!(builder().classify(HttpClassifier::new()).idempotent_if(|_: &Request<Body>| true)), (3, 3));
+        assert_eq!(sent!(builder().classify(HttpClassifier::new()).requests(ByPath)), (3, 3), "as the policy has it");
+        let layer = builder().classify(HttpClassifier::new()).build().unwrap();
+        let answer = |_: Request<Body>| ready(Ok::<_, BoxError>(Response::builder().status(503).body(()).unwrap()));
+        let _ = layer.layer(service_fn(answer)).oneshot(Request::new(Body::new())).await;
+        assert_eq!(layer.handle().statistics().gave_up_not_idempotent, 1, "and says why");
+    }
+
+    /// A classifier that was chosen is kept: here one that takes 503 for a success.
+    #[tokio::test(start_paused = true)]
+    async fn entry_16_http_keeps_the_classifier_that_was_chosen() {
+        let fine = classify_fn(|_: Result<&Response<()>, &BoxError>| Outcome::Success);
+        assert_eq!(sent!(builder().classify(fine).http()), (1, 1));
+        assert_eq!(sent!(builder().http().classify(fine)), (1, 1));
+        assert_eq!(sent!(builder().classify(fine).http().http()), (1, 1));
+        let overridden = HttpClassifier::new().on_status(http::StatusCode::SERVICE_UNAVAILABLE, Outcome::Permanent);
+        assert_eq!(sent!(builder().classify(overridden).http().clone_with(copy)), (1, 1));
+    }
+
+    /// The type of an ordinary HTTP retry can be named.
+    #[test]
+    fn entry_16_an_ordinary_http_retry_has_an_ordinary_type() {
+        let _: RetryLayer<HttpClassifier, mainstay::http::HttpRequests> = builder().http().build().unwrap();
+        let _: RetryLayer<HttpClassifier, mainstay::http::HttpRequests<ReplayBodies>> =
+            builder().http().requests(ReplayBodies::new()).build().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_post_of_which_nothing_was_sent_is_repeated() {
+        let refused = classify_fn(|result: Result<&Response<()>, &BoxError>| match result {
+            Ok(_) => Outcome::Success,
+            Err(_) => Outcome::NotSent,
+        });
+        let budget = Budget::default();
+        let layer = builder().budget(budget.clone()).classify(refused).http().build().unwrap();
+        let [_, post] = get_and_post();
+        let calls = Arc::new(AtomicU32::new(0));
+        let count = calls.clone();
+        let service = layer.layer(service_fn(move |_: Request<Body>| {
+            let refused = count.fetch_add(1, Relaxed) < 2;
+            ready(if refused { Err(BoxError::from("refused")) } else { Ok(Response::new(())) })
+        }));
+        service.oneshot(post).await.unwrap();
+        assert_eq!((calls.load(Relaxed), layer.handle().statistics().successes), (3, 1));
+        assert_eq!(budget.balance(), 10.2, "only what was sent is counted and charged");
+    }
 }
