@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::config::CircuitBreakerConfig;
@@ -30,9 +30,13 @@ pub(super) struct Breaker {
     observers: Box<[Observer]>,
     calls: Tally<6>,
     transitions: Tally<6>,
-    /// None where several breakers share a name: gauges can't be added up.
+    /// None for one of many of one name, such as those of the endpoints of a pool: their states are not published.
     gauges: Option<StateGauges<6>>,
-    /// Held while the gauges are set, so that the last one to set them has read the latest state.
+    /// What an observing breaker would have done; of those that observe.
+    observed: OnceLock<Tally<2>>,
+    /// Where `observed` adds up in a group.
+    group_observed: Option<Arc<TallySum<2>>>,
+    /// Held while the gauges are changed, so that the last one to change them has read the latest state.
     publishing: Mutex<()>,
     /// Whoever waits for a change: subscriptions, gates, followers. Made for the first of them.
     watchers: LazyWatchers,
@@ -43,6 +47,7 @@ pub(super) struct Breaker {
 pub(super) struct GroupAccounts {
     calls: TallySum<6>,
     transitions: TallySum<6>,
+    observed: Arc<TallySum<2>>,
 }
 
 /// What became of a call; the order is that of [`ENDS`].
@@ -55,6 +60,11 @@ pub(super) enum End {
     Rejected,
     Abandoned,
 }
+
+/// What an observing breaker would have done; the order is that of [`WOULD_HAVE`].
+const OPENED: usize = 0;
+const REJECTED: usize = 1;
+const WOULD_HAVE: [&str; 2] = ["opened", "rejected"];
 
 const ENDS: [&str; 6] = ["success", "refused", "failure", "ignored", "rejected", "abandoned"];
 
@@ -80,6 +90,8 @@ impl Breaker {
             calls,
             transitions,
             gauges,
+            observed: OnceLock::new(),
+            group_observed: None,
             publishing: Mutex::new(()),
             watchers: LazyWatchers::new(),
             emitter: Emitter::new(&name, listener),
@@ -100,6 +112,8 @@ impl Breaker {
             calls: accounts.calls.part(),
             transitions: accounts.transitions.part(),
             gauges: None,
+            observed: OnceLock::new(),
+            group_observed: Some(accounts.observed.clone()),
             publishing: Mutex::new(()),
             watchers: LazyWatchers::new(),
             emitter,
@@ -123,7 +137,22 @@ impl Breaker {
     fn admit_otherwise(&self) -> Result<Ticket, CircuitOpen> {
         let (result, change) = self.shared.admit(now);
         self.tell(change);
+        if result.is_ok() && self.shared.would_refuse(now) {
+            self.observed().add(REJECTED);
+        }
         result.map_err(|refusal| self.rejected(self.open(refusal)))
+    }
+
+    fn observed(&self) -> &Tally<2> {
+        self.observed.get_or_init(|| match &self.group_observed {
+            Some(group) => group.part(),
+            None => Tally::new(self.name(), names::CIRCUIT_BREAKER_OBSERVED, "would_have", WOULD_HAVE),
+        })
+    }
+
+    /// How often an observing breaker would have opened, and how many calls it would have rejected.
+    pub(super) fn would_have(&self) -> [u64; 2] {
+        self.observed.get().map_or([0; 2], Tally::all)
     }
 
     /// What a call would be refused with now, which counts as none; `None` if it would not.
@@ -294,6 +323,9 @@ impl Breaker {
 
     #[cold]
     fn tell_of(&self, change: &Transition) {
+        if change.is_observed {
+            return self.would_open(change);
+        }
         self.watchers.tell(change);
         self.transitions.add(index(change.to));
         if let Some(gauges) = &self.gauges {
@@ -319,6 +351,27 @@ impl Breaker {
             };
             Event::CircuitBreaker(CircuitBreakerEvent { name, kind })
         });
+        self.tell_of_deadlines(change);
+    }
+
+    /// An observing breaker would have opened: nothing changed that anything waits for.
+    fn would_open(&self, change: &Transition) {
+        self.observed().add(OPENED);
+        self.emitter.emit(|name| {
+            let kind = CircuitBreakerEventKind::WouldOpen {
+                reason: change.reason.as_str(),
+                calls: change.calls,
+                failures: change.failures,
+                slow_calls: change.slow_calls,
+                open_for: change.open_for,
+                cause: change.cause,
+            };
+            Event::CircuitBreaker(CircuitBreakerEvent { name, kind })
+        });
+        self.tell_of_deadlines(change);
+    }
+
+    fn tell_of_deadlines(&self, change: &Transition) {
         if change.cut_by_deadline > 0 {
             self.emitter.emit(|name| {
                 let kind =
@@ -336,7 +389,13 @@ impl GroupAccounts {
         Self {
             calls: TallySum::new(name, names::CIRCUIT_BREAKER_CALLS, "outcome", ENDS),
             transitions: TallySum::new(name, names::CIRCUIT_BREAKER_TRANSITIONS, "to", states()),
+            observed: Arc::new(TallySum::new(name, names::CIRCUIT_BREAKER_OBSERVED, "would_have", WOULD_HAVE)),
         }
+    }
+
+    /// How often observing breakers would have opened, and how many calls they would have rejected.
+    pub(super) fn would_have(&self) -> [u64; 2] {
+        self.observed.all()
     }
 
     /// How many calls ended in each [`End`].

@@ -72,9 +72,10 @@ pub struct CircuitBreakerConfig {
     #[cfg_attr(feature = "serde", serde(with = "crate::cores::serde_duration"))]
     pub probe_deadline: Duration,
     /// The longest time that a circuit is half-open without a decision. Once `now - half_opened >= half_open_max`, the next
-    /// call that asks, or the next verdict of a probe whatever it says, re-opens the circuit. Above zero. Default: none, as
-    /// lost probes are replaced by [`probe_deadline`](Self::probe_deadline) and it decides in the end. Resilience4j has it as
-    /// `maxWaitDurationInHalfOpenState`.
+    /// call that asks, or the next verdict of a probe whatever it says, re-opens the circuit, provided that a probe is out or
+    /// one has failed or was slow. Otherwise the stay begins again and keeps the verdicts of the probes, so that a circuit with
+    /// few calls closes. Above zero. Default: none, as lost probes are replaced by [`probe_deadline`](Self::probe_deadline) and
+    /// it decides in the end. Resilience4j has it as `maxWaitDurationInHalfOpenState`.
     #[cfg_attr(feature = "serde", serde(with = "crate::cores::serde_duration::option"))]
     pub half_open_max: Option<Duration>,
     /// Lets the admitted share grow in steps once the probes have shown that the callee is well, instead of jumping to

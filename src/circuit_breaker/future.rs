@@ -18,6 +18,10 @@ pin_project! {
     /// The response future of [`CircuitBreaker`](super::CircuitBreaker) and of
     /// [`CircuitBreakerHandle::call`](super::CircuitBreakerHandle::call).
     ///
+    /// # Panics
+    ///
+    /// When it is polled after it has completed.
+    ///
     /// # Cancel safety
     ///
     /// Dropping it before it finished drops the inner future and counts the call as abandoned; the slot of a probe is given
@@ -60,6 +64,8 @@ pin_project! {
         Refused,
     }
 }
+
+const POLLED_AFTER_COMPLETION: &str = "`ResponseFuture` polled after completion";
 
 // === impl ResponseFuture ===
 
@@ -148,9 +154,12 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         match this.call.project() {
-            CallProj::Admitted { inner, classifier } => poll_call(inner, classifier, this.permit, cx),
+            CallProj::Admitted { inner, classifier } => {
+                assert!(!this.permit.is_spent(), "{POLLED_AFTER_COMPLETION}");
+                poll_call(inner, classifier, this.permit, cx)
+            }
             CallProj::Refused => {
-                let open = this.refused.take().expect("polled after it was ready");
+                let open = this.refused.take().expect(POLLED_AFTER_COMPLETION);
                 Poll::Ready(Err(E::from_rejected(Rejected::CircuitOpen(open))))
             }
         }

@@ -119,17 +119,17 @@ impl CircuitBreakerHandle {
         Ok(Permit::new(self.breaker, ticket))
     }
 
-    /// Whether there is nobody else who has the breaker (no handle, no permit of a running call) or watches it, and it is as a new
-    /// one would be: in its first state, in which calls flow.
-    pub(super) fn is_unused(&self) -> bool {
+    /// When the breaker was last of use, if it was: `now` while another handle, the permit of a running call or a watcher holds
+    /// it, or while it is in a state that somebody wanted; the end of its open time for an open circuit. `None` if a new breaker would
+    /// serve as well.
+    pub(super) fn busy_until(&self, now: std::time::Instant) -> Option<std::time::Instant> {
         let is_alone = self.breaker.is_alone();
-        // Whoever dropped the last of the others has recorded before that.
+        // The last of the others recorded its verdict before it let go.
         fence(Ordering::Acquire);
-        let state = self.state();
-        is_alone
-            && !self.breaker.is_watched()
-            && state == self.breaker.shared.with_settings(|machine| machine.config().initial_state)
-            && matches!(state, CircuitState::Closed | CircuitState::Disabled | CircuitState::Observing)
+        if !is_alone || self.breaker.is_watched() {
+            return Some(now);
+        }
+        self.breaker.shared.with_settings(|machine| machine.busy_until(now))
     }
 
     /// A layer whose services all share this breaker.
@@ -467,7 +467,8 @@ impl CircuitBreakerHandle {
         self.force(CircuitState::Disabled);
     }
 
-    /// Admits every call and records it; the breaker never opens.
+    /// Admits every call and records it; the breaker never opens, and [reports](crate::circuit_breaker#dark-launch) when it would
+    /// have.
     ///
     /// # Examples
     ///

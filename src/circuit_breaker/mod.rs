@@ -49,10 +49,10 @@
 //! |---|---|---|
 //! | closed | flow and are judged | to open, when something trips |
 //! | open | are refused | to half-open, when a call asks and `now - opened >= wait`, or as below |
-//! | half-open | [`probes`](CircuitBreakerConfig::probes) are admitted, the rest refused | to closed or open, as the probes show; to open, after a [longest stay](CircuitBreakerConfig::half_open_max) |
+//! | half-open | [`probes`](CircuitBreakerConfig::probes) are admitted, the rest refused | to closed or open, as the probes show; to open, after a [longest stay](CircuitBreakerConfig::half_open_max) with a probe that is out or was bad |
 //! | forced open | are refused | by hand |
 //! | disabled | flow, nothing is recorded | by hand |
-//! | observing | flow and are recorded, it never opens | by hand |
+//! | observing | flow and are recorded, it never opens, and [reports](#dark-launch) when it would have | by hand |
 //!
 //! # What trips it
 //!
@@ -123,6 +123,16 @@
 //!
 //! A probe that runs beyond the threshold has had its verdict, that it is slow; what it ends as comes too late to decide.
 //!
+//! # Dark launch
+//!
+//! An observing breaker judges calls by the rules that trip a closed circuit, and rejects none. When one of the rules trips, it
+//! emits [`WouldOpen`](crate::telemetry::event::CircuitBreakerEventKind::WouldOpen), and for the time that the circuit would
+//! be open it counts the calls that it would have rejected. The first verdict after that time stands for the probes: a bad one
+//! would open the circuit again, a healthy one would close it, and the window begins again. The two counts are
+//! [`would_have_opened`](CircuitBreakerStatistics::would_have_opened) and
+//! [`would_have_rejected`](CircuitBreakerStatistics::would_have_rejected). No subscription and no observer of transitions sees
+//! any of this, since the state does not change.
+//!
 //! # How long it stays open
 //!
 //! As [`open_time`](CircuitBreakerConfig::open_time) says, or a function of what opened it
@@ -144,7 +154,8 @@
 //! at once, and it closes when all are healthy. A probe without evidence gives its slot back, and so does one that is dropped. One that never comes
 //! back loses its slot to the next caller after the [deadline](CircuitBreakerConfig::probe_deadline), so that a circuit cannot
 //! stay half-open for ever. With a [longest stay](CircuitBreakerConfig::half_open_max), a circuit about which the probes have not
-//! decided by then is open again.
+//! decided by then is open again, if a probe is out or has shown something bad; if only too few calls came, the stay begins
+//! again.
 //!
 //! With a [`Ramp`], a circuit that the probes have found well stays half-open while the admitted share grows in steps, and
 //! closes after the last. The share is exact and needs no draw; the calls that are admitted are ordinary ones, judged by the
@@ -193,7 +204,10 @@
 //! |---|---|
 //! | `mainstay_circuit_breaker_calls_total` | `name`, `outcome`: `success`, `refused`, `failure`, `ignored`, `rejected`, `abandoned` |
 //! | `mainstay_circuit_breaker_transitions_total` | `name`, `to`: the new state |
-//! | `mainstay_circuit_breaker_state` | `name`, `state`: 1 for the one that holds, else 0 |
+//! | `mainstay_circuit_breaker_observed_total` | `name`, `would_have`: `opened`, `rejected` |
+//! | `mainstay_circuit_breaker_state` | `name`, `state`: the number of breakers of this name in the state |
+//!
+//! Several layers of one name add up in every metric. A layer that is dropped leaves the gauge.
 //!
 //! Each transition is a [`CircuitBreakerEvent`](crate::telemetry::event::CircuitBreakerEvent) with the counts that it was
 //! decided on; going to the state that holds already is none.

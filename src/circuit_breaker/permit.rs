@@ -150,6 +150,12 @@ impl Permit {
         }
     }
 
+    /// Whether it has had its verdict.
+    #[inline(always)]
+    pub(super) const fn is_spent(&self) -> bool {
+        self.breaker.is_none()
+    }
+
     /// A panic came out of the call. In line, so that the permit need not be in memory for it.
     #[inline(always)]
     pub(super) fn panicked(&mut self) {

@@ -75,7 +75,8 @@ const SLOT_SHIFT: u32 = u64::BITS - (MAX_PROBES.ilog2() + 1);
 pub(super) struct Shared {
     /// State, [`CLEAN`], [`MEASURED`], [`DATED`] and generation.
     stamp: AtomicU64,
-    /// Until when the states open and half-open refuse, since `origin` and packed; zero when they do not.
+    /// Until when the states open and half-open refuse, and the state observing would, since `origin` and packed; zero when they
+    /// do not.
     refuse_until: AtomicU64,
     /// What opened the circuit: a [`PackedOutcome`].
     cause: AtomicU64,
@@ -337,6 +338,11 @@ impl Shared {
             CircuitState::ForcedOpen => Some(Refusal::FORCED),
             state => self.refuses_for(now).map(|retry_after| self.refusal(state, retry_after)),
         }
+    }
+
+    /// Whether an observing breaker would be open, so that the call that was admitted would have been rejected.
+    pub(super) fn would_refuse(&self, now: impl FnOnce() -> Instant) -> bool {
+        self.state() == CircuitState::Observing && self.refuses_for(now).is_some()
     }
 
     /// The refusal of a call that cannot be made although it may have been admitted by now.

@@ -48,6 +48,8 @@ pub(super) struct Machine {
     probes: Probes,
     /// How far a half-open circuit that the probes have found well is back to full traffic.
     climb: Option<Climb>,
+    /// While a closed circuit in place of this observing one would be open, or would have to prove itself.
+    would_be: Option<Box<WouldBe>>,
     /// The calls that are running, where those that hang are watched.
     in_flight: Option<Box<InFlight>>,
     /// Where time windows start to count from.
@@ -94,6 +96,15 @@ pub(super) struct Origin {
     pub(super) started: Option<Instant>,
 }
 
+/// What an observing breaker would be in, were it closed when it began to observe.
+#[derive(Debug)]
+struct WouldBe {
+    /// Openings since the circuit would have been closed last.
+    opens: u32,
+    /// Until when it would be open; `None` when that has no end.
+    open_until: Option<Instant>,
+}
+
 // === impl Machine ===
 
 impl Machine {
@@ -117,6 +128,7 @@ impl Machine {
             judged: WindowCounts::default(),
             probes: Probes::new(config.probes, config.probe_rule, config.probe_deadline, config.watched_threshold()),
             climb: None,
+            would_be: None,
             in_flight: config.watched_threshold().map(|threshold| Box::new(InFlight::new(threshold, origin))),
             config: Box::new(config),
             origin,
@@ -155,6 +167,20 @@ impl Machine {
 
     pub(super) fn config(&self) -> &CircuitBreakerConfig {
         &self.config
+    }
+
+    /// When this was last of use, by its state: `None` if a new machine would serve as well, a time in the future while the
+    /// circuit is open.
+    pub(super) fn busy_until(&self, now: Instant) -> Option<Instant> {
+        let first = self.config.initial_state;
+        // From these two the machine moves by itself; the other states are what somebody wanted.
+        let moves = matches!(first, CircuitState::Closed | CircuitState::Open);
+        match self.state {
+            CircuitState::Closed | CircuitState::HalfOpen if moves => None,
+            CircuitState::Open if moves => Some(self.open_until.unwrap_or(now)),
+            CircuitState::Disabled | CircuitState::Observing if self.state == first => None,
+            _ => Some(now),
+        }
     }
 
     /// Whether it has a trip of its own.
@@ -231,6 +257,7 @@ impl Machine {
             && !self.watches()
             && self.consecutive_failures == 0
             && self.unanswered.is_clean()
+            && self.would_be.is_none()
             && match &self.window {
                 Calls::Unused => true,
                 Calls::Count(window) => window.is_full() && window.counts().is_clean(),
@@ -246,6 +273,8 @@ impl Machine {
             CircuitState::HalfOpen if self.climb.is_some() => None,
             CircuitState::HalfOpen => self.probes.full_until().map(|free| earlier(free, self.half_open_until())),
             CircuitState::ForcedOpen => Some(None),
+            // Nothing is refused; it is counted what would be.
+            CircuitState::Observing => self.would_be.as_ref().map(|it| it.open_until),
             _ => None,
         }
     }
@@ -336,7 +365,7 @@ impl Machine {
             return None;
         }
         let counted = self.count_overdue(now);
-        if !counted || (self.state != CircuitState::Closed && self.climb.is_none()) {
+        if !counted || !self.judges_calls() || self.would_be.is_some() {
             return None;
         }
         let counts = self.window.counts(now);
@@ -413,10 +442,19 @@ impl Machine {
         self.config.half_open_max.and_then(|most| self.half_open_since.checked_add(most))
     }
 
-    /// Re-opens a circuit that has been half-open for too long.
+    /// Re-opens a circuit that has been half-open for too long while a probe is out, or although one has shown something bad. With
+    /// neither, too few calls came, which says nothing about the callee: the stay begins again, and what the probes have
+    /// shown so far still counts.
     fn half_open_too_long(&mut self, now: Instant) -> Option<Transition> {
-        let too_long = self.half_open_until().is_some_and(|until| now >= until);
-        too_long.then(|| self.open(TransitionReason::HalfOpenTimeOver, self.probes.counts(), None, now))
+        if self.half_open_until().is_none_or(|until| now < until) {
+            return None;
+        }
+        let counts = self.probes.counts();
+        if self.probes.in_flight() == 0 && counts.is_clean() {
+            self.half_open_since = now;
+            return None;
+        }
+        Some(self.open(TransitionReason::HalfOpenTimeOver, counts, None, now))
     }
 
     fn probe(&mut self, now: Instant) -> Admission {
@@ -461,13 +499,16 @@ impl Machine {
             self.window.record(record, now);
         }
         self.unanswered.record(evidence.ending, now);
-        if self.state != CircuitState::Closed && self.climb.is_none() {
+        if !self.judges_calls() {
             return None;
         }
         let counts = self.window.counts(now);
         let cause = Some(evidence.outcome);
+        if self.would_be.is_some() {
+            return self.would_probe(evidence, counts, now);
+        }
         if let Some(wait) = self.throttled_for(evidence.outcome) {
-            return Some(self.go(CircuitState::Open, TransitionReason::Throttled, counts, Some(wait), cause, now));
+            return Some(self.open_for(wait, TransitionReason::Throttled, counts, cause, now));
         }
         // What says nothing about the callee does not cause what others' running has shown.
         let judged = record.is_some() || evidence.health.is_some();
@@ -477,6 +518,24 @@ impl Machine {
             return Some(self.open(reason, counts, cause.filter(|_| judged), now));
         }
         self.trips_unanswered(evidence, self.config.minimum_calls, now)
+    }
+
+    /// Whether calls are judged by the rules that trip a closed circuit.
+    fn judges_calls(&self) -> bool {
+        matches!(self.state, CircuitState::Closed | CircuitState::Observing) || self.climb.is_some()
+    }
+
+    /// The verdict of a call that an observing breaker would not have admitted, or as a probe. The first one after the open
+    /// time decides: bad, the circuit would open again; healthy, it would close, and the window begins again.
+    fn would_probe(&mut self, evidence: Evidence, counts: WindowCounts, now: Instant) -> Option<Transition> {
+        let is_open = self.would_be.as_ref().is_some_and(|it| it.open_until.is_none_or(|until| now < until));
+        let record = evidence.record().filter(|_| !is_open)?;
+        if record.failed || record.slow {
+            return Some(self.open(TransitionReason::ProbesFailed, counts, Some(evidence.outcome), now));
+        }
+        self.would_be = None;
+        self.forget_calls();
+        None
     }
 
     /// Opens the circuit if `evidence` is one more call without an answer, and at least `minimum` of them and no answer are
@@ -589,7 +648,43 @@ impl Machine {
         now: Instant,
     ) -> Transition {
         let wait = self.wait(reason, counts, cause, now);
-        self.go(CircuitState::Open, reason, counts, Some(wait), cause, now)
+        self.open_for(wait, reason, counts, cause, now)
+    }
+
+    /// Opens the circuit for `wait`, or records that an observing one would be open.
+    fn open_for(
+        &mut self,
+        wait: Duration,
+        reason: TransitionReason,
+        counts: WindowCounts,
+        cause: Option<Outcome>,
+        now: Instant,
+    ) -> Transition {
+        if self.state != CircuitState::Observing {
+            return self.go(CircuitState::Open, reason, counts, Some(wait), cause, now);
+        }
+        let period_failures = self.period_failures(now);
+        self.would_be = Some(Box::new(WouldBe { opens: self.consecutive_opens(), open_until: now.checked_add(wait) }));
+        Transition {
+            from: CircuitState::Observing,
+            to: CircuitState::Open,
+            reason,
+            calls: counts.calls,
+            failures: counts.failures,
+            slow_calls: counts.slow,
+            consecutive_failures: self.consecutive_failures,
+            period_failures,
+            open_for: Some(wait),
+            cause,
+            cut_by_deadline: 0,
+            generation: self.generation,
+            is_observed: true,
+        }
+    }
+
+    /// The number of the opening that comes next, from 1, since the circuit was closed or would have been.
+    fn consecutive_opens(&self) -> u32 {
+        self.would_be.as_ref().map_or(self.opens, |it| it.opens).saturating_add(1)
     }
 
     /// How long the circuit will stay open, if it opens now.
@@ -600,7 +695,7 @@ impl Machine {
         cause: Option<Outcome>,
         now: Instant,
     ) -> Duration {
-        let consecutive_opens = self.opens.saturating_add(1);
+        let consecutive_opens = self.consecutive_opens();
         let wait = self.config.open_time.jittered(consecutive_opens, || self.random.draw());
         if self.own.open_time.is_none() {
             return wait;
@@ -675,6 +770,7 @@ impl Machine {
         let from = std::mem::replace(&mut self.state, to);
         self.generation += 1;
         self.climb = None;
+        self.would_be = None;
         self.forget_running();
         match to {
             CircuitState::Open => {
@@ -713,6 +809,7 @@ impl Machine {
             cause,
             cut_by_deadline: 0,
             generation: self.generation,
+            is_observed: false,
         }
     }
 

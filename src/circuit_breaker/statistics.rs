@@ -46,6 +46,11 @@ pub struct CircuitBreakerStatistics {
     pub rejected: u64,
     /// Calls that were dropped before their end.
     pub abandoned: u64,
+    /// How often the breaker would have opened while it was [observing](CircuitState::Observing).
+    pub would_have_opened: u64,
+    /// Calls that the breaker admitted while it was observing, and would have rejected otherwise. They are in one of the other
+    /// counts, too, by how they ended.
+    pub would_have_rejected: u64,
     /// The calls judged by at the moment: those of the window, the probes of a half-open circuit, or what opened it.
     pub window_calls: u64,
     /// Those of them that failed.
@@ -81,6 +86,7 @@ impl CircuitBreakerStatistics {
     pub(super) fn of(breaker: &Breaker) -> Self {
         let now = now();
         let [successes, refused, failures, ignored, rejected, abandoned] = breaker.ends();
+        let [would_have_opened, would_have_rejected] = breaker.would_have();
         let retry_after = match breaker.shared.admits(|| now) {
             Admits::Nothing { retry_after } => retry_after,
             Admits::Call | Admits::Probe => None,
@@ -96,6 +102,8 @@ impl CircuitBreakerStatistics {
                 ignored,
                 rejected,
                 abandoned,
+                would_have_opened,
+                would_have_rejected,
                 window_calls: counts.calls,
                 window_failures: counts.failures,
                 window_slow_calls: counts.slow,

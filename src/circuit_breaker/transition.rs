@@ -56,6 +56,8 @@ pub struct Transition {
     pub cut_by_deadline: u64,
     /// The generation of the new state: of two transitions the later one has the higher.
     pub(super) generation: u64,
+    /// An observing breaker would have opened, and did not.
+    pub(super) is_observed: bool,
 }
 
 /// Why a breaker changed its state.
@@ -90,7 +92,8 @@ pub enum TransitionReason {
     OpenTimeOver,
     /// A health check of the callee passed while the circuit was open.
     HealthCheckPassed,
-    /// The probes had not decided anything within [`half_open_max`](super::CircuitBreakerConfig::half_open_max).
+    /// The probes had not decided anything within [`half_open_max`](super::CircuitBreakerConfig::half_open_max), and one was out
+    /// or had shown something bad.
     HalfOpenTimeOver,
     /// The probes showed that the callee is not well.
     ProbesFailed,

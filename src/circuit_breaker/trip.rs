@@ -9,7 +9,7 @@ use crate::outcome::Outcome;
 
 /// Decides whether a closed circuit opens, beside the rules of the [configuration](super::CircuitBreakerConfig).
 ///
-/// It is asked after a verdict in the closed state that no rule of the configuration has opened the circuit at. It is not
+/// It is asked after a verdict in the closed state, or while the breaker observes, that no rule of the configuration has opened the circuit at. It is not
 /// asked while the window holds neither a failure nor a slow call and no failure precedes (such a success takes no lock, and
 /// nothing speaks for opening), about calls that are no evidence, or about probes.
 ///

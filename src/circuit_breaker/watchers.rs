@@ -324,6 +324,7 @@ mod tests {
             cause: None,
             cut_by_deadline: 0,
             generation,
+            is_observed: false,
         }
     }
 

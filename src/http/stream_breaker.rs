@@ -113,6 +113,10 @@ struct Begun(Option<Permit>);
 pin_project! {
     /// The response future of [`StreamBreaker`].
     ///
+    /// # Panics
+    ///
+    /// When it is polled after it has completed.
+    ///
     /// # Cancel safety
     ///
     /// Dropping it drops the inner future and counts the call as abandoned.
@@ -273,6 +277,7 @@ where
         if let Some(open) = this.refused.take() {
             return Poll::Ready(Err(E::from_rejected(Rejected::CircuitOpen(open))));
         }
+        assert!(this.verdict.is_some(), "`StreamBreakerFuture` polled after completion");
         let Some(inner) = this.inner.as_pin_mut() else { return Poll::Pending };
         let result = ready!(on_unwind(|| panicked(this.verdict), || inner.poll(cx)));
         let Some((permit, classifier, deadline)) = this.verdict.take() else { return Poll::Pending };

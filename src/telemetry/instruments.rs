@@ -31,12 +31,10 @@ pub(crate) struct TallySum<const N: usize> {
     exported: Arc<recorder::Counters<N>>,
 }
 
-/// One gauge for each state: 1 for the state that holds, 0 for the others.
+/// One gauge per state, with the number of layers of one name that are in it. A layer adds itself to the gauge of its state, and
+/// takes itself off when the state changes or the layer is dropped.
 #[derive(Debug)]
-pub(crate) struct StateGauges<const N: usize>(Arc<States<N>>);
-
-#[derive(Debug)]
-struct States<const N: usize> {
+pub(crate) struct StateGauges<const N: usize> {
     current: AtomicUsize,
     #[cfg(feature = "metrics")]
     exported: recorder::Gauges<N>,
@@ -152,21 +150,36 @@ impl<const N: usize> StateGauges<N> {
         );
         #[cfg(not(feature = "metrics"))]
         let _ = (name, values);
-        let states = Arc::new(States {
+        let gauges = Self {
             current: AtomicUsize::new(current),
             #[cfg(feature = "metrics")]
             exported: recorder::Gauges::new(recorder::Labels::new(name, metric, Some(label)), values),
-        });
+        };
         #[cfg(feature = "metrics")]
-        recorder::register(&states);
-        Self(states)
+        for (which, gauge) in gauges.exported.get().iter().enumerate() {
+            gauge.increment(if which == current { 1.0 } else { 0.0 });
+        }
+        gauges
     }
 
-    /// The state at `which` holds from now on.
+    /// The state at `which` holds from now on. The caller serializes changes.
     pub(crate) fn set(&self, which: usize) {
-        self.0.current.store(which, Ordering::Relaxed);
+        let before = self.current.swap(which, Ordering::Relaxed);
         #[cfg(feature = "metrics")]
-        recorder::Publish::publish(&*self.0);
+        if before != which {
+            let gauges = self.exported.get();
+            gauges[before].decrement(1.0);
+            gauges[which].increment(1.0);
+        }
+        #[cfg(not(feature = "metrics"))]
+        let _ = before;
+    }
+}
+
+#[cfg(feature = "metrics")]
+impl<const N: usize> Drop for StateGauges<N> {
+    fn drop(&mut self) {
+        self.exported.get()[*self.current.get_mut()].decrement(1.0);
     }
 }
 
@@ -234,8 +247,8 @@ mod recorder {
 
     use metrics::{Counter, Gauge, Key, KeyName, Label, Level, Metadata, Recorder, SharedString, Unit, with_recorder};
 
+    use super::LevelState;
     use super::names::{self, MetricKind};
-    use super::{LevelState, States};
     use crate::cores::counters::StripedCounters;
     use crate::cores::lock::lock;
     use crate::name::Name;
@@ -284,15 +297,6 @@ mod recorder {
             registry.push(weak);
         }
         gauges.publish();
-    }
-
-    impl<const N: usize> Publish for States<N> {
-        fn publish(&self) {
-            let current = self.current.load(Ordering::Relaxed);
-            for (which, gauge) in self.exported.get().iter().enumerate() {
-                gauge.set(if which == current { 1.0 } else { 0.0 });
-            }
-        }
     }
 
     impl Publish for LevelState {
@@ -396,7 +400,7 @@ mod recorder {
             Self { labels, values, handles: Resolved::new() }
         }
 
-        fn get(&self) -> &[Gauge; N] {
+        pub(super) fn get(&self) -> &[Gauge; N] {
             self.handles.get(|| {
                 with_recorder(|recorder| {
                     self.labels.describe(recorder);

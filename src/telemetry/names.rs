@@ -63,7 +63,12 @@ pub const METRICS: &[Metric] = &[
         "Calls that a circuit breaker saw end, by what they ended in.",
     ),
     counter(CIRCUIT_BREAKER_TRANSITIONS, &["name", "to"], "Changes of a circuit breaker's state, by the new state."),
-    gauge(CIRCUIT_BREAKER_STATE, &["name", "state"], "1 for the state that a circuit breaker is in, 0 for the others."),
+    counter(
+        CIRCUIT_BREAKER_OBSERVED,
+        &["name", "would_have"],
+        "What an observing circuit breaker would have done: openings, and rejected calls.",
+    ),
+    gauge(CIRCUIT_BREAKER_STATE, &["name", "state"], "Circuit breakers in each state."),
     gauge(CIRCUIT_BREAKER_KEYS, &["name"], "Keys for which a keyed circuit breaker keeps a breaker of their own."),
     counter(
         CIRCUIT_BREAKER_KEY_EVENTS,
@@ -97,6 +102,7 @@ pub(crate) const REJECTIONS: &str = "mainstay_rejections_total";
 pub(crate) const CALL_DURATION: &str = "mainstay_call_duration_seconds";
 pub(crate) const CIRCUIT_BREAKER_CALLS: &str = "mainstay_circuit_breaker_calls_total";
 pub(crate) const CIRCUIT_BREAKER_TRANSITIONS: &str = "mainstay_circuit_breaker_transitions_total";
+pub(crate) const CIRCUIT_BREAKER_OBSERVED: &str = "mainstay_circuit_breaker_observed_total";
 pub(crate) const CIRCUIT_BREAKER_STATE: &str = "mainstay_circuit_breaker_state";
 pub(crate) const CIRCUIT_BREAKER_KEYS: &str = "mainstay_circuit_breaker_keys";
 pub(crate) const CIRCUIT_BREAKER_KEY_EVENTS: &str = "mainstay_circuit_breaker_key_events_total";

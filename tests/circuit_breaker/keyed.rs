@@ -181,10 +181,12 @@ async fn to_look_at_a_breaker_is_no_use_of_it() {
 #[tokio::test(start_paused = true)]
 async fn what_somebody_would_miss_is_never_evicted() {
     let mut keyed = keyed(at_most(8));
-    // Open, half-open, forced, disabled by hand.
+    // Open for longer, half-open with a probe that is out, forced, disabled by hand.
     keyed.fail(1);
+    keyed.handle.get(&1).unwrap().open_for(secs(36_000)).unwrap();
     keyed.fail(2);
     keyed.handle.get(&2).unwrap().transition_to(HalfOpen).unwrap();
+    let probe = permit(&keyed.handle.get(&2).unwrap());
     for key in 3..=8 {
         assert!(keyed.is_sent(key));
     }
@@ -208,6 +210,7 @@ async fn what_somebody_would_miss_is_never_evicted() {
 
     // The time begins when they are let go.
     running.record(Outcome::Success);
+    probe.record(Outcome::Success);
     drop((held, watched));
     (1..=4).for_each(|key| keyed.handle.get(&key).unwrap().reset());
     advance(secs(60) - millis(1)).await;

@@ -70,6 +70,9 @@ struct Model {
     /// When the ramp began, and the step and number of every call that asked.
     ramp: Option<(Duration, Vec<usize>)>,
     opens: u32,
+    /// Of an observing breaker: its openings in a row that would have been, and until when it would be open.
+    would: Option<(u32, Duration)>,
+    would_have: (u64, u64),
     open_until: Option<Duration>,
     cause: Option<Outcome>,
     judged: Counts,
@@ -118,6 +121,8 @@ impl Model {
             half_opened: Duration::ZERO,
             ramp: None,
             opens: u32::from(open_until.is_some()),
+            would: None,
+            would_have: (0, 0),
             open_until,
             cause: None,
             judged: (0, 0, 0),
@@ -243,6 +248,7 @@ impl Model {
         self.state = to;
         self.generation += 1;
         self.ramp = None;
+        self.would = None;
         match to {
             State::HalfOpen => {
                 self.slots = vec![Slot::Free; self.config.probes as usize];
@@ -270,8 +276,18 @@ impl Model {
     }
 
     fn open(&mut self, reason: Reason, counts: Counts, cause: Option<Outcome>) {
+        if self.state == State::Observing {
+            let opens = self.would.map_or(0, |(opens, _)| opens) + 1;
+            self.would_open(opens, wait(&self.config, opens));
+            return;
+        }
         let wait = wait(&self.config, self.opens + 1);
         self.go(State::Open, reason, counts, Some(wait), cause);
+    }
+
+    fn would_open(&mut self, opens: u32, wait: Duration) {
+        self.would = Some((opens, self.now + wait));
+        self.would_have.0 += 1;
     }
 
     fn rate_tripped(&self, (calls, failures, slow): Counts, failure_rate: Option<f64>) -> Option<Reason> {
@@ -297,7 +313,7 @@ impl Model {
     }
 
     fn judges_calls(&self) -> bool {
-        self.state == State::Closed || self.ramp.is_some()
+        matches!(self.state, State::Closed | State::Observing) || self.ramp.is_some()
     }
 
     /// Counts who is slow although it runs; whether calls were.
@@ -385,6 +401,7 @@ impl Model {
         let before = self.generation;
         if self.look_at_running()
             && self.judges_calls()
+            && self.would.is_none()
             && let Some(reason) = self.tripped()
         {
             self.open(reason, self.window(), None);
@@ -401,11 +418,16 @@ impl Model {
                 probe.is_some()
             }
             State::HalfOpen if self.ramp.is_some() => self.admitted_on_ramp(),
-            State::HalfOpen if self.half_open_end().is_some_and(|end| self.now >= end) => {
+            State::HalfOpen
+                if self.half_open_end().is_some_and(|end| self.now >= end) && self.probes_are_in_doubt() =>
+            {
                 self.open(Reason::HalfOpenTimeOver, count(self.probe_log.iter()), None);
                 false
             }
             State::HalfOpen => {
+                if self.half_open_end().is_some_and(|end| self.now >= end) {
+                    self.half_opened = self.now;
+                }
                 probe = self.free_slot();
                 probe.is_some()
             }
@@ -424,6 +446,9 @@ impl Model {
             };
             return Err((self.state, until.map(|until| until - self.now), self.cause));
         }
+        if self.would.is_some_and(|(_, until)| until > self.now) {
+            self.would_have.1 += 1;
+        }
         self.ids += 1;
         if let Some(slot) = probe {
             self.slots[slot] = Slot::Out(self.ids, self.now);
@@ -432,6 +457,11 @@ impl Model {
         let (id, admitted_in) = (self.ids, self.state);
         self.running.push(Running { id, generation, started, is_probe, admitted_in, counted: false });
         Ok(id)
+    }
+
+    fn probes_are_in_doubt(&self) -> bool {
+        let is_out = self.slots.iter().any(|slot| matches!(slot, Slot::Out(..)));
+        is_out || self.probe_log.iter().any(|entry| entry.failed || entry.slow)
     }
 
     fn free_slot(&self) -> Option<usize> {
@@ -495,6 +525,7 @@ impl Model {
             return;
         }
         let others = self.look_at_running();
+        let shown = entry;
         let entry = entry.filter(|_| !call.counted);
         self.health.extend(health.map(|healthy| (self.now, healthy)));
         self.log.extend(entry);
@@ -502,8 +533,21 @@ impl Model {
         if !self.judges_calls() {
             return;
         }
+        if let Some((_, until)) = self.would {
+            match shown.filter(|_| until <= self.now) {
+                None => {}
+                Some(entry) if entry.failed || entry.slow => self.open(Reason::ProbesFailed, (0, 0, 0), None),
+                Some(_) => {
+                    self.would = None;
+                    self.forget();
+                }
+            }
+            return;
+        }
         let judged = entry.is_some() || health.is_some();
-        if let Some(wait) = asked_to_wait {
+        if let Some(wait) = asked_to_wait.filter(|_| self.state == State::Observing) {
+            self.would_open(1, wait);
+        } else if let Some(wait) = asked_to_wait {
             self.go(State::Open, Reason::Throttled, self.window(), Some(wait), Some(outcome));
         } else if (judged || others)
             && let Some(reason) = self.tripped()
@@ -714,6 +758,7 @@ fn agrees(breaker: &CircuitBreakerHandle, model: &Model) -> Result<(), TestCaseE
     prop_assert_eq!((now.window_calls, now.window_failures, now.window_slow_calls), model.counts());
     prop_assert_eq!(now.consecutive_failures, model.consecutive_failures());
     prop_assert_eq!(now.period_failures, model.period_failures());
+    prop_assert_eq!((now.would_have_opened, now.would_have_rejected), model.would_have);
     prop_assert_eq!(now.window_unanswered, model.unanswered());
     prop_assert_eq!(now.consecutive_opens, model.opens);
     prop_assert_eq!(now.ramp_share, model.ramp_share());

@@ -75,11 +75,12 @@ async fn probes_are_not_its_business() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_observed_breaker_does_not_ask_it() {
+async fn an_observing_breaker_asks_it_and_does_not_open() {
     let (builder, seen) = spy();
     let breaker = builder.initial_state(CircuitState::Observing).build_handle().unwrap();
     run(&breaker, "FF");
-    assert_eq!((seen.lock().unwrap().len(), breaker.statistics().window_failures), (0, 2));
+    assert_eq!((seen.lock().unwrap().len(), breaker.statistics().window_failures), (2, 2));
+    assert_eq!(breaker.state(), CircuitState::Observing);
 }
 
 #[tokio::test(start_paused = true)]

@@ -115,7 +115,7 @@ impl<K: BreakerKey, F, C> KeyedCircuitBreakerBuilder<K, F, C> {
     /// let mut config = KeyedCircuitBreakerConfig::default();
     /// config.max_keys = 10;
     /// let layer = CircuitBreakerLayer::builder("shards").keyed(|shard: &u8| Some(*shard)).config(config.clone()).build()?;
-    /// assert_eq!(layer.handle().config(), &config);
+    /// assert_eq!(layer.handle().config(), config);
     /// # Ok::<(), mainstay::InvalidConfig>(())
     /// ```
     pub fn config(mut self, config: KeyedCircuitBreakerConfig) -> Self {

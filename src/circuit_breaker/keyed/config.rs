@@ -38,7 +38,8 @@ pub struct KeyedCircuitBreakerConfig {
     /// Default: 1024, more than the hosts, shards or tenants that one process usually calls, and with the default window about
     /// 2 MiB.
     pub max_keys: usize,
-    /// A breaker that was not used for this long may be evicted when a new key comes, if it is closed. Above zero; at least the
+    /// A breaker that was not used for this long may be evicted when a new key comes, if it is closed or half-open, or if its open
+    /// time ended this long ago; one that is forced open never is. Above zero; at least the
     /// length of a [time window](Window::Time) and the period of
     /// [`failures_per_period`](CircuitBreakerConfig::failures_per_period), so that no evidence which still counts is thrown
     /// away. Calls of a key that come more seldom are not judged together. Default: 10 min: what a count window has recorded

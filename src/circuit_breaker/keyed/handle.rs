@@ -10,6 +10,7 @@ use super::config::KeyedCircuitBreakerConfig;
 use super::key::BreakerKey;
 use super::registry::Registry;
 use super::statistics::KeyedCircuitBreakerStatistics;
+use crate::error::InvalidConfig;
 use crate::name::Name;
 
 /// A cheap clonable handle of a keyed circuit breaker. What is done with one key's breaker is done through that one's own
@@ -53,7 +54,7 @@ impl<K: BreakerKey> KeyedCircuitBreakerHandle<K> {
         self.registry.name()
     }
 
-    /// The settings.
+    /// The settings, as they are now.
     ///
     /// # Examples
     ///
@@ -63,11 +64,44 @@ impl<K: BreakerKey> KeyedCircuitBreakerHandle<K> {
     /// # Ok::<(), mainstay::InvalidConfig>(())
     /// ```
     #[must_use]
-    pub fn config(&self) -> &KeyedCircuitBreakerConfig {
-        &self.registry.config
+    pub fn config(&self) -> KeyedCircuitBreakerConfig {
+        self.registry.config()
     }
 
-    /// The breaker of `key`, if it has one. To ask is no use that keeps it from being evicted; to hold the answer is.
+    /// Replaces the settings at run time: for the breakers of all keys, for the shared one, and for every breaker that is made
+    /// later.
+    ///
+    /// Each breaker keeps what [`CircuitBreakerHandle::reconfigure`] keeps: its state, its window, and the say of running calls and
+    /// probes. Settings that were given to one breaker through its own handle are replaced too. With a smaller
+    /// [`max_keys`](KeyedCircuitBreakerConfig::max_keys), keys that have a breaker keep it until it is idle; with a larger one,
+    /// keys without a breaker get one at their next call.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidConfig`] when [`KeyedCircuitBreakerConfig::validate`] finds a value that cannot be used; nothing is changed
+    /// then.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::{CircuitState, Outcome};
+    ///
+    /// let layer = mainstay::CircuitBreakerLayer::builder("shards").keyed(|shard: &u8| Some(*shard)).build()?;
+    /// let breakers = layer.handle();
+    /// let seventh = breakers.get_or_create(7).expect("there is room");
+    ///
+    /// let mut config = breakers.config();
+    /// config.breaker.consecutive_failures = Some(1);
+    /// breakers.reconfigure(config)?;
+    /// seventh.try_acquire().expect("closed").record(Outcome::Transient);
+    /// assert_eq!(seventh.state(), CircuitState::Open);
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    pub fn reconfigure(&self, config: KeyedCircuitBreakerConfig) -> Result<(), InvalidConfig> {
+        self.registry.reconfigure(config)
+    }
+
+    /// The breaker of `key`, if it has one. A lookup does not protect the breaker from eviction; holding the returned handle does.
     ///
     /// # Examples
     ///

@@ -11,14 +11,18 @@
 //! # Bounds
 //!
 //! At most [`max_keys`](KeyedCircuitBreakerConfig::max_keys) keys have a breaker. When a new key comes, a few of the others are
-//! looked at: those that were **idle** for [`idle_after`](KeyedCircuitBreakerConfig::idle_after) are evicted. Idle is what no
-//! call has asked for, of which no call is running and no handle or subscription is held, and which is in its first state and lets
-//! calls flow. A breaker that is open, half-open or forced is never evicted, nor is one by which somebody is still being judged.
-//! The evidence in a closed one is older than `idle_after` when it goes.
+//! looked at: those that were **idle** for [`idle_after`](KeyedCircuitBreakerConfig::idle_after) are evicted. A breaker is idle
+//! while no call asks for it, no call or probe of it is running, and no handle or subscription of it is held. An open breaker
+//! is idle from the end of its open time on, so that the breakers of hosts that are gone do not fill the table. A breaker
+//! that an operator has forced into a state is never evicted. The evidence in a closed one is older than `idle_after` when it
+//! goes.
 //!
 //! A key beyond that is served by the shared breaker, until there is room: `overflowed` counts its calls, and an event says
-//! so once. Should breakers stay open whose keys come no more, [`remove`](KeyedCircuitBreakerHandle::remove) takes them out. With
+//! so once. [`remove`](KeyedCircuitBreakerHandle::remove) takes out the breaker of a key that comes no more at once. With
 //! the default window, a breaker takes about 2 KiB.
+//!
+//! All settings can change at run time ([`reconfigure`](KeyedCircuitBreakerHandle::reconfigure)), without losing what the
+//! breakers have learned.
 //!
 //! # Cost
 //!
@@ -33,8 +37,8 @@
 //!
 //! # Telemetry
 //!
-//! As of one breaker of the layer's name, for all keys together: keys are never labels. There are no gauges of the state, which
-//! cannot be added up. Beside those, `mainstay_circuit_breaker_keys` (`name`) and
+//! As of one breaker of the layer's name, for all keys together: keys are never labels. There are no gauges of the state:
+//! a state of one key among many is found through [`breakers`](KeyedCircuitBreakerHandle::breakers). Beside those, `mainstay_circuit_breaker_keys` (`name`) and
 //! `mainstay_circuit_breaker_key_events_total` (`name`, `event`: `created`, `evicted`, `removed`, `overflowed`). Which key's
 //! breaker changed is told to [`on_transition`](KeyedCircuitBreakerBuilder::on_transition).
 

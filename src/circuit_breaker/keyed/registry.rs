@@ -10,8 +10,10 @@ use std::hash::{BuildHasher, Hash, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::time::{Duration, Instant};
 
 use super::super::breaker::{Breaker, GroupAccounts, Observer, now};
+use super::super::config::CircuitBreakerConfig;
 use super::super::handle::CircuitBreakerHandle;
 use super::super::own_rules::OwnRules;
 use super::super::transition::Transition;
@@ -21,6 +23,7 @@ use super::ring::Ring;
 use super::shard::{Entry, Shards};
 use super::statistics::KeyedCircuitBreakerStatistics;
 use crate::cores::lock::lock;
+use crate::error::InvalidConfig;
 use crate::name::Name;
 use crate::telemetry::event::{CircuitBreakerEvent, CircuitBreakerEventKind};
 use crate::telemetry::{Emitter, Event, Level, Listener, Tally, names};
@@ -40,7 +43,6 @@ const OVERFLOWED: usize = 3;
 pub(super) type KeyObserver<K> = Box<dyn Fn(Option<&K>, &Transition) + Send + Sync>;
 
 pub(super) struct Registry<K> {
-    pub(super) config: KeyedCircuitBreakerConfig,
     own: OwnRules,
     observers: Option<Arc<Observers<K>>>,
     accounts: GroupAccounts,
@@ -49,14 +51,18 @@ pub(super) struct Registry<K> {
     hasher: RandomState,
     shards: Shards<K>,
     ring: Mutex<Keys<K>>,
-    /// The number of keys, for those who do not take the lock.
+    /// The number of keys and the most there may be, for calls that do not take the lock.
     len: AtomicUsize,
+    max_keys: AtomicUsize,
     events: Tally<4>,
     level: Level,
     emitter: Emitter,
 }
 
 struct Keys<K> {
+    config: KeyedCircuitBreakerConfig,
+    /// How often `config` was replaced.
+    revision: u64,
     ring: Ring<Arc<Entry<K>>>,
     /// That there is no room was told, and there was none since.
     exhausted: bool,
@@ -97,12 +103,12 @@ impl<K: BreakerKey> Registry<K> {
             shared: CircuitBreakerHandle::from_breaker(shared),
             hasher: RandomState::new(),
             shards: Shards::new(),
-            ring: Mutex::new(Keys { ring: Ring::new(), exhausted: false }),
             len: AtomicUsize::new(0),
+            max_keys: AtomicUsize::new(config.max_keys),
+            ring: Mutex::new(Keys { config, revision: 0, ring: Ring::new(), exhausted: false }),
             events: Tally::new(&name, names::CIRCUIT_BREAKER_KEY_EVENTS, "event", EVENTS),
             level: Level::new(&name, names::CIRCUIT_BREAKER_KEYS),
             emitter,
-            config,
             own,
             observers,
             accounts,
@@ -111,6 +117,39 @@ impl<K: BreakerKey> Registry<K> {
 
     pub(super) fn name(&self) -> &Name {
         self.emitter.name()
+    }
+
+    pub(super) fn config(&self) -> KeyedCircuitBreakerConfig {
+        lock(&self.ring).config.clone()
+    }
+
+    /// Puts other settings in place of these, for the breakers that exist and for those that will be made.
+    pub(super) fn reconfigure(&self, config: KeyedCircuitBreakerConfig) -> Result<(), InvalidConfig> {
+        config.validate_with(self.own.trip.is_some())?;
+        let mut revision = {
+            let mut keys = lock(&self.ring);
+            self.max_keys.store(config.max_keys, Ordering::Relaxed);
+            keys.config = config;
+            keys.revision += 1;
+            keys.revision
+        };
+        loop {
+            let (config, handles) = {
+                let keys = lock(&self.ring);
+                let handles: Vec<_> = keys.ring.iter().map(|entry| entry.handle.clone()).collect();
+                revision = revision.max(keys.revision);
+                (keys.config.breaker.clone(), handles)
+            };
+            // Outside the lock: it runs the wakers of waiting calls.
+            for handle in handles.iter().chain([&self.shared]) {
+                handle.reconfigure(config.clone())?;
+            }
+            // Another thread may have replaced the settings meanwhile, and its breakers with ours: the last to finish applies
+            // the newest.
+            if lock(&self.ring).revision == revision {
+                return Ok(());
+            }
+        }
     }
 
     pub(super) fn shared(&self) -> &CircuitBreakerHandle {
@@ -172,14 +211,13 @@ impl<K: BreakerKey> Registry<K> {
             return Some(handle);
         }
         let now = now();
-        let max_keys = self.config.max_keys;
+        let KeyedCircuitBreakerConfig { max_keys, idle_after, .. } = keys.config;
         let steps = if keys.ring.len() < max_keys { STEPS } else { STEPS_WHEN_FULL };
-        let idle_after = self.config.idle_after;
-        let evicted = keys.ring.sweep(steps, idle_after, now, |entry| entry.is_busy(), |entry| self.evict(entry));
+        let evicted = self.sweep(&mut keys, steps, idle_after, now);
         let has_room = keys.ring.len() < max_keys;
         let was_exhausted = std::mem::replace(&mut keys.exhausted, !has_room);
         let made = has_room.then(|| {
-            let entry = Arc::new(self.make(own(), hash));
+            let entry = Arc::new(self.make(own(), hash, keys.config.breaker.clone()));
             let handle = entry.handle.clone();
             self.shards.insert(entry.clone());
             keys.ring.push(entry, now);
@@ -198,7 +236,7 @@ impl<K: BreakerKey> Registry<K> {
 
     /// The lock, unless it is taken and there is no room anyway.
     fn keys(&self) -> Option<MutexGuard<'_, Keys<K>>> {
-        if self.len() < self.config.max_keys {
+        if self.len() < self.max_keys.load(Ordering::Relaxed) {
             return Some(lock(&self.ring));
         }
         match self.ring.try_lock() {
@@ -208,32 +246,30 @@ impl<K: BreakerKey> Registry<K> {
         }
     }
 
-    fn make(&self, key: K, hash: u64) -> Entry<K> {
+    fn make(&self, key: K, hash: u64, config: CircuitBreakerConfig) -> Entry<K> {
         let observers = self.observers.iter().map(|observers| Observers::watch(observers, Some(key.clone()))).collect();
-        let breaker = Breaker::of_group(
-            self.emitter.clone(),
-            self.config.breaker.clone(),
-            self.own.clone(),
-            observers,
-            &self.accounts,
-        );
+        let breaker = Breaker::of_group(self.emitter.clone(), config, self.own.clone(), observers, &self.accounts);
         Entry::new(key, hash, CircuitBreakerHandle::one_of(breaker))
     }
 
-    /// Takes out a breaker that was idle, if it still is now that nobody can look it up.
-    fn evict(&self, entry: &Arc<Entry<K>>) -> bool {
-        let evicted = self.shards.remove_if(entry, || !entry.is_busy());
-        if evicted {
-            self.events.add(EVICTED);
-        }
-        evicted
+    /// Looks at the next `steps` breakers, and takes out those that were idle, if they still are when no call can look them up.
+    fn sweep(&self, keys: &mut Keys<K>, steps: usize, idle_after: Duration, now: Instant) -> Vec<Arc<Entry<K>>> {
+        let is_idle = |until: Instant| now.saturating_duration_since(until) >= idle_after;
+        let evict = |entry: &Arc<Entry<K>>| {
+            let evicted = self.shards.remove_if(entry, || entry.busy_until(now).is_none_or(is_idle));
+            if evicted {
+                self.events.add(EVICTED);
+            }
+            evicted
+        };
+        keys.ring.sweep(steps, idle_after, now, |entry| entry.busy_until(now), evict)
     }
 
     /// Evicts all that can be, and returns how many were.
     pub(super) fn evict_idle(&self) -> usize {
         let mut keys = lock(&self.ring);
-        let (all, idle_after) = (keys.ring.len(), self.config.idle_after);
-        let evicted = keys.ring.sweep(all, idle_after, now(), |entry| entry.is_busy(), |entry| self.evict(entry));
+        let (all, idle_after) = (keys.ring.len(), keys.config.idle_after);
+        let evicted = self.sweep(&mut keys, all, idle_after, now());
         self.publish(&keys);
         drop(keys);
         evicted.len()
@@ -263,6 +299,7 @@ impl<K: BreakerKey> Registry<K> {
 
     pub(super) fn statistics(&self) -> KeyedCircuitBreakerStatistics {
         let [successes, refused, failures, ignored, rejected, abandoned] = self.accounts.ends();
+        let [would_have_opened, would_have_rejected] = self.accounts.would_have();
         let [created, evicted, removed, overflowed] = self.events.all();
         KeyedCircuitBreakerStatistics {
             keys: self.len(),
@@ -276,6 +313,8 @@ impl<K: BreakerKey> Registry<K> {
             ignored,
             rejected,
             abandoned,
+            would_have_opened,
+            would_have_rejected,
         }
     }
 
@@ -299,7 +338,7 @@ impl<K> fmt::Debug for Registry<K> {
         f.debug_struct("Registry")
             .field("name", self.emitter.name())
             .field("keys", &self.len.load(Ordering::Relaxed))
-            .field("max_keys", &self.config.max_keys)
+            .field("max_keys", &self.max_keys.load(Ordering::Relaxed))
             .finish_non_exhaustive()
     }
 }

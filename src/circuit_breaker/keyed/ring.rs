@@ -40,14 +40,15 @@ impl<T> Ring<T> {
         self.places.push(Place { item, busy_at: now });
     }
 
-    /// Moves the hand by `steps`, at most once around, and returns those who went: not `is_busy`, for `idle_after` or longer, and
-    /// `let_go`, which is asked last and may still say that it is busy.
+    /// Moves the hand by `steps`, at most once around, and returns those who went: they were busy for the last time at least
+    /// `idle_after` ago, and `let_go`, which is asked last, did not find them busy again. `busy_until` returns when an item was
+    /// busy last, which may be in the future; `None` if it was not since the last look.
     pub(super) fn sweep(
         &mut self,
         steps: usize,
         idle_after: Duration,
         now: Instant,
-        is_busy: impl Fn(&T) -> bool,
+        busy_until: impl Fn(&T) -> Option<Instant>,
         let_go: impl Fn(&T) -> bool,
     ) -> Vec<T> {
         let mut gone = Vec::new();
@@ -56,9 +57,10 @@ impl<T> Ring<T> {
                 self.hand = 0;
             }
             let Some(place) = self.places.get_mut(self.hand) else { break };
-            if is_busy(&place.item) {
-                place.busy_at = now;
-            } else if now.saturating_duration_since(place.busy_at) >= idle_after {
+            // One that was to be busy beyond `now` may have been let off.
+            let busy_at = place.busy_at.min(now);
+            place.busy_at = busy_until(&place.item).map_or(busy_at, |until| busy_at.max(until));
+            if now.saturating_duration_since(place.busy_at) >= idle_after {
                 if let_go(&place.item) {
                     // The last one takes the place, and is looked at next.
                     gone.push(self.places.swap_remove(self.hand).item);
@@ -108,9 +110,9 @@ mod tests {
         let t0 = start();
         let mut ring = ring(0..3, t0);
         let nanosecond = Duration::from_nanos(1);
-        assert!(ring.sweep(3, IDLE, t0 + IDLE - nanosecond, |_| false, |_| true).is_empty());
-        assert_eq!(ring.sweep(3, IDLE, t0 + IDLE, |_| false, |_| true).len(), 3);
-        assert_eq!((ring.len(), ring.sweep(8, IDLE, t0 + IDLE, |_| false, |_| true)), (0, vec![]));
+        assert!(ring.sweep(3, IDLE, t0 + IDLE - nanosecond, |_| None, |_| true).is_empty());
+        assert_eq!(ring.sweep(3, IDLE, t0 + IDLE, |_| None, |_| true).len(), 3);
+        assert_eq!((ring.len(), ring.sweep(8, IDLE, t0 + IDLE, |_| None, |_| true)), (0, vec![]));
     }
 
     #[test]
@@ -118,9 +120,26 @@ mod tests {
         let t0 = start();
         let mut ring = ring(0..2, t0);
         let seen = t0 + 5 * IDLE;
-        assert_eq!(ring.sweep(2, IDLE, seen, |&item| item == 0, |_| true), [1]);
-        assert!(ring.sweep(2, IDLE, seen + IDLE / 2, |_| false, |_| true).is_empty());
-        assert_eq!(ring.sweep(2, IDLE, seen + IDLE, |_| false, |_| true), [0]);
+        assert_eq!(ring.sweep(2, IDLE, seen, |&item| (item == 0).then_some(seen), |_| true), [1]);
+        assert!(ring.sweep(2, IDLE, seen + IDLE / 2, |_| None, |_| true).is_empty());
+        assert_eq!(ring.sweep(2, IDLE, seen + IDLE, |_| None, |_| true), [0]);
+    }
+
+    #[test]
+    fn the_time_begins_when_one_is_to_stop_being_busy_unless_it_is_let_off_before() {
+        let t0 = start();
+        let mut ring = ring(0..1, t0);
+        let until = t0 + 3 * IDLE;
+        let busy = |_: &u32| Some(until);
+        for now in [t0, t0 + IDLE, until, until + IDLE - Duration::from_nanos(1)] {
+            assert!(ring.sweep(1, IDLE, now, busy, |_| true).is_empty());
+        }
+        assert_eq!(ring.sweep(1, IDLE, until + IDLE, busy, |_| true), [0]);
+
+        ring.push(1, t0);
+        assert!(ring.sweep(1, IDLE, t0 + IDLE, busy, |_| true).is_empty());
+        assert!(ring.sweep(1, IDLE, t0 + IDLE, |_| None, |_| true).is_empty());
+        assert_eq!(ring.sweep(1, IDLE, t0 + 2 * IDLE, |_| None, |_| true), [1]);
     }
 
     #[test]
@@ -128,12 +147,12 @@ mod tests {
         let t0 = start();
         let mut ring = ring(0..100, t0);
         let looked = Cell::new(0);
-        let is_busy = |_: &u32| {
+        let busy_until = |_: &u32| {
             looked.set(looked.get() + 1);
-            false
+            None
         };
         for _ in 0..50 {
-            assert_eq!(ring.sweep(2, IDLE, t0 + IDLE, is_busy, |_| true).len(), 2);
+            assert_eq!(ring.sweep(2, IDLE, t0 + IDLE, busy_until, |_| true).len(), 2);
         }
         assert_eq!((ring.len(), looked.get()), (0, 100));
     }
@@ -143,14 +162,14 @@ mod tests {
         let t0 = start();
         let mut ring = ring(0..3, t0);
         let looked = Cell::new(0);
-        let is_busy = |_: &u32| {
+        let busy_until = |_: &u32| {
             looked.set(looked.get() + 1);
-            false
+            None
         };
-        let gone = ring.sweep(100, IDLE, t0 + IDLE, is_busy, |&item| item == 1);
+        let gone = ring.sweep(100, IDLE, t0 + IDLE, busy_until, |&item| item == 1);
         assert_eq!((gone, looked.get(), left(&ring)), (vec![1], 3, vec![0, 2]));
-        assert!(ring.sweep(2, IDLE, t0 + 2 * IDLE - Duration::from_nanos(1), |_| false, |_| true).is_empty());
-        assert_eq!(ring.sweep(2, IDLE, t0 + 2 * IDLE, |_| false, |_| true).len(), 2);
+        assert!(ring.sweep(2, IDLE, t0 + 2 * IDLE - Duration::from_nanos(1), |_| None, |_| true).is_empty());
+        assert_eq!(ring.sweep(2, IDLE, t0 + 2 * IDLE, |_| None, |_| true).len(), 2);
     }
 
     #[test]

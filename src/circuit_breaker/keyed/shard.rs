@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Instant;
 
 use super::super::handle::CircuitBreakerHandle;
 
@@ -46,9 +47,9 @@ impl<K> Entry<K> {
         Self { key, hash, handle, used: AtomicBool::new(false) }
     }
 
-    /// Whether it was used since this was last asked, or is now.
-    pub(super) fn is_busy(&self) -> bool {
-        self.used.swap(false, Ordering::Relaxed) || !self.handle.is_unused()
+    /// When it was last of use: `now` if it was used since the last look, else what [`CircuitBreakerHandle::busy_until`] returns.
+    pub(super) fn busy_until(&self, now: Instant) -> Option<Instant> {
+        if self.used.swap(false, Ordering::Relaxed) { Some(now) } else { self.handle.busy_until(now) }
     }
 
     fn mark(&self) {

@@ -41,6 +41,10 @@ pub struct KeyedCircuitBreakerStatistics {
     pub rejected: u64,
     /// Calls that were dropped before their end.
     pub abandoned: u64,
+    /// How often a breaker would have opened while it was observing.
+    pub would_have_opened: u64,
+    /// Calls that an observing breaker admitted and would have rejected otherwise. They are in one of the other counts, too.
+    pub would_have_rejected: u64,
 }
 
 // === impl KeyedCircuitBreakerStatistics ===

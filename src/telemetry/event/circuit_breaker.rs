@@ -67,6 +67,22 @@ pub enum CircuitBreakerEventKind<'a> {
         /// The outcome of the call that caused the change, if one did.
         cause: Option<Outcome>,
     },
+    /// A breaker that observes would have opened now. The calls that it would have rejected from here on are counted, without an
+    /// event for each.
+    WouldOpen {
+        /// Why, as a fixed word, as for a change of the state.
+        reason: &'a str,
+        /// The calls that it was decided on.
+        calls: u64,
+        /// Those of them that failed.
+        failures: u64,
+        /// Those of them that were slow.
+        slow_calls: u64,
+        /// How long the circuit would stay open.
+        open_for: Option<Duration>,
+        /// The outcome of the call that would have opened it, if one did.
+        cause: Option<Outcome>,
+    },
     /// Follows an opening for `unanswered`: the deadlines of the callers cut calls before an attempt timeout ended them. Such a
     /// call is no failure of the callee, so a breaker learns little from it; the timeout of an attempt must be shorter than
     /// the deadline of its call.
@@ -85,7 +101,7 @@ pub enum CircuitBreakerEventKind<'a> {
 }
 
 impl CircuitBreakerEventKind<'_> {
-    /// The kind as a fixed word: `state_changed`, `deadline_before_timeout` or `keys_exhausted`.
+    /// The kind as a fixed word: `state_changed`, `would_open`, `deadline_before_timeout` or `keys_exhausted`.
     ///
     /// # Examples
     ///
@@ -111,6 +127,7 @@ impl CircuitBreakerEventKind<'_> {
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::StateChanged { .. } => "state_changed",
+            Self::WouldOpen { .. } => "would_open",
             Self::DeadlineBeforeTimeout { .. } => "deadline_before_timeout",
             Self::KeysExhausted { .. } => "keys_exhausted",
         }
@@ -142,7 +159,7 @@ impl CircuitBreakerEventKind<'_> {
     pub const fn is_warning(&self) -> bool {
         match self {
             Self::StateChanged { to, .. } => matches!(to, CircuitState::Open | CircuitState::ForcedOpen),
-            Self::DeadlineBeforeTimeout { .. } | Self::KeysExhausted { .. } => true,
+            Self::WouldOpen { .. } | Self::DeadlineBeforeTimeout { .. } | Self::KeysExhausted { .. } => true,
         }
     }
 }
@@ -152,15 +169,20 @@ impl fmt::Display for CircuitBreakerEventKind<'_> {
         match self {
             Self::StateChanged { from, to, reason, calls, failures, slow_calls, period_failures, open_for, .. } => {
                 write!(f, "went from {from} to {to}: {reason}, ")?;
-                match *reason {
-                    "unanswered" => write!(f, "none of {calls} calls was answered")?,
-                    _ => write!(f, "{failures} failed and {slow_calls} slow of {calls} calls")?,
-                }
+                write_counts(f, reason, *calls, *failures, *slow_calls)?;
                 if *period_failures > 0 {
                     write!(f, ", {period_failures} failed within the period")?;
                 }
                 match open_for {
                     Some(wait) => write!(f, ", the next probe is due in {wait:?}"),
+                    None => Ok(()),
+                }
+            }
+            Self::WouldOpen { reason, calls, failures, slow_calls, open_for, .. } => {
+                write!(f, "is observing and would open: {reason}, ")?;
+                write_counts(f, reason, *calls, *failures, *slow_calls)?;
+                match open_for {
+                    Some(wait) => write!(f, ", for {wait:?}"),
                     None => Ok(()),
                 }
             }
@@ -175,5 +197,12 @@ impl fmt::Display for CircuitBreakerEventKind<'_> {
                 write!(f, "has no room beyond its {keys} keys: further ones share one breaker")
             }
         }
+    }
+}
+
+fn write_counts(f: &mut fmt::Formatter<'_>, reason: &str, calls: u64, failures: u64, slow_calls: u64) -> fmt::Result {
+    match reason {
+        "unanswered" => write!(f, "none of {calls} calls was answered"),
+        _ => write!(f, "{failures} failed and {slow_calls} slow of {calls} calls"),
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mainstay::circuit_breaker::{
-    CircuitBreakerBuilder, CircuitBreakerHandle, FailuresPerPeriod, SlowCalls, TransitionReason, Window,
+    CircuitBreakerBuilder, CircuitBreakerHandle, FailuresPerPeriod, OpenTime, SlowCalls, TransitionReason, Window,
 };
 use mainstay::telemetry::Event;
 use mainstay::{
@@ -97,7 +97,7 @@ async fn entry_03_a_call_cut_at_the_threshold_is_not_slow() {
 async fn entry_03_a_probe_that_a_deadline_cut_beyond_the_threshold_reopens() {
     let slow = SlowCalls { longer_than: secs(1), rate: 0.5 };
     let breaker = builder().slow_calls(slow).probes(1).initial_state(CircuitState::Open);
-    let breaker = breaker.open_time(mainstay::circuit_breaker::OpenTime::Constant(Duration::ZERO));
+    let breaker = breaker.open_time(OpenTime::Constant(Duration::ZERO));
     let breaker = call_a_black_hole(breaker, secs(2), secs(10), 3).await;
     let now = breaker.statistics();
     assert_eq!((now.state, now.consecutive_opens), (CircuitState::Open, 4));
@@ -406,4 +406,365 @@ async fn entry_04_a_streamed_answer_that_the_caller_gives_up_is_an_answer() {
     }
     let now = breaker.statistics();
     assert_eq!((now.state, now.abandoned, now.window_unanswered), (CircuitState::Closed, 100, 0));
+}
+
+// === 9 ===
+
+#[tokio::test(start_paused = true)]
+async fn entry_09_open_breakers_of_dead_keys_make_room() {
+    let layer = CircuitBreakerLayer::builder("pods")
+        .keyed(|pod: &u32| Some(*pod))
+        .max_keys(64)
+        .idle_after(secs(60))
+        .build()
+        .unwrap();
+    let breakers = layer.handle();
+    for pod in 0..200 {
+        let breaker = breakers.get_or_create(pod).unwrap_or_else(|| panic!("no room for pod {pod}"));
+        (0..20).for_each(|_| answer(&breaker, Outcome::Transient));
+        assert_eq!(breaker.state(), CircuitState::Open);
+        drop(breaker);
+        advance(secs(5)).await;
+    }
+    assert!(breakers.keys() < 64, "{}", breakers.keys());
+    assert_eq!(breakers.statistics().overflowed, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn entry_09_an_open_breaker_goes_when_its_open_time_ended_long_enough_ago() {
+    let layer = CircuitBreakerLayer::builder("pods").keyed(|pod: &u32| Some(*pod)).idle_after(secs(60));
+    let breakers = layer.build().unwrap().handle();
+    breakers.get_or_create(1).unwrap().open_for(secs(100)).unwrap();
+    for (wait, keys) in [(70, 1), (30, 1), (59, 1), (1, 0)] {
+        advance(secs(wait)).await;
+        breakers.evict_idle();
+        assert_eq!(breakers.keys(), keys);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn entry_09_half_open_breakers_go_and_forced_ones_and_those_in_use_stay() {
+    let layer = CircuitBreakerLayer::builder("pods").keyed(|pod: &u32| Some(*pod)).idle_after(secs(60));
+    let breakers = layer.build().unwrap().handle();
+    let [half_open, probed, forced, disabled] = [1, 2, 3, 4].map(|pod| breakers.get_or_create(pod).unwrap());
+    for breaker in [&half_open, &probed] {
+        breaker.transition_to(CircuitState::Open).unwrap();
+        breaker.transition_to(CircuitState::HalfOpen).unwrap();
+    }
+    let probe = probed.try_acquire().unwrap();
+    assert!(probe.is_probe());
+    forced.force_open();
+    disabled.disable();
+    drop((half_open, probed, forced, disabled));
+    breakers.evict_idle();
+    advance(secs(61)).await;
+    assert_eq!((breakers.evict_idle(), breakers.get(&1).is_none()), (1, true));
+    drop(probe);
+    advance(secs(61)).await;
+    assert_eq!((breakers.evict_idle(), breakers.keys()), (1, 2));
+    advance(secs(3_600)).await;
+    assert_eq!((breakers.evict_idle(), breakers.keys()), (0, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn entry_09_a_breaker_that_begins_open_makes_room_in_whatever_state_it_got_to_by_itself() {
+    let layer = CircuitBreakerLayer::builder("pods").initial_state(CircuitState::Open).probes(1);
+    let breakers = layer.keyed(|pod: &u32| Some(*pod)).idle_after(secs(60)).build().unwrap().handle();
+    for pod in 0..2 {
+        let _ = breakers.get_or_create(pod).unwrap();
+    }
+    advance(secs(5)).await;
+    answer(&breakers.get(&1).unwrap(), Outcome::Success);
+    assert_eq!([0, 1].map(|pod| breakers.get(&pod).unwrap().state()), [CircuitState::Open, CircuitState::Closed]);
+    breakers.evict_idle();
+    advance(secs(61)).await;
+    assert_eq!(breakers.evict_idle(), 2);
+}
+
+// === 10 ===
+
+#[tokio::test(start_paused = true)]
+async fn entry_10_a_circuit_with_few_calls_closes_although_its_stay_is_over() {
+    let breaker = builder().half_open_max(secs(60)).probes(3).build_handle().unwrap();
+    breaker.transition_to(CircuitState::Open).unwrap();
+    for call in 0..144 {
+        advance(secs(600)).await;
+        let permit = breaker.try_acquire().unwrap_or_else(|open| panic!("call {call}: {open:?}"));
+        advance(Duration::from_millis(10)).await;
+        permit.success();
+    }
+    let now = breaker.statistics();
+    assert_eq!((now.state, now.successes, now.rejected), (CircuitState::Closed, 144, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn entry_10_a_probe_that_is_out_or_was_bad_ends_the_stay() {
+    let half_open = || {
+        let slow = SlowCalls { longer_than: secs(1), rate: 1.0 };
+        let breaker = builder().slow_calls(slow).half_open_max(secs(60)).probes(3).build_handle().unwrap();
+        breaker.transition_to(CircuitState::Open).unwrap();
+        breaker.transition_to(CircuitState::HalfOpen).unwrap();
+        breaker
+    };
+    let out = half_open();
+    let probe = out.try_acquire().unwrap();
+    advance(secs(59)).await;
+    assert!(out.try_acquire().is_ok());
+    advance(secs(1)).await;
+    assert!(out.try_acquire().is_err());
+    assert_eq!(out.state(), CircuitState::Open);
+    drop(probe);
+
+    let failed = half_open();
+    answer(&failed, Outcome::Transient);
+    advance(secs(60)).await;
+    assert!(failed.try_acquire().is_err());
+
+    let slow = half_open();
+    let probe = slow.try_acquire().unwrap();
+    advance(secs(2)).await;
+    probe.success();
+    advance(secs(58)).await;
+    assert!(slow.try_acquire().is_err());
+
+    // The stay that begins again is as long as the first.
+    let idle = half_open();
+    advance(secs(100)).await;
+    let probe = idle.try_acquire().unwrap();
+    advance(secs(59)).await;
+    assert!(idle.try_acquire().is_ok());
+    advance(secs(1)).await;
+    assert!(idle.try_acquire().is_err());
+    drop(probe);
+}
+
+// === 12 ===
+
+#[cfg(feature = "metrics")]
+mod gauges {
+    use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
+
+    use super::*;
+
+    const STATES: [&str; 3] = ["closed", "open", "forced_open"];
+
+    /// The gauges of the breakers named `db`. A snapshot holds what was added since the one before.
+    struct Shown(Snapshotter, [f64; STATES.len()]);
+
+    impl Shown {
+        fn now(&mut self) -> [f64; STATES.len()] {
+            for (key, _, _, value) in self.0.snapshot().into_vec() {
+                let labels: Vec<_> = key.key().labels().map(|label| label.value()).collect();
+                let state = STATES.iter().position(|state| labels == ["db", state]);
+                if key.key().name() == "mainstay_circuit_breaker_state"
+                    && let (Some(state), DebugValue::Gauge(value)) = (state, value)
+                {
+                    self.1[state] += value.into_inner();
+                }
+            }
+            self.1
+        }
+    }
+
+    #[test]
+    fn entry_12_layers_of_one_name_add_up_in_the_gauge_and_leave_it_when_they_are_dropped() {
+        let recorder = DebuggingRecorder::new();
+        let mut shown = Shown(recorder.snapshotter(), [0.0; 3]);
+        metrics::with_local_recorder(&recorder, || {
+            let [one, other, last] = [(); 3].map(|()| builder().build_handle().unwrap());
+            assert_eq!(shown.now(), [3.0, 0.0, 0.0]);
+            one.force_open();
+            drop(last);
+            assert_eq!(shown.now(), [1.0, 0.0, 1.0]);
+            other.transition_to(CircuitState::Open).unwrap();
+            one.force_open();
+            let newest = builder().build_handle().unwrap();
+            assert_eq!(shown.now(), [1.0, 1.0, 1.0]);
+            one.reset();
+            assert_eq!(shown.now(), [2.0, 1.0, 0.0]);
+            drop((one, other, newest));
+            assert_eq!(shown.now(), [0.0, 0.0, 0.0]);
+        });
+    }
+}
+
+// === 27 ===
+
+#[tokio::test(start_paused = true)]
+#[should_panic(expected = "polled after completion")]
+async fn entry_27_a_response_that_is_polled_after_completion_panics() {
+    let breaker = builder().build_handle().unwrap();
+    let mut response = Box::pin(breaker.call(std::future::poll_fn(|_| std::task::Poll::Ready(Ok::<_, BoxError>(())))));
+    response.as_mut().await.unwrap();
+    let _ = response.as_mut().await;
+}
+
+#[tokio::test(start_paused = true)]
+#[should_panic(expected = "polled after completion")]
+async fn entry_27_a_rejection_that_is_polled_after_completion_panics() {
+    let breaker = builder().build_handle().unwrap();
+    breaker.force_open();
+    let mut response = Box::pin(breaker.call(async { Ok::<_, BoxError>(()) }));
+    response.as_mut().await.unwrap_err();
+    let _ = response.as_mut().await;
+}
+
+#[cfg(feature = "http")]
+#[tokio::test(start_paused = true)]
+#[should_panic(expected = "polled after completion")]
+async fn entry_27_a_stream_breakers_response_that_is_polled_after_completion_panics() {
+    let breaker = builder().build_handle().unwrap();
+    let mut streams = mainstay::http::StreamBreakerLayer::new(breaker, mainstay::HttpClassifier::new()).layer(
+        service_fn(|()| async { Ok::<_, BoxError>(http::Response::new(http_body_util::Empty::<bytes::Bytes>::new())) }),
+    );
+    let mut response = Box::pin(ServiceExt::ready(&mut streams).await.unwrap().call(()));
+    response.as_mut().await.unwrap();
+    let _ = response.as_mut().await;
+}
+
+// === 29 ===
+
+#[tokio::test(start_paused = true)]
+async fn entry_29_an_observing_breaker_reports_what_it_would_have_done() {
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let log = lines.clone();
+    let breaker = builder()
+        .initial_state(CircuitState::Observing)
+        .on_transition(|change| panic!("{change:?}"))
+        .listener(move |event: &Event<'_>| log.lock().unwrap().push((event.kind().to_owned(), event.to_string())))
+        .build_handle()
+        .unwrap();
+    let would_have = |breaker: &CircuitBreakerHandle| {
+        let now = breaker.statistics();
+        (now.would_have_opened, now.would_have_rejected)
+    };
+    (0..19).for_each(|_| answer(&breaker, Outcome::Transient));
+    assert_eq!(would_have(&breaker), (0, 0));
+    answer(&breaker, Outcome::Transient);
+    assert_eq!(would_have(&breaker), (1, 0));
+    (0..30).for_each(|_| answer(&breaker, Outcome::Transient));
+    assert_eq!(would_have(&breaker), (1, 30), "open for five seconds");
+
+    // The first call after that stands for the probes.
+    advance(secs(5)).await;
+    answer(&breaker, Outcome::Transient);
+    assert_eq!(would_have(&breaker), (2, 30));
+    advance(secs(4)).await;
+    answer(&breaker, Outcome::Success);
+    assert_eq!(would_have(&breaker), (2, 31));
+    advance(secs(1)).await;
+    answer(&breaker, Outcome::Success);
+    (0..19).for_each(|_| answer(&breaker, Outcome::Transient));
+    assert_eq!(would_have(&breaker), (2, 31), "closed, and fewer than the minimum");
+    answer(&breaker, Outcome::Transient);
+    assert_eq!(would_have(&breaker), (3, 31));
+
+    let now = breaker.statistics();
+    assert_eq!((now.state, now.rejected, now.calls()), (CircuitState::Observing, 0, 20 + 30 + 1 + 1 + 1 + 20));
+    let lines = lines.lock().unwrap();
+    let kinds: Vec<_> = lines.iter().map(|(kind, _)| kind.as_str()).collect();
+    assert_eq!(kinds, ["would_open"; 3]);
+    assert!(lines[0].1.contains("would open: failure_rate, 20 failed and 0 slow of 20 calls, for 5s"), "{lines:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn entry_29_every_rule_is_reported_and_forgotten_with_the_state() {
+    let observing = |builder: Builder| builder.initial_state(CircuitState::Observing).build_handle().unwrap();
+    let in_a_row = observing(builder().failure_rate(None).consecutive_failures(2));
+    (0..2).for_each(|_| answer(&in_a_row, Outcome::Transient));
+    let black_hole = observing(builder());
+    abandon(&black_hole, 20);
+    let throttled = observing(builder().throttled_opens(secs(60)));
+    answer(&throttled, Outcome::throttled(secs(7)));
+    for breaker in [in_a_row, black_hole, throttled] {
+        assert_eq!(breaker.statistics().would_have_opened, 1);
+        breaker.close();
+        breaker.observe();
+        answer(&breaker, Outcome::Success);
+        let now = breaker.statistics();
+        assert_eq!((now.would_have_opened, now.would_have_rejected), (1, 0), "it began again");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn entry_29_keys_add_up() {
+    let layer = CircuitBreakerLayer::builder("shards").initial_state(CircuitState::Observing).consecutive_failures(1);
+    let breakers = layer.keyed(|shard: &u8| Some(*shard)).build().unwrap().handle();
+    for shard in 0..3 {
+        let breaker = breakers.get_or_create(shard).unwrap();
+        answer(&breaker, Outcome::Transient);
+        answer(&breaker, Outcome::Success);
+    }
+    let now = breakers.statistics();
+    assert_eq!((now.would_have_opened, now.would_have_rejected), (3, 3));
+}
+
+// === 30 ===
+
+#[tokio::test(start_paused = true)]
+async fn entry_30_a_keyed_breaker_takes_other_settings_and_keeps_what_it_learned() {
+    let layer = CircuitBreakerLayer::builder("shards").failure_rate(None).consecutive_failures(10);
+    let layer =
+        layer.open_time(OpenTime::Constant(secs(5))).keyed(|shard: &u8| Some(*shard)).max_keys(3).build().unwrap();
+    let breakers = layer.handle();
+    let [failing, open, forced] = [1, 2, 3].map(|shard| breakers.get_or_create(shard).unwrap());
+    (0..3).for_each(|_| answer(&failing, Outcome::Transient));
+    (0..10).for_each(|_| answer(&open, Outcome::Transient));
+    forced.force_open();
+    (0..3).for_each(|_| answer(&breakers.shared(), Outcome::Transient));
+    let running = failing.try_acquire().unwrap();
+    assert!(breakers.get_or_create(4).is_none(), "no room");
+
+    let mut config = breakers.config();
+    config.breaker.consecutive_failures = Some(4);
+    config.max_keys = 4;
+    config.idle_after = secs(120);
+    breakers.reconfigure(config.clone()).unwrap();
+    assert_eq!(breakers.config(), config);
+
+    // What was open stays so, for the time that it was to be.
+    assert_eq!((open.state(), forced.state()), (CircuitState::Open, CircuitState::ForcedOpen));
+    assert_eq!(open.try_acquire().unwrap_err().retry_after(), Some(secs(5)));
+    // The failures so far count, and so does a call that was running.
+    assert_eq!(failing.state(), CircuitState::Closed);
+    running.record(Outcome::Transient);
+    assert_eq!(failing.state(), CircuitState::Open);
+    answer(&breakers.shared(), Outcome::Transient);
+    assert_eq!(breakers.shared().state(), CircuitState::Open);
+    // A key that comes later.
+    let later = breakers.get_or_create(4).expect("there is room now");
+    (0..4).for_each(|_| answer(&later, Outcome::Transient));
+    assert_eq!(later.state(), CircuitState::Open);
+    assert!(breakers.get_or_create(5).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn entry_30_settings_that_cannot_be_used_change_nothing() {
+    let breakers = CircuitBreakerLayer::builder("shards").keyed(|shard: &u8| Some(*shard)).build().unwrap().handle();
+    let one = breakers.get_or_create(1).unwrap();
+    let before = breakers.config();
+    let mut config = before.clone();
+    config.breaker.probes = 0;
+    config.max_keys = 7;
+    assert_eq!(breakers.reconfigure(config).unwrap_err().field(), "breaker.probes");
+    assert_eq!((breakers.config(), one.config()), (before.clone(), before.breaker));
+}
+
+#[tokio::test(start_paused = true)]
+async fn entry_30_fewer_keys_than_there_are_keep_theirs_until_they_are_idle() {
+    let layer = CircuitBreakerLayer::builder("shards").keyed(|shard: &u8| Some(*shard)).idle_after(secs(60));
+    let breakers = layer.build().unwrap().handle();
+    for shard in 0..4 {
+        let _ = breakers.get_or_create(shard).unwrap();
+    }
+    let mut config = breakers.config();
+    config.max_keys = 2;
+    config.idle_after = secs(30);
+    breakers.reconfigure(config).unwrap();
+    assert_eq!(breakers.keys(), 4);
+    assert!(breakers.get_or_create(1).is_some() && breakers.get_or_create(9).is_none());
+    breakers.evict_idle();
+    advance(secs(31)).await;
+    assert!(breakers.get_or_create(9).is_some());
+    assert!(breakers.keys() <= 2);
 }
