@@ -1,12 +1,13 @@
 //! What all endpoints and handles of a pool share, and what no change of endpoints touches.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use super::config::{Picker, PoolConfig};
 use super::load::nanoseconds;
 use super::load::peak_ewma::Rule;
+use crate::cores::counters::StripedCounters;
 use crate::cores::ewma::Tick;
 use crate::cores::random;
 use crate::name::Name;
@@ -28,35 +29,47 @@ pub(crate) enum Repick {
     NotReady,
     /// The first failed to become ready.
     Unready,
-    /// The first refused.
+    /// The first rejected the call.
     Refused,
+    /// The call to the first failed in a way that proves that nothing was sent.
+    NotSent,
 }
 
 const CALLS: [&str; 8] =
     ["success", "refused", "failure", "throttled", "dependency_failed", "ignored", "rejected", "abandoned"];
 
-const REPICKS: [&str; 3] = ["not_ready", "unready", "refused"];
+const REPICKS: [&str; 4] = ["not_ready", "unready", "refused", "not_sent"];
 
 #[derive(Debug)]
 pub(crate) struct Core {
     pub(crate) config: PoolConfig,
     pub(crate) emitter: Emitter,
     pub(crate) calls: Tally<8>,
-    pub(crate) repicks: Tally<3>,
+    pub(crate) repicks: Tally<4>,
     pub(crate) endpoints: Level,
     pub(crate) usable: Level,
     pub(crate) panic: Level,
     pub(crate) ejections: Tally<2>,
     pub(crate) rule: Rule,
     epoch: Instant,
-    seeded: Option<AtomicU64>,
     rotation: Rotation,
+    /// The state of the draws of a seeded pool.
+    seeded: Option<AtomicU64>,
 }
 
-/// The counter of the round robin, on cache lines of its own: it is written by every pick, its neighbours are only read.
+/// Whose turn it is.
+#[derive(Debug)]
+enum Rotation {
+    /// The counter of a round robin and of a seeded pool.
+    Shared(SharedTurns),
+    /// A counter per thread, each with a start of its own: so the others need not write to one cache line.
+    Striped(StripedCounters<1>),
+}
+
+/// On separate cache lines: it is written by every pick, its neighbours are only read.
 #[derive(Debug)]
 #[repr(align(128))]
-struct Rotation(AtomicUsize);
+struct SharedTurns(AtomicU64);
 
 /// The time, read once and only if anybody asks.
 #[derive(Debug)]
@@ -127,9 +140,12 @@ impl Core {
     #[allow(clippy::cast_precision_loss, reason = "durations of configuration")]
     pub(crate) fn new(config: PoolConfig, emitter: Emitter) -> Self {
         let name = emitter.name();
-        let seeded = config.seed.map(AtomicU64::new);
-        #[allow(clippy::cast_possible_truncation, reason = "where a rotation begins does not matter")]
-        let rotation = config.seed.unwrap_or_else(random::thread_draw) as usize;
+        let rotation = match (config.picker, config.seed) {
+            (Picker::PeakEwma | Picker::InFlight, None) => {
+                Rotation::Striped(StripedCounters::starting_at(random::thread_draw))
+            }
+            (_, seed) => Rotation::Shared(SharedTurns(AtomicU64::new(seed.unwrap_or_else(random::thread_draw)))),
+        };
         Self {
             calls: Tally::new(name, names::BALANCE_CALLS, "outcome", CALLS),
             repicks: Tally::new(name, names::BALANCE_REPICKS, "reason", REPICKS),
@@ -139,8 +155,8 @@ impl Core {
             panic: Level::new(name, names::BALANCE_PANIC),
             rule: Rule { default: config.default_latency.as_nanos() as f64, window: config.decay.as_nanos() as f64 },
             epoch: Now::unread().get(),
-            rotation: Rotation(AtomicUsize::new(rotation)),
-            seeded,
+            rotation,
+            seeded: config.seed.map(AtomicU64::new),
             config,
             emitter,
         }
@@ -156,17 +172,27 @@ impl Core {
         matches!(self.config.picker, Picker::PeakEwma)
     }
 
+    /// The next turn.
     #[inline]
-    pub(crate) fn draw(&self) -> u64 {
-        match &self.seeded {
-            None => random::thread_draw(),
-            Some(counter) => random::mix(counter.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)),
+    pub(crate) fn turn(&self) -> u64 {
+        match &self.rotation {
+            Rotation::Striped(turns) => turns.count(0),
+            Rotation::Shared(SharedTurns(turns)) => turns.fetch_add(1, Ordering::Relaxed),
         }
     }
 
+    /// The next turn as a state of SplitMix64: a Weyl sequence, of which [`random::mix`] makes draws.
     #[inline]
-    pub(crate) fn rotate(&self) -> usize {
-        self.rotation.0.fetch_add(1, Ordering::Relaxed)
+    pub(crate) fn state(&self) -> u64 {
+        self.turn().wrapping_mul(random::GAMMA)
+    }
+
+    /// A draw that takes no turn.
+    pub(crate) fn draw(&self) -> u64 {
+        match &self.seeded {
+            None => random::thread_draw(),
+            Some(state) => random::mix(state.fetch_add(random::GAMMA, Ordering::Relaxed)),
+        }
     }
 
     #[inline]

@@ -84,6 +84,8 @@ pub(crate) struct Verdict {
     pub(crate) against: Option<OutReason>,
     /// Whether its breaker waits for a probe.
     pub(crate) probe: bool,
+    /// Whether it was not found unready a moment ago.
+    pub(crate) ready: bool,
 }
 
 /// What was decided about the pool.
@@ -104,6 +106,8 @@ pub(crate) struct Decision {
 /// 3. Those with passive evidence against them (ejection, breaker, a failed `poll_ready`) are out, the longest accused first,
 ///    as long as no more than `max_out` of the pool is out and at least one stays in. The rest is used in spite of it.
 /// 4. If fewer than `panic_threshold` are left, all of 2 and 3 are used after all.
+/// 5. Of those that are used by now, the unready ones are out as long as any other is left. This is no judgement that could be
+///    wrong: a call that went there would only wait, or go on elsewhere.
 ///
 /// What has expired at `now` counts for nothing.
 pub(crate) fn decide<'a>(standings: impl Iterator<Item = &'a Standing>, limits: Limits, now: Instant) -> Decision {
@@ -118,13 +122,15 @@ pub(crate) fn decide<'a>(standings: impl Iterator<Item = &'a Standing>, limits: 
             }
             members += 1;
             let passive = standing.by_passive_evidence(now, &mut next_change);
+            let ready = standing.unready.span(now).is_none();
             if let Some(reason) = standing.by_active_health() {
                 unhealthy += 1;
-                return Verdict::out(reason);
+                return Verdict { ready, ..Verdict::out(reason) };
             }
             let Some((reason, since)) = passive else { return Verdict::IN };
             accused.push((since, index));
-            Verdict { probe: reason == OutReason::CircuitOpen && standing.probe_is_due(now), ..Verdict::out(reason) }
+            let probe = reason == OutReason::CircuitOpen && standing.probe_is_due(now);
+            Verdict { probe, ready, ..Verdict::out(reason) }
         })
         .collect();
 
@@ -139,6 +145,11 @@ pub(crate) fn decide<'a>(standings: impl Iterator<Item = &'a Standing>, limits: 
     if panic {
         for verdict in &mut verdicts {
             verdict.usable |= !verdict.against.is_some_and(OutReason::is_administrative);
+        }
+    }
+    if verdicts.iter().any(|verdict| verdict.usable && verdict.ready) {
+        for verdict in &mut verdicts {
+            verdict.usable &= verdict.ready;
         }
     }
     Decision { verdicts, panic, next_change }
@@ -227,10 +238,10 @@ impl Standing {
 // === impl Verdict ===
 
 impl Verdict {
-    pub(crate) const IN: Self = Self { usable: true, against: None, probe: false };
+    pub(crate) const IN: Self = Self { usable: true, against: None, probe: false, ready: true };
 
     const fn out(reason: OutReason) -> Self {
-        Self { usable: false, against: Some(reason), probe: false }
+        Self { usable: false, against: Some(reason), probe: false, ready: true }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::hash::Hash;
+use std::sync::atomic::AtomicI32;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
@@ -13,6 +14,7 @@ use super::eligibility::Circuit;
 use super::load::Evidence;
 use super::load::in_flight::Penalty;
 use super::load::peak_ewma::Latency;
+use super::pick::p2c::{self, Candidate};
 use super::registry::Registry;
 use crate::circuit_breaker::{Admits, CircuitBreakerHandle, Ending, Permit};
 use crate::circuit_state::CircuitState;
@@ -36,7 +38,10 @@ pub trait Key: Clone + Eq + Hash + Display + Send + Sync + 'static {}
 
 impl<K: Clone + Eq + Hash + Display + Send + Sync + 'static> Key for K {}
 
-/// One endpoint: what never changes, and the numbers that every call changes.
+/// One endpoint: its key, and what was learned about it.
+///
+/// It lives as long as its key is in the pool. The service and the weight are not here: they may be replaced meanwhile, and
+/// are part of the snapshot.
 #[derive(Debug)]
 pub(crate) struct Endpoint<K, S> {
     /// Calls in flight, picks so far, and whether it takes no more; see [`Flights`].
@@ -46,15 +51,16 @@ pub(crate) struct Endpoint<K, S> {
     /// Goes up with every ejection and return; evidence from calls of an earlier one is not used.
     generation: AtomicU32,
     ejected: AtomicBool,
-    unready: AtomicBool,
+    /// How often in a row it was found not ready, and whether its pause is known to the registry ([`PAUSED`]).
+    not_ready: AtomicU32,
+    /// Whether it has left the pool.
+    left: AtomicBool,
     failures: AtomicU64,
     latency: Latency,
     penalty: Penalty,
-    /// One divided by the weight.
-    per_weight: f64,
-    pub(crate) weight: u32,
+    /// Turns of the rotation that it passed on and has not got back; see [`p2c`].
+    owed: AtomicI32,
     pub(crate) id: EndpointId,
-    pub(crate) service: S,
     pub(crate) key: K,
     /// The key as it shows itself.
     pub(crate) label: Box<str>,
@@ -88,6 +94,12 @@ const RETIRED: u64 = 1 << 24;
 const PICK: u64 = 1 << 25;
 
 const UNMEASURED: u64 = u64::MAX;
+
+/// How often in a row an endpoint is found not ready before it is paused. One that is only busy is ready again in between.
+const NOT_READY_IN_A_ROW: u32 = 5;
+
+/// The bit of [`Endpoint::not_ready`] that says that the registry has paused the endpoint.
+const PAUSED: u32 = 1 << 31;
 
 /// One call to one endpoint, from the pick to its end. Dropped without a verdict, the call was abandoned.
 #[derive(Debug)]
@@ -169,7 +181,7 @@ impl Breaker {
 // === impl Endpoint ===
 
 impl<K, S> Endpoint<K, S> {
-    pub(crate) fn new(key: K, service: S, weight: u32, core: &Arc<Core>, registry: &Weak<Registry<K, S>>) -> Self
+    pub(crate) fn new(key: K, core: &Arc<Core>, registry: &Weak<Registry<K, S>>) -> Self
     where
         K: Key,
     {
@@ -178,24 +190,22 @@ impl<K, S> Endpoint<K, S> {
             streak: AtomicU32::new(0),
             generation: AtomicU32::new(0),
             ejected: AtomicBool::new(false),
-            unready: AtomicBool::new(false),
+            not_ready: AtomicU32::new(0),
+            left: AtomicBool::new(false),
             failures: AtomicU64::new(0),
             latency: Latency::new(&core.rule, Now::unread().tick(core)),
             penalty: Penalty::new(),
-            per_weight: 1.0 / f64::from(weight),
-            weight,
+            owed: AtomicI32::new(0),
             id: EndpointId::next(),
-            service,
             label: key.to_string().into(),
             key,
             core: core.clone(),
             registry: registry.clone(),
             idle: Arc::new(Notify::new()),
-            last_landed: |endpoint| {
-                if let Some(registry) = endpoint.registry.upgrade() {
-                    registry.drained(endpoint);
-                }
-                endpoint.idle.notify_waiters();
+            last_landed: |endpoint| match endpoint.registry.upgrade() {
+                Some(registry) if !endpoint.has_left() => registry.drained(endpoint),
+                Some(_) => endpoint.idle.notify_waiters(),
+                None => endpoint.leave(),
             },
             circuit_changed: |endpoint| {
                 if let Some(registry) = endpoint.registry.upgrade() {
@@ -221,14 +231,60 @@ impl<K, S> Endpoint<K, S> {
     }
 
     /// What one more call is expected to cost; comparable within one pool only.
-    #[inline(always)]
-    pub(crate) fn load(&self, now: &Now) -> f64 {
+    pub(crate) fn load(&self, now: &Now, per_weight: f64) -> f64 {
         let core = &*self.core;
         match core.config.picker {
-            Picker::PeakEwma => self.latency.load(&core.rule, now.tick(core), self.in_flight(), self.per_weight),
+            Picker::PeakEwma => self.latency.load(&core.rule, now.tick(core), self.in_flight(), per_weight),
             Picker::InFlight | Picker::RoundRobin => {
-                self.penalty.load(core.rule.window, || now.tick(core), self.in_flight(), self.per_weight)
+                self.penalty.load(core.rule.window, || now.tick(core), self.in_flight(), per_weight)
             }
+        }
+    }
+
+    /// What speaks for and against it as the candidate whose turn it is; `scale` scales its calls.
+    #[inline(always)]
+    pub(crate) fn in_turn(&self, now: &Now, scale: f64) -> Candidate {
+        let core = &*self.core;
+        match core.config.picker {
+            Picker::PeakEwma => self.candidate(self.latency.estimate(&core.rule, now.tick(core)), 0.0, scale),
+            Picker::InFlight | Picker::RoundRobin => self.by_calls(now, scale),
+        }
+    }
+
+    /// What speaks for and against it as the other candidate.
+    ///
+    /// Its latency does not fade here: an endpoint that has few turns would otherwise look faster than it is, and get more
+    /// of those of others than its share. It fades at its own turns, so that what was slow is tried again.
+    #[inline(always)]
+    pub(crate) fn as_other(&self, now: &Now, scale: f64) -> Candidate {
+        match self.core.config.picker {
+            Picker::PeakEwma => self.candidate(self.latency.last(), 0.0, scale),
+            Picker::InFlight | Picker::RoundRobin => self.by_calls(now, scale),
+        }
+    }
+
+    #[inline(always)]
+    fn by_calls(&self, now: &Now, scale: f64) -> Candidate {
+        let core = &*self.core;
+        self.candidate(1.0, self.penalty.phantoms(core.rule.window, || now.tick(core)), scale)
+    }
+
+    #[inline(always)]
+    fn candidate(&self, latency: f64, phantoms: f64, scale: f64) -> Candidate {
+        let calls = (f64::from(self.in_flight()) + phantoms) * scale;
+        Candidate { latency, calls, owed: self.owed.load(Ordering::Relaxed) }
+    }
+
+    /// Notes that this endpoint passed its turn on to `other`.
+    ///
+    /// Threads that do so at once may exceed the bound by one each, which does no harm.
+    #[inline]
+    pub(crate) fn pass_turn_to(&self, other: &Self) {
+        if self.owed.load(Ordering::Relaxed) < p2c::MOST_OWED {
+            self.owed.fetch_add(1, Ordering::Relaxed);
+        }
+        if other.owed.load(Ordering::Relaxed) > -p2c::MOST_OWED {
+            other.owed.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
@@ -242,6 +298,7 @@ impl<K, S> Endpoint<K, S> {
     pub(crate) fn forget(&self, now: &Now) {
         self.latency.reset(&self.core.rule, now.tick(&self.core));
         self.penalty.reset();
+        self.owed.store(0, Ordering::Relaxed);
         self.streak.store(0, Ordering::Relaxed);
     }
 
@@ -252,8 +309,22 @@ impl<K, S> Endpoint<K, S> {
         self.flights.0.fetch_or(RETIRED, Ordering::SeqCst);
     }
 
+    pub(crate) fn is_retired(&self) -> bool {
+        self.flights.0.load(Ordering::SeqCst) & RETIRED != 0
+    }
+
     pub(crate) fn is_idle(&self) -> bool {
         self.flights.0.load(Ordering::SeqCst) & IN_FLIGHT == 0
+    }
+
+    /// It is not in the pool any more.
+    pub(crate) fn leave(&self) {
+        self.left.store(true, Ordering::SeqCst);
+        self.idle.notify_waiters();
+    }
+
+    pub(crate) fn has_left(&self) -> bool {
+        self.left.load(Ordering::SeqCst)
     }
 
     /// It was ejected, or came back: evidence of calls that began before is void.
@@ -270,8 +341,21 @@ impl<K, S> Endpoint<K, S> {
         self.generation.load(Ordering::Relaxed) == generation
     }
 
-    pub(crate) fn set_unready(&self, unready: bool) {
-        self.unready.store(unready, Ordering::Relaxed);
+    /// The registry has paused it.
+    pub(crate) fn set_paused(&self) {
+        self.not_ready.fetch_or(PAUSED, Ordering::Relaxed);
+    }
+
+    /// It is ready, as far as is known.
+    pub(crate) fn forget_not_ready(&self) {
+        self.not_ready.store(0, Ordering::Relaxed);
+    }
+
+    /// `poll_ready` is pending. Whether that has been so often in a row that the endpoint should be paused.
+    pub(crate) fn found_not_ready(&self) -> bool {
+        let times = self.not_ready.load(Ordering::Relaxed) & !PAUSED;
+        times + 1 >= NOT_READY_IN_A_ROW
+            || self.not_ready.fetch_add(1, Ordering::Relaxed) & !PAUSED >= NOT_READY_IN_A_ROW
     }
 
     #[inline(always)]
@@ -298,7 +382,7 @@ impl<K: Key, S> Endpoint<K, S> {
         if self.ejected.load(Ordering::Relaxed) && self.is_generation(generation) {
             // It is ejected, was used in spite of it, and works.
             if let Some(registry) = self.registry.upgrade() {
-                registry.lift(self.id, generation);
+                registry.lift(self, generation);
             }
         }
     }
@@ -315,17 +399,24 @@ impl<K: Key, S> Endpoint<K, S> {
         if streak >= ejection.consecutive_failures
             && let Some(registry) = self.registry.upgrade()
         {
-            registry.eject_for_failures(self.id, generation, streak);
+            registry.eject_for_failures(self, generation, streak);
         }
     }
 
     /// `poll_ready` succeeded.
     #[inline]
     pub(crate) fn became_ready(&self) {
-        if self.unready.load(Ordering::Relaxed)
+        if self.not_ready.load(Ordering::Relaxed) != 0 {
+            self.is_ready_again();
+        }
+    }
+
+    #[cold]
+    fn is_ready_again(&self) {
+        if self.not_ready.swap(0, Ordering::Relaxed) & PAUSED != 0
             && let Some(registry) = self.registry.upgrade()
         {
-            registry.recovered(self.id);
+            registry.recovered(self);
         }
     }
 }
@@ -462,8 +553,13 @@ impl<K: Key, S> Flight<K, S> {
         if outcome.is_failure()
             && let Some(registry) = self.endpoint.registry.upgrade()
         {
-            registry.unready(self.endpoint.id);
+            registry.failed_to_become_ready(&self.endpoint);
         }
+    }
+
+    /// The call failed here and nothing was sent; it goes on elsewhere.
+    pub(crate) fn never_sent(mut self, outcome: Outcome) {
+        self.settle(outcome);
     }
 
     /// The inner service panicked: a failure. To be used while unwinding.

@@ -16,6 +16,7 @@ use super::repeat::Repeat;
 use super::search::{Next, Vacant, Waiting, after_failure, elsewhere, poll_endpoint, second_choice};
 use super::snapshot::Tried;
 use crate::circuit_breaker::judge_call;
+use crate::context;
 use crate::cores::unwind::on_unwind;
 use crate::error::{NoEndpoint, Rejectable, Rejected};
 use crate::outcome::{Classify, Outcome};
@@ -29,6 +30,10 @@ pin_project! {
     ///
     /// * [`Rejected::NoEndpoint`] with the reason: the pool is empty, nobody is eligible, or nobody became ready in time;
     /// * [`Rejected::DeadlineExceeded`], unsent, when the caller's deadline ended such a wait.
+    ///
+    /// # Panics
+    ///
+    /// When it is polled after it has completed.
     ///
     /// # Cancel safety
     ///
@@ -67,8 +72,8 @@ pin_project! {
 pin_project! {
     #[project = StateProjection]
     enum State<K, S, Req, F, E> {
-        // An endpoint is picked and this task has not asked it yet; `None` once it ended.
-        Picked { pick: Option<(Flight<K, S>, Req)> },
+        // An endpoint is picked and this task has not asked it yet; `None` once the call ended.
+        Picked { pick: Option<(Flight<K, S>, S, Req)> },
         // The call was made. `spare` is the request once more, where it can be repeated.
         Calling {
             #[pin]
@@ -85,7 +90,7 @@ pin_project! {
     }
 }
 
-const ENDED: &str = "`ResponseFuture` polled after it ended";
+const ENDED: &str = "`ResponseFuture` polled after completion";
 
 // === impl ResponseFuture ===
 
@@ -98,7 +103,7 @@ where
     ///
     /// There is no task to wake yet; an endpoint that is not ready is asked again by the first poll.
     #[inline(always)]
-    pub(super) fn picked(mut flight: Flight<K, S>, request: Req, classifier: C, repeat: R) -> Self
+    pub(super) fn picked(mut flight: Flight<K, S>, mut service: S, request: Req, classifier: C, repeat: R) -> Self
     where
         S: Clone,
         S::Error: Rejectable,
@@ -106,13 +111,13 @@ where
         R: Repeat<Req>,
     {
         let mut tried = Tried::default();
-        let mut service = flight.endpoint().service.clone();
         let state = match poll_endpoint(&mut flight, &mut service, &mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Ok(())) => State::calling(flight, service, request, &repeat),
-            Poll::Pending => State::Picked { pick: Some((flight, request)) },
+            Poll::Pending => State::Picked { pick: Some((flight, service, request)) },
             Poll::Ready(Err(error)) => match after_failure(flight, request, error, &mut tried, &classifier) {
-                Ok(pick) => State::Picked { pick: Some(pick) },
-                Err(error) => State::Failed { error: Some(error) },
+                Next::Pick(flight, service, request) => State::Picked { pick: Some((flight, service, request)) },
+                Next::Fail(error) => State::Failed { error: Some(error) },
+                Next::Call(..) | Next::Wait(_) => unreachable!("a failed endpoint leads to another or to the end"),
             },
         };
         Self { state, classifier, repeat, tried }
@@ -128,8 +133,8 @@ where
         R: Repeat<Req>,
     {
         // The snapshot may have been an old one.
-        if let Some(flight) = registry.pick(&Now::unread(), &Tried::default()) {
-            return Self::picked(flight, request, classifier, repeat);
+        if let Some((flight, service)) = registry.pick(&Now::unread(), &Tried::default()) {
+            return Self::picked(flight, S::clone(&service), request, classifier, repeat);
         }
         let core = &registry.core;
         let state = if core.config.empty_wait.is_zero() {
@@ -151,7 +156,9 @@ where
     /// Makes the call; the service is ready.
     #[inline(always)]
     fn calling(mut flight: Flight<K, S>, mut service: S, request: Req, repeat: &impl Repeat<Req>) -> Self {
-        flight.endpoint().became_ready();
+        let endpoint = flight.endpoint();
+        endpoint.became_ready();
+        context::record_tried(endpoint.id);
         let (future, spare) = on_unwind(
             || flight.panicked(),
             || {
@@ -179,17 +186,15 @@ where
         loop {
             let next = match this.state.as_mut().project() {
                 StateProjection::Picked { pick } => {
-                    let (mut flight, request) = pick.take().expect(ENDED);
-                    let mut service = flight.endpoint().service.clone();
+                    let (mut flight, mut service, request) = pick.take().expect(ENDED);
                     match poll_endpoint(&mut flight, &mut service, cx) {
                         Poll::Ready(Ok(())) => Next::Call(flight, service, request),
-                        Poll::Ready(Err(error)) => {
-                            after_failure(flight, request, error, this.tried, this.classifier).into()
-                        }
+                        Poll::Ready(Err(error)) => after_failure(flight, request, error, this.tried, this.classifier),
                         Poll::Pending => second_choice(flight, service, request, this.tried, this.classifier, cx),
                     }
                 }
                 StateProjection::Calling { future, flight, spare } => {
+                    assert!(flight.is_some(), "{ENDED}");
                     // Judged where it is: a response can be large.
                     let polled = on_unwind(|| panicked(flight), || future.poll(cx));
                     let Poll::Ready(result) = &polled else { return Poll::Pending };
@@ -223,7 +228,7 @@ where
             };
             this.state.set(match next {
                 Next::Call(flight, service, request) => State::calling(flight, service, request, &*this.repeat),
-                Next::Pick(flight, request) => State::Picked { pick: Some((flight, request)) },
+                Next::Pick(flight, service, request) => State::Picked { pick: Some((flight, service, request)) },
                 Next::Wait(waiting) => State::Waiting { waiting },
                 Next::Fail(error) => {
                     this.state.set(State::Picked { pick: None });

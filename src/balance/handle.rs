@@ -375,12 +375,12 @@ impl<K: Key, S> PoolHandle<K, S> {
                     let endpoint = &member.endpoint;
                     EndpointStatus {
                         key: endpoint.key.clone(),
-                        weight: endpoint.weight,
+                        weight: member.weight,
                         usable: member.verdict.usable,
                         against: member.verdict.against,
                         health: member.standing.health,
                         in_flight: endpoint.in_flight(),
-                        load: endpoint.load(now),
+                        load: endpoint.load(now, 1.0 / f64::from(member.weight)),
                         latency: endpoint
                             .latency(now)
                             .map(|nanos| Duration::try_from_secs_f64(nanos / 1e9).unwrap_or(Duration::MAX)),
@@ -526,7 +526,7 @@ impl<K, S> Future for Drained<K, S> {
                 idle.as_mut().enable();
                 idle
             });
-            if this.endpoint.is_idle() {
+            if this.endpoint.is_idle() && this.endpoint.has_left() {
                 return Poll::Ready(());
             }
             ready!(idle.as_mut().poll(cx));

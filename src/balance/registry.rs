@@ -12,8 +12,7 @@ use tokio::sync::{Notify, oneshot};
 use super::core::{Core, Now};
 use super::eligibility::{self, Circuit, Limits, Standing, Verdict};
 use super::endpoint::{Endpoint, Flight, Key};
-use super::snapshot::{Snapshot, Tried};
-use crate::context::EndpointId;
+use super::snapshot::{Entry, Snapshot, Tried};
 use crate::cores::sync::atomic::{AtomicU64, Ordering};
 use crate::cores::sync::{Mutex, lock};
 use crate::health_status::HealthStatus;
@@ -38,16 +37,22 @@ pub(crate) struct Registry<K, S> {
 struct Members<K, S> {
     list: Vec<Member<K, S>>,
     places: HashMap<K, usize>,
+    /// Endpoints that are to take no more calls, once a snapshot without them is published.
+    retiring: Vec<Arc<Endpoint<K, S>>>,
     /// What a followed monitor says of its targets, whether or not their endpoints are here yet.
     #[cfg(feature = "health")]
     followed: HashMap<K, HealthStatus>,
     panic: bool,
     told_empty: bool,
+    /// Whether endpoints or services came or went since the last snapshot.
+    set_changed: bool,
 }
 
 #[derive(Debug)]
 pub(crate) struct Member<K, S> {
     pub(crate) endpoint: Arc<Endpoint<K, S>>,
+    pub(crate) service: Arc<S>,
+    pub(crate) weight: u32,
     pub(crate) standing: Standing,
     pub(crate) verdict: Verdict,
     gone: bool,
@@ -73,9 +78,11 @@ enum Notice<K, S> {
         endpoints: usize,
     },
     Empty(bool),
+    /// The endpoint has left the pool.
+    Gone(Arc<Endpoint<K, S>>),
     /// Nothing to tell: kept so that the last reference to a user's service is not dropped under the lock.
-    Gone {
-        _endpoint: Arc<Endpoint<K, S>>,
+    ReplacedService {
+        _service: Arc<S>,
     },
     Replaced {
         _snapshot: Arc<Snapshot<K, S>>,
@@ -94,10 +101,12 @@ impl<K: Key, S> Registry<K, S> {
             members: Mutex::new(Members {
                 list: Vec::new(),
                 places: HashMap::new(),
+                retiring: Vec::new(),
                 #[cfg(feature = "health")]
                 followed: HashMap::new(),
                 panic: false,
                 told_empty: true,
+                set_changed: false,
             }),
             changed: Arc::new(Notify::new()),
             followers: Mutex::new(Vec::new()),
@@ -117,17 +126,35 @@ impl<K: Key, S> Registry<K, S> {
         lock(&self.published).clone()
     }
 
-    /// Picks in the current snapshot; for calls that have to look again.
-    pub(crate) fn pick(&self, now: &Now, tried: &Tried) -> Option<Flight<K, S>> {
+    /// The snapshot as of now: what time has changed is published first.
+    pub(crate) fn current(&self, now: &Now) -> Arc<Snapshot<K, S>> {
+        let snapshot = self.snapshot();
+        if snapshot.next_change.is_some_and(|due| due <= now.get()) {
+            self.refresh(now.get());
+            return self.snapshot();
+        }
+        snapshot
+    }
+
+    /// Picks in the newest snapshot; for calls that have to look again.
+    ///
+    /// An endpoint that a snapshot offers may be retired before the call begins. That happens only after a newer snapshot was
+    /// published, so the search ends without an endpoint only if the snapshot that had none is still the newest.
+    pub(crate) fn pick(&self, now: &Now, tried: &Tried) -> Option<(Flight<K, S>, Arc<S>)> {
         if tried.is_full() {
             return None;
         }
-        let mut snapshot = self.snapshot();
-        if snapshot.next_change.is_some_and(|due| due <= now.get()) {
-            self.refresh(now.get());
-            snapshot = self.snapshot();
+        loop {
+            let version = self.version();
+            let snapshot = self.current(now);
+            if let Some((flight, service)) = snapshot.pick(&self.core, now, tried) {
+                let service = Arc::clone(service);
+                return Some((flight, service));
+            }
+            if self.version() == version {
+                return None;
+            }
         }
-        snapshot.pick(&self.core, now, tried)
     }
 
     /// Publishes what time has changed.
@@ -138,8 +165,10 @@ impl<K: Key, S> Registry<K, S> {
 
     // --- membership ---
 
-    /// Applies all `changes` and publishes once. `Insert` of a key that is there replaces its endpoint: calls to the old one
-    /// finish.
+    /// Applies all `changes` and publishes once.
+    ///
+    /// `Insert` of a key that is there replaces its service, and its weight where one is given; what was learned about the
+    /// endpoint and what the operator said stays. A draining endpoint gives its key up: an `Insert` adds its successor.
     pub(crate) fn apply(&self, changes: impl IntoIterator<Item = Membership<K, S>>) -> usize {
         // What the caller's iterator does, it does outside the lock.
         let changes: Vec<_> = changes.into_iter().collect();
@@ -148,67 +177,94 @@ impl<K: Key, S> Registry<K, S> {
             for change in changes {
                 match change {
                     Membership::Insert { key, service, weight } => {
-                        let before = members.places.get(&key).copied();
-                        let weight = weight.or(before.map(|place| members.list[place].endpoint.weight)).unwrap_or(1);
-                        let endpoint = Endpoint::new(key.clone(), service, weight, &self.core, &self.this);
-                        #[allow(unused_mut, reason = "changed with the feature `health`")]
-                        let mut standing = Standing::new(self.core.config.await_first_probe);
-                        #[cfg(feature = "health")]
-                        if let Some(&health) = members.followed.get(&key) {
-                            standing.set_health(health);
-                        }
-                        let member = Member {
-                            endpoint: Arc::new(endpoint),
-                            standing,
-                            verdict: Verdict { usable: false, against: None, probe: false },
-                            gone: false,
-                        };
+                        self.insert(members, notices, key, Arc::new(service), weight);
                         done += 1;
-                        if let Some(place) = before {
-                            members.list[place].endpoint.retire();
-                            let old = std::mem::replace(&mut members.list[place], member);
-                            notices.push(Notice::Gone { _endpoint: old.endpoint });
-                        } else {
-                            members.places.insert(key, members.list.len());
-                            members.list.push(member);
-                        }
                     }
                     Membership::Remove(key) => {
                         if let Some(place) = members.places.remove(&key) {
                             done += 1;
                             members.list[place].gone = true;
-                            members.list[place].endpoint.retire();
+                            members.retiring.push(members.list[place].endpoint.clone());
                         }
                     }
                 }
             }
             members.forget_the_gone(notices);
+            members.set_changed |= done != 0;
             (done != 0, done)
         })
     }
 
-    /// Retires the endpoint: calls in flight finish, then it leaves.
-    pub(crate) fn drain(&self, key: &K) -> Option<Arc<Endpoint<K, S>>> {
-        let mut drained = None;
-        self.change_one(key, |member, _| {
-            member.standing.draining = true;
-            member.endpoint.retire();
-            drained = Some(member.endpoint.clone());
-        });
-        if let Some(endpoint) = drained.as_ref().filter(|endpoint| endpoint.is_idle()) {
-            self.drained(endpoint);
+    fn insert(
+        &self,
+        members: &mut Members<K, S>,
+        notices: &mut Vec<Notice<K, S>>,
+        key: K,
+        service: Arc<S>,
+        weight: Option<u32>,
+    ) {
+        let place = members.places.get(&key).copied();
+        let before = place.map(|place| &mut members.list[place]);
+        let weight = weight.or(before.as_ref().map(|member| member.weight)).unwrap_or(1);
+        if let Some(member) = before
+            && !member.standing.draining
+        {
+            member.weight = weight;
+            let service = std::mem::replace(&mut member.service, service);
+            notices.push(Notice::ReplacedService { _service: service });
+            return;
         }
-        drained
+        #[allow(unused_mut, reason = "changed with the feature `health`")]
+        let mut standing = Standing::new(self.core.config.await_first_probe);
+        #[cfg(feature = "health")]
+        if let Some(&health) = members.followed.get(&key) {
+            standing.set_health(health);
+        }
+        let member = Member {
+            endpoint: Arc::new(Endpoint::new(key.clone(), &self.core, &self.this)),
+            service,
+            weight,
+            standing,
+            verdict: Verdict { usable: false, ..Verdict::IN },
+            gone: false,
+        };
+        if let Some(place) = place {
+            let old = std::mem::replace(&mut members.list[place], member);
+            notices.push(Notice::Gone(old.endpoint));
+            notices.push(Notice::ReplacedService { _service: old.service });
+        } else {
+            members.places.insert(key, members.list.len());
+            members.list.push(member);
+        }
     }
 
-    /// Lets a drained endpoint go, unless another has taken its key.
-    pub(crate) fn drained(&self, endpoint: &Arc<Endpoint<K, S>>) {
-        let same = |members: &Members<K, S>| {
-            members.places.get(&endpoint.key).is_some_and(|place| members.list[*place].endpoint.id == endpoint.id)
-        };
-        if same(&lock(&self.members)) {
-            self.apply([Membership::Remove(endpoint.key.clone())]);
+    /// Retires the endpoint: calls in flight finish, then it leaves.
+    pub(crate) fn drain(&self, key: &K) -> Option<Arc<Endpoint<K, S>>> {
+        let drained = self.change(|members, _| {
+            let Some(place) = members.places.get(key).copied() else { return (false, None) };
+            let member = &mut members.list[place];
+            member.standing.draining = true;
+            members.retiring.push(member.endpoint.clone());
+            (true, Some(member.endpoint.clone()))
+        })?;
+        if drained.is_idle() {
+            self.drained(&drained);
         }
+        Some(drained)
+    }
+
+    /// Lets a drained endpoint go. Its key may have a successor by now, which stays.
+    pub(crate) fn drained(&self, endpoint: &Arc<Endpoint<K, S>>) {
+        self.change(|members, notices| {
+            let place = members.place_of(endpoint);
+            if let Some(place) = place {
+                members.places.remove(&endpoint.key);
+                members.list[place].gone = true;
+                members.forget_the_gone(notices);
+                members.set_changed = true;
+            }
+            (place.is_some(), ())
+        });
     }
 
     /// Keeps `alive` until the registry is dropped.
@@ -266,10 +322,10 @@ impl<K: Key, S> Registry<K, S> {
     }
 
     /// The last of `failures` in a row came from a call of `generation`.
-    pub(crate) fn eject_for_failures(&self, id: EndpointId, generation: u32, failures: u32) {
+    pub(crate) fn eject_for_failures(&self, endpoint: &Endpoint<K, S>, generation: u32, failures: u32) {
         let Some(config) = &self.core.config.ejection else { return };
         let now = Now::unread().get();
-        self.change_by_id(id, |member, notices| {
+        self.change_of(endpoint, |member, notices| {
             // Asked again: what the call knew may have changed before the lock was had.
             if !member.endpoint.is_generation(generation) || member.standing.ejection.span(now).is_some() {
                 return false;
@@ -284,9 +340,9 @@ impl<K: Key, S> Registry<K, S> {
 
     /// The endpoint was used although it is ejected, and works, as a call of `generation` found.
     #[cold]
-    pub(crate) fn lift(&self, id: EndpointId, generation: u32) {
+    pub(crate) fn lift(&self, endpoint: &Endpoint<K, S>, generation: u32) {
         let now = Now::unread().get();
-        self.change_by_id(id, |member, _| {
+        self.change_of(endpoint, |member, _| {
             if !member.endpoint.is_generation(generation) {
                 return false;
             }
@@ -298,24 +354,37 @@ impl<K: Key, S> Registry<K, S> {
     }
 
     /// `poll_ready` failed.
+    pub(crate) fn failed_to_become_ready(&self, endpoint: &Arc<Endpoint<K, S>>) {
+        self.pause(std::slice::from_ref(endpoint), self.core.config.unready_max);
+    }
+
+    /// `poll_ready` was pending too often. The pause is no longer than a call waits for an endpoint: another look costs a call
+    /// nothing, and a call that waits takes part in one.
+    pub(crate) fn not_ready(&self, endpoints: &[Arc<Endpoint<K, S>>]) {
+        let config = &self.core.config;
+        self.pause(endpoints, config.ready_timeout.clamp(config.unready_min, config.unready_max));
+    }
+
     #[cold]
-    pub(crate) fn unready(&self, id: EndpointId) {
+    fn pause(&self, endpoints: &[Arc<Endpoint<K, S>>], max: Duration) {
         let now = Now::unread().get();
-        let (min, max) = (self.core.config.unready_min, self.core.config.unready_max);
-        self.change_by_id(id, |member, _| {
-            let paused = member.standing.unready.fail(now, min, max, self.core.draw()).is_some();
-            member.endpoint.set_unready(true);
-            paused
+        let min = self.core.config.unready_min;
+        self.change(|members, _| {
+            let mut paused = false;
+            for endpoint in endpoints {
+                let Some(place) = members.place_of(endpoint) else { continue };
+                let unready = &mut members.list[place].standing.unready;
+                paused |= unready.fail(now, min, max, self.core.draw()).is_some();
+                endpoint.set_paused();
+            }
+            (paused, ())
         });
     }
 
-    /// `poll_ready` succeeded after it had failed.
+    /// `poll_ready` succeeded after the endpoint had been paused.
     #[cold]
-    pub(crate) fn recovered(&self, id: EndpointId) {
-        self.change_by_id(id, |member, _| {
-            member.endpoint.set_unready(false);
-            member.standing.unready.recover()
-        });
+    pub(crate) fn recovered(&self, endpoint: &Endpoint<K, S>) {
+        self.change_of(endpoint, |member, _| member.standing.unready.recover());
     }
 
     /// An endpoint's breaker opened or closed.
@@ -347,10 +416,14 @@ impl<K: Key, S> Registry<K, S> {
     }
 
     /// `act` says whether anything changed.
-    fn change_by_id(&self, id: EndpointId, act: impl FnOnce(&mut Member<K, S>, &mut Vec<Notice<K, S>>) -> bool) {
+    fn change_of(
+        &self,
+        endpoint: &Endpoint<K, S>,
+        act: impl FnOnce(&mut Member<K, S>, &mut Vec<Notice<K, S>>) -> bool,
+    ) {
         self.change(|members, notices| {
-            let member = members.list.iter_mut().find(|member| member.endpoint.id == id);
-            (member.is_some_and(|member| act(member, notices)), ())
+            let place = members.place_of(endpoint);
+            (place.is_some_and(|place| act(&mut members.list[place], notices)), ())
         });
     }
 
@@ -363,8 +436,15 @@ impl<K: Key, S> Registry<K, S> {
             if changed {
                 self.publish(&mut members, &mut notices);
             }
+            // Not before: a pick that is turned away has to find a newer snapshot.
+            members.retiring.drain(..).for_each(|endpoint| endpoint.retire());
             answer
         };
+        for notice in &notices {
+            if let Notice::Gone(endpoint) = notice {
+                endpoint.leave();
+            }
+        }
         for notice in &notices {
             self.tell(notice);
         }
@@ -384,7 +464,10 @@ impl<K: Key, S> Registry<K, S> {
         }
         let limits = Limits { max_out: config.max_out, panic_threshold: config.panic_threshold };
         let decision = eligibility::decide(members.list.iter().map(|member| &member.standing), limits, now);
+        let mut offers_more = false;
         for (member, verdict) in members.list.iter_mut().zip(decision.verdicts) {
+            let is_offered = |verdict: &Verdict| verdict.usable && verdict.ready || verdict.probe;
+            offers_more |= is_offered(&verdict) && !is_offered(&member.verdict);
             if verdict.usable != member.verdict.usable {
                 let reason = match (verdict.usable, verdict.against) {
                     (_, None) => "nothing speaks against it",
@@ -399,11 +482,9 @@ impl<K: Key, S> Registry<K, S> {
                 breaker.overrule(verdict.usable && member.standing.circuit != Circuit::Passing);
             }
         }
-        let entries: Vec<_> =
-            members.list.iter().filter(|member| member.verdict.usable).map(|member| member.endpoint.clone()).collect();
+        let entries: Vec<_> = members.list.iter().filter(|member| member.verdict.usable).map(Member::entry).collect();
         let usable = entries.len();
-        let probes = members.list.iter().filter(|member| member.verdict.probe).map(|member| member.endpoint.clone());
-        let probes: Vec<_> = probes.collect();
+        let probes = members.list.iter().filter(|member| member.verdict.probe).map(Member::entry).collect();
         if decision.panic != members.panic {
             members.panic = decision.panic;
             let healthy = members.list.iter().filter(|member| member.verdict.against.is_none()).count();
@@ -417,7 +498,10 @@ impl<K: Key, S> Registry<K, S> {
         let before = std::mem::replace(&mut *lock(&self.published), Arc::new(snapshot));
         notices.push(Notice::Replaced { _snapshot: before });
         self.version.fetch_add(1, Ordering::Release);
-        self.changed.notify_waiters();
+        // Waiting calls look again when there is more to pick from, or when what they wait for may have left.
+        if offers_more || std::mem::take(&mut members.set_changed) {
+            self.changed.notify_waiters();
+        }
         self.core.endpoints.set(as_level(members.list.len()));
         self.core.usable.set(as_level(usable));
         self.core.panic.set(f64::from(u8::from(decision.panic)));
@@ -439,22 +523,24 @@ impl<K: Key, S> Registry<K, S> {
             }
             Notice::Empty(true) => BalanceEventKind::Emptied,
             Notice::Empty(false) => BalanceEventKind::Filled,
-            Notice::Gone { .. } | Notice::Replaced { .. } => return,
+            Notice::Gone(_) | Notice::ReplacedService { .. } | Notice::Replaced { .. } => return,
         };
         self.core.emitter.emit(|name| Event::Balance(BalanceEvent { name, kind }));
     }
 }
 
-// === impl Members ===
-
 // === impl Member ===
 
 impl<K: Key, S> Member<K, S> {
+    fn entry(&self) -> Entry<K, S> {
+        Entry::new(self.endpoint.clone(), self.service.clone(), self.weight, self.verdict.ready)
+    }
+
     /// Forgets all passive evidence and all loads.
     fn reset(&mut self, now: &Now) {
         self.standing.ejection = Default::default();
         self.standing.unready = Default::default();
-        self.endpoint.set_unready(false);
+        self.endpoint.forget_not_ready();
         self.endpoint.set_ejected(false);
         self.endpoint.forget(now);
         if let Some(breaker) = &self.endpoint.breaker {
@@ -466,21 +552,24 @@ impl<K: Key, S> Member<K, S> {
 // === impl Members ===
 
 impl<K: Key, S> Members<K, S> {
+    /// Where the endpoint is; `None` when it has left, whether or not its key has a successor.
+    fn place_of(&self, endpoint: &Endpoint<K, S>) -> Option<usize> {
+        self.places.get(&endpoint.key).copied().filter(|place| self.list[*place].endpoint.id == endpoint.id)
+    }
+
     fn forget_the_gone(&mut self, notices: &mut Vec<Notice<K, S>>) {
         if !self.list.iter().any(|member| member.gone) {
             return;
         }
-        self.list.retain(|member| {
-            if member.gone {
-                let endpoint = member.endpoint.clone();
-                notices.push(if member.verdict.usable {
-                    Notice::Eligibility(endpoint, false, "removed")
-                } else {
-                    Notice::Gone { _endpoint: endpoint }
-                });
+        let (gone, list) = std::mem::take(&mut self.list).into_iter().partition(|member| member.gone);
+        self.list = list;
+        for Member { endpoint, service, verdict, .. } in gone {
+            if verdict.usable {
+                notices.push(Notice::Eligibility(endpoint.clone(), false, "removed"));
             }
-            !member.gone
-        });
+            notices.push(Notice::Gone(endpoint));
+            notices.push(Notice::ReplacedService { _service: service });
+        }
         self.places =
             self.list.iter().enumerate().map(|(place, member)| (member.endpoint.key.clone(), place)).collect();
     }

@@ -4,7 +4,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use tokio::time::{Instant, Sleep};
 use tower_service::Service;
 
 use super::core::{Core, End, Now, Repick};
-use super::endpoint::{Flight, Key};
+use super::endpoint::{Endpoint, Flight, Key};
 use super::registry::Registry;
 use super::snapshot::Tried;
 use crate::context;
@@ -26,28 +26,25 @@ pub(super) enum Next<K, S, Req, E> {
     /// Call this endpoint's service, which is ready.
     Call(Flight<K, S>, S, Req),
     /// Ask this endpoint.
-    Pick(Flight<K, S>, Req),
+    Pick(Flight<K, S>, S, Req),
     Wait(Box<Waiting<K, S, Req>>),
     Fail(E),
 }
 
-impl<K, S, Req, E> From<Result<(Flight<K, S>, Req), E>> for Next<K, S, Req, E> {
-    fn from(found: Result<(Flight<K, S>, Req), E>) -> Self {
-        match found {
-            Ok((flight, request)) => Self::Pick(flight, request),
-            Err(error) => Self::Fail(error),
-        }
-    }
-}
-
 /// One or two endpoints that are not ready yet; the first to become ready gets the call.
 ///
-/// Exactly one of the flights leads: it stands for the call in the counts.
+/// The first of the flights stands for the call in the counts.
 pub(super) struct Waiting<K, S, Req> {
     picks: [Option<(Flight<K, S>, S)>; 2],
     request: Option<Req>,
     core: Arc<Core>,
+    registry: Weak<Registry<K, S>>,
     timer: Timer,
+    changed: Option<Pin<Box<OwnedNotified>>>,
+    /// When time alone changes which endpoints may be picked, such as by the end of a pause.
+    pause: Option<Pin<Box<Sleep>>>,
+    /// All endpoints that it waited for have left: none stands for the call.
+    alone: bool,
 }
 
 /// A call that waits for an endpoint to turn up.
@@ -85,23 +82,23 @@ pub(super) fn after_failure<K, S, C, Req>(
     error: S::Error,
     tried: &mut Tried,
     classifier: &C,
-) -> Result<(Flight<K, S>, Req), S::Error>
+) -> Next<K, S, Req, S::Error>
 where
     K: Key,
-    S: Service<Req>,
+    S: Service<Req> + Clone,
     S::Error: Rejectable,
     C: Classify<S::Response, S::Error>,
 {
     let endpoint = flight.endpoint().clone();
     let outcome = give_up_on(flight, &error, tried, classifier);
     match endpoint.registry.upgrade().and_then(|registry| registry.pick(&Now::unread(), tried)) {
-        Some(next) => {
+        Some((next, service)) => {
             endpoint.core.repicked(Repick::Unready);
-            Ok((next, request))
+            Next::Pick(next, S::clone(&service), request)
         }
         None => {
             endpoint.core.ended(End::Judged(outcome));
-            Err(error)
+            Next::Fail(error)
         }
     }
 }
@@ -114,12 +111,17 @@ where
     C: Classify<S::Response, S::Error>,
 {
     let outcome = on_unwind(|| flight.panicked(), || judge(classifier, Err(error)));
-    tried.push(flight.endpoint().id);
+    let id = flight.endpoint().id;
+    tried.push(id);
+    context::record_tried(id);
     flight.never_ready(outcome);
     outcome
 }
 
-/// The endpoint answered: if it refused without having sent anything, the call goes to another.
+/// The endpoint returned an error: if that proves that nothing was sent, the call goes to another.
+///
+/// Either a layer of ours inside the endpoint rejected the call, which says nothing about the endpoint; or it failed before
+/// it was sent ([`Outcome::NotSent`]), which is the endpoint's failure.
 #[cold]
 pub(super) fn elsewhere<K, S, Req, E>(
     mut flight: Flight<K, S>,
@@ -130,24 +132,32 @@ pub(super) fn elsewhere<K, S, Req, E>(
 ) -> Next<K, S, Req, E>
 where
     K: Key,
+    S: Clone,
     E: Rejectable,
 {
     // Not by `Rejected::retry`: it is about another try of the same service, which an open circuit would reject again.
     let is_unsent = |rejected: &Rejected| !rejected.was_sent() && !rejected.is_deadline_exceeded();
-    if error.as_rejected().is_some_and(is_unsent) {
+    let why = match error.as_rejected() {
+        Some(rejected) => is_unsent(rejected).then_some(Repick::Refused),
+        None => (!outcome.was_sent()).then_some(Repick::NotSent),
+    };
+    if let Some(why) = why {
         tried.push(flight.endpoint().id);
         let registry = flight.endpoint().registry.upgrade();
-        if let Some(next) = registry.and_then(|registry| registry.pick(&Now::unread(), tried)) {
-            next.endpoint().core.repicked(Repick::Refused);
-            flight.release();
-            return Next::Pick(next, request);
+        if let Some((next, service)) = registry.and_then(|registry| registry.pick(&Now::unread(), tried)) {
+            next.endpoint().core.repicked(why);
+            match why {
+                Repick::NotSent => flight.never_sent(outcome),
+                _ => flight.release(),
+            }
+            return Next::Pick(next, S::clone(&service), request);
         }
     }
     flight.finish(outcome);
     Next::Fail(error)
 }
 
-/// The endpoint is not ready: asks a second one, and waits for whichever is ready first if that is not ready either.
+/// The endpoint is not ready: asks others, and waits for two of them if none is ready.
 #[cold]
 pub(super) fn second_choice<K, S, C, Req>(
     first: Flight<K, S>,
@@ -163,31 +173,22 @@ where
     S::Error: Rejectable,
     C: Classify<S::Response, S::Error>,
 {
-    let core = first.endpoint().core.clone();
-    let mut others = *tried;
-    others.push(first.endpoint().id);
-    let registry = first.endpoint().registry.upgrade();
-    let mut second = registry.and_then(|registry| registry.pick(&Now::unread(), &others)).map(|mut flight| {
-        flight.follow();
-        let service = flight.endpoint().service.clone();
-        (flight, service)
-    });
-    if let Some((mut flight, mut service)) = second.take() {
-        match poll_endpoint(&mut flight, &mut service, cx) {
-            Poll::Ready(Ok(())) => {
-                flight.lead();
-                first.release();
-                core.repicked(Repick::NotReady);
-                return Next::Call(flight, service, request);
-            }
-            Poll::Ready(Err(error)) => {
-                give_up_on(flight, &error, tried, classifier);
-            }
-            Poll::Pending => second = Some((flight, service)),
-        }
+    let endpoint = first.endpoint();
+    let mut waiting = Waiting {
+        core: endpoint.core.clone(),
+        registry: endpoint.registry.clone(),
+        picks: [Some((first, service)), None],
+        request: Some(request),
+        timer: Timer::unset(),
+        changed: None,
+        pause: None,
+        alone: false,
+    };
+    waiting.listen();
+    match waiting.ask_others(tried, classifier, cx) {
+        Some((flight, service)) => waiting.settle_for(flight, service),
+        None => Next::Wait(Box::new(waiting)),
     }
-    let picks = [Some((first, service)), second];
-    Next::Wait(Box::new(Waiting { picks, request: Some(request), core, timer: Timer::unset() }))
 }
 
 // === impl Waiting ===
@@ -207,49 +208,195 @@ where
         C: Classify<S::Response, S::Error>,
     {
         for place in 0..self.picks.len() {
-            let Some((mut flight, mut service)) = self.picks[place].take() else { continue };
-            let polled = poll_endpoint(&mut flight, &mut service, cx);
-            let mut other = self.picks[1 - place].take();
-            match polled {
-                Poll::Pending => {
-                    self.picks[1 - place] = other;
+            let Some((flight, service)) = self.picks[place].take() else { continue };
+            match self.ask(flight, service, cx) {
+                (flight, service, Poll::Pending) => {
                     self.picks[place] = Some((flight, service));
+                    self.lead();
                 }
-                Poll::Ready(Ok(())) => {
-                    flight.lead();
-                    if let Some((other, _)) = other {
-                        other.release();
-                    }
+                (flight, service, Poll::Ready(Ok(()))) => {
                     if place == 1 {
                         self.core.repicked(Repick::NotReady);
                     }
-                    return Poll::Ready(Next::Call(flight, service, self.take_request()));
+                    return Poll::Ready(self.go(flight, service));
                 }
-                Poll::Ready(Err(error)) => match &mut other {
-                    Some((left, _)) => {
-                        left.lead();
-                        flight.follow();
-                        give_up_on(flight, &error, tried, classifier);
-                        self.picks[1 - place] = other;
-                    }
-                    None => {
+                (flight, _, Poll::Ready(Err(error))) => {
+                    if self.picks.iter().all(Option::is_none) {
                         let request = self.take_request();
-                        return Poll::Ready(after_failure(flight, request, error, tried, classifier).into());
+                        return Poll::Ready(after_failure(flight, request, error, tried, classifier));
                     }
-                },
+                    give_up_on(flight, &error, tried, classifier);
+                    self.lead();
+                }
             }
         }
-        let rejected = ready!(self.timer.poll(self.core.config.ready_timeout, cx))
-            .unwrap_or_else(|| NoEndpoint::of(self.core.name(), NoEndpointReason::NotReady).into());
-        for (flight, _) in self.picks.iter_mut().filter_map(Option::take) {
+        while self.should_look_again(cx) {
+            self.leave_the_retired();
+            if let Some((flight, service)) = self.ask_others(tried, classifier, cx) {
+                return Poll::Ready(self.settle_for(flight, service));
+            }
+        }
+        let deadline = ready!(self.timer.poll(self.core.config.ready_timeout, cx));
+        let rejected = deadline.unwrap_or_else(|| self.rejection());
+        self.alone = false;
+        let waited = self.picks.iter_mut().filter_map(Option::take).map(|(flight, _)| {
+            let endpoint = flight.endpoint().clone();
             flight.waited_in_vain();
+            endpoint
+        });
+        let waited: Vec<_> = waited.collect();
+        if let Some(registry) = self.registry.upgrade() {
+            registry.not_ready(&waited);
         }
         self.core.ended(End::Rejected);
         Poll::Ready(Next::Fail(S::Error::from_rejected(rejected)))
     }
 
+    /// What the wait ends in.
+    fn rejection(&self) -> Rejected {
+        let none_because = || self.registry.upgrade().map(|registry| registry.snapshot().none_because);
+        let reason = if self.alone { none_because() } else { None };
+        NoEndpoint::of(self.core.name(), reason.unwrap_or(NoEndpointReason::NotReady)).into()
+    }
+
+    /// From here on no change is missed.
+    fn listen(&mut self) {
+        self.changed = self.registry.upgrade().map(|registry| {
+            let mut changed = Box::pin(registry.changed.clone().notified_owned());
+            changed.as_mut().enable();
+            changed
+        });
+    }
+
+    /// Whether more endpoints may be ready than when the others were asked last: some came, some left, or a pause is over.
+    fn should_look_again(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut look = self.pause.as_mut().is_some_and(|pause| pause.as_mut().poll(cx).is_ready());
+        // Listening starts before looking, so that nothing is missed in between.
+        while self.changed.as_mut().is_some_and(|changed| changed.as_mut().poll(cx).is_ready()) {
+            self.listen();
+            look = true;
+        }
+        look
+    }
+
+    /// Waits no longer for endpoints that take no more calls.
+    fn leave_the_retired(&mut self) {
+        for pick in &mut self.picks {
+            if let Some((flight, _)) = pick.take_if(|(flight, _)| flight.endpoint().is_retired()) {
+                flight.release();
+            }
+        }
+        self.lead();
+    }
+
+    /// Asks the endpoints that this call neither waits for nor has given up on, until one is ready. Those that were found not
+    /// ready a moment ago are left out. The first that is not ready is waited for, where there is room.
+    fn ask_others<C>(&mut self, tried: &mut Tried, classifier: &C, cx: &mut Context<'_>) -> Option<(Flight<K, S>, S)>
+    where
+        C: Classify<S::Response, S::Error>,
+    {
+        let registry = self.registry.upgrade()?;
+        let now = Now::unread();
+        // Those that it waits for were asked before.
+        let mut not_ready: Vec<_> = self.endpoints().filter(|endpoint| endpoint.found_not_ready()).collect();
+        let snapshot = registry.current(&now);
+        // The one that the picker prefers, which may also be one that was not ready a moment ago, and then all the others.
+        let mut others = *tried;
+        self.endpoints().for_each(|endpoint| others.push(endpoint.id));
+        let picked = snapshot.pick(&registry.core, &now, &others);
+        let asked = picked.as_ref().map(|(flight, _)| flight.endpoint().id);
+        let more = snapshot.in_any_order(&registry.core).filter(|entry| asked != Some(entry.endpoint.id));
+        let more = more.filter_map(|entry| entry.begin(&now));
+        let mut found = None;
+        for (flight, service) in picked.into_iter().chain(more) {
+            let endpoint = flight.endpoint().clone();
+            if tried.contains(endpoint.id) || self.endpoints().any(|other| other.id == endpoint.id) {
+                flight.release();
+                continue;
+            }
+            match self.ask(flight, S::clone(service), cx) {
+                (flight, service, Poll::Ready(Ok(()))) => {
+                    found = Some((flight, service));
+                    break;
+                }
+                (flight, _, Poll::Ready(Err(error))) => {
+                    give_up_on(flight, &error, tried, classifier);
+                }
+                (flight, service, Poll::Pending) => {
+                    if endpoint.found_not_ready() {
+                        not_ready.push(endpoint);
+                    }
+                    match self.picks.iter_mut().find(|pick| pick.is_none()) {
+                        Some(pick) => *pick = Some((flight, service)),
+                        None => flight.release(),
+                    }
+                }
+            }
+            self.lead();
+        }
+        if !not_ready.is_empty() {
+            registry.not_ready(&not_ready);
+        }
+        if found.is_none() {
+            let next_change = registry.current(&now).next_change;
+            self.pause = next_change.map(|at| Box::pin(tokio::time::sleep_until(at.into())));
+        }
+        found
+    }
+
+    /// Asks one endpoint; while it is asked, it stands for the call.
+    fn ask(&mut self, mut flight: Flight<K, S>, mut service: S, cx: &mut Context<'_>) -> Asked<K, S, S::Error> {
+        self.picks.iter_mut().flatten().for_each(|(other, _)| other.follow());
+        self.alone = false;
+        flight.lead();
+        let polled = poll_endpoint(&mut flight, &mut service, cx);
+        if !matches!(polled, Poll::Ready(Ok(()))) {
+            flight.follow();
+        }
+        (flight, service, polled)
+    }
+
+    /// The first of the flights stands for the call.
+    fn lead(&mut self) {
+        let mut flights = self.picks.iter_mut().flatten().map(|(flight, _)| flight);
+        let first = flights.next();
+        self.alone = first.is_none();
+        if let Some(first) = first {
+            first.lead();
+        }
+        flights.for_each(Flight::follow);
+    }
+
+    fn endpoints(&self) -> impl Iterator<Item = Arc<Endpoint<K, S>>> {
+        self.picks.iter().flatten().map(|(flight, _)| flight.endpoint().clone())
+    }
+
+    /// An endpoint that is ready was found after all.
+    fn settle_for(&mut self, flight: Flight<K, S>, service: S) -> Next<K, S, Req, S::Error> {
+        self.core.repicked(Repick::NotReady);
+        self.go(flight, service)
+    }
+
+    /// Calls a ready endpoint, and waits for no other.
+    fn go(&mut self, flight: Flight<K, S>, service: S) -> Next<K, S, Req, S::Error> {
+        self.alone = false;
+        self.picks.iter_mut().filter_map(Option::take).for_each(|(other, _)| other.release());
+        Next::Call(flight, service, self.take_request())
+    }
+
     fn take_request(&mut self) -> Req {
         self.request.take().expect("there is a request until the wait is over")
+    }
+}
+
+/// An endpoint that was asked, and its answer.
+type Asked<K, S, E> = (Flight<K, S>, S, Poll<Result<(), E>>);
+
+impl<K, S, Req> Drop for Waiting<K, S, Req> {
+    fn drop(&mut self) {
+        if self.alone {
+            self.core.ended(End::Abandoned);
+        }
     }
 }
 
@@ -263,7 +410,7 @@ impl<K, S, Req> Vacant<K, S, Req> {
 
 impl<K: Key, S, Req> Vacant<K, S, Req>
 where
-    S: Service<Req>,
+    S: Service<Req> + Clone,
     S::Error: Rejectable,
 {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Next<K, S, Req, S::Error>> {
@@ -274,9 +421,9 @@ where
                 changed.as_mut().enable();
                 changed
             });
-            if let Some(flight) = self.registry.pick(&Now::unread(), &Tried::default()) {
+            if let Some((flight, service)) = self.registry.pick(&Now::unread(), &Tried::default()) {
                 let request = self.request.take().expect("there is a request until the wait is over");
-                return Poll::Ready(Next::Pick(flight, request));
+                return Poll::Ready(Next::Pick(flight, S::clone(&service), request));
             }
             let core = &self.registry.core;
             if let Poll::Ready(deadline) = self.timer.poll(core.config.empty_wait, cx) {

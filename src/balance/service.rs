@@ -42,7 +42,7 @@ where
         }
         let (classifier, repeat) = (self.classifier.clone(), self.repeat.clone());
         match self.snapshot.pick(&self.registry.core, &now, &Tried::default()) {
-            Some(flight) => ResponseFuture::picked(flight, request, classifier, repeat),
+            Some((flight, service)) => ResponseFuture::picked(flight, S::clone(service), request, classifier, repeat),
             None => ResponseFuture::vacant(&self.registry, request, classifier, repeat),
         }
     }

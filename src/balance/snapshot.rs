@@ -14,15 +14,37 @@ use crate::error::NoEndpointReason;
 
 #[derive(Debug)]
 pub(crate) struct Snapshot<K, S> {
-    entries: Vec<Arc<Endpoint<K, S>>>,
+    entries: Vec<Entry<K, S>>,
     /// Endpoints whose breakers wait for a probe; they may be among the entries too.
-    probes: Vec<Arc<Endpoint<K, S>>>,
-    /// The cycle of a weighted round robin.
-    cycle: Option<Vec<u32>>,
+    probes: Vec<Entry<K, S>>,
+    turns: Turns,
     /// When time alone will change something.
     pub(crate) next_change: Option<Instant>,
     /// Why there may be nothing to pick.
     pub(crate) none_because: NoEndpointReason,
+}
+
+/// An endpoint with the service and the weight that it has now.
+#[derive(Debug)]
+pub(crate) struct Entry<K, S> {
+    pub(crate) endpoint: Arc<Endpoint<K, S>>,
+    pub(crate) service: Arc<S>,
+    weight: u32,
+    /// One divided by the weight.
+    per_weight: f64,
+    /// It is not among the paused ones, as far as is known.
+    ready: bool,
+}
+
+/// How turns go by weight.
+#[derive(Debug)]
+enum Turns {
+    /// All weights are equal.
+    Equal,
+    /// The cycle of a weighted round robin.
+    Cycle(Vec<u32>),
+    /// The shares of the weights; see [`p2c::shares`].
+    Shares(Vec<u64>),
 }
 
 /// The endpoints that this call has been to and that had no use for it.
@@ -35,7 +57,7 @@ pub(crate) struct Tried {
 /// How many places a pick looks at beyond the two that it drew, when those are out of the question.
 const SEARCHED: usize = 16;
 
-/// How often a pick begins anew when an endpoint was retired under its hands.
+/// How often a pick begins again when the endpoint was retired meanwhile, or its breaker rejects the call.
 const BEGINNINGS: usize = 4;
 
 // === impl Tried ===
@@ -59,29 +81,45 @@ impl Tried {
         self.len == 0
     }
 
-    fn contains(&self, id: EndpointId) -> bool {
+    pub(crate) fn contains(&self, id: EndpointId) -> bool {
         self.ids.contains(&Some(id))
     }
 }
+
+// === impl Entry ===
+
+impl<K, S> Entry<K, S> {
+    pub(crate) fn new(endpoint: Arc<Endpoint<K, S>>, service: Arc<S>, weight: u32, ready: bool) -> Self {
+        Self { endpoint, service, weight, per_weight: 1.0 / f64::from(weight), ready }
+    }
+
+    /// Begins a call to it; `None` when it takes none.
+    #[inline(always)]
+    pub(crate) fn begin(&self, now: &Now) -> Option<Pick<'_, K, S>> {
+        Some((Flight::begin(&self.endpoint, now)?, &self.service))
+    }
+}
+
+/// A call to an endpoint that has begun, and the endpoint's service.
+pub(crate) type Pick<'a, K, S> = (Flight<K, S>, &'a Arc<S>);
 
 // === impl Snapshot ===
 
 impl<K, S> Snapshot<K, S> {
     pub(crate) fn new(
-        entries: Vec<Arc<Endpoint<K, S>>>,
-        probes: Vec<Arc<Endpoint<K, S>>>,
+        entries: Vec<Entry<K, S>>,
+        probes: Vec<Entry<K, S>>,
         picker: Picker,
         next_change: Option<Instant>,
         is_empty: bool,
     ) -> Self {
-        let cycle = match picker {
-            Picker::RoundRobin => {
-                round_robin::cycle(&entries.iter().map(|endpoint| endpoint.weight).collect::<Vec<_>>())
-            }
-            Picker::PeakEwma | Picker::InFlight => None,
+        let weights = entries.iter().map(|entry| entry.weight);
+        let turns = match picker {
+            Picker::RoundRobin => round_robin::cycle(&weights.collect::<Vec<_>>()).map(Turns::Cycle),
+            Picker::PeakEwma | Picker::InFlight => p2c::shares(weights).map(Turns::Shares),
         };
         let none_because = if is_empty { NoEndpointReason::Empty } else { NoEndpointReason::NoneEligible };
-        Self { entries, probes, cycle, next_change, none_because }
+        Self { entries, probes, turns: turns.unwrap_or(Turns::Equal), next_change, none_because }
     }
 
     #[cfg(all(test, mainstay_loom))]
@@ -91,7 +129,7 @@ impl<K, S> Snapshot<K, S> {
 
     /// Picks an endpoint, not one of `tried`, and begins a call to it.
     #[inline(always)]
-    pub(crate) fn pick(&self, core: &Core, now: &Now, tried: &Tried) -> Option<Flight<K, S>> {
+    pub(crate) fn pick(&self, core: &Core, now: &Now, tried: &Tried) -> Option<Pick<'_, K, S>> {
         if !self.probes.is_empty()
             && let Some(probe) = self.probe(core, now, tried)
         {
@@ -102,25 +140,30 @@ impl<K, S> Snapshot<K, S> {
                 Picker::RoundRobin => self.next_in_turn(core, tried),
                 Picker::PeakEwma | Picker::InFlight => self.better_of_two(core, now, tried),
             }?;
-            let endpoint = &self.entries[place];
-            if let Some(flight) = Flight::begin(endpoint, now) {
-                context::record_tried(endpoint.id);
-                return Some(flight);
+            let pick = self.entries[place].begin(now);
+            if pick.is_some() {
+                return pick;
             }
         }
         None
     }
 
+    /// All endpoints that may be picked, from a random place on, but for those that were found not ready a moment ago.
+    pub(crate) fn in_any_order(&self, core: &Core) -> impl Iterator<Item = &Entry<K, S>> {
+        let start = p2c::one_of(core.draw(), self.entries.len());
+        let (before, after) = self.entries.split_at(start);
+        after.iter().chain(before).filter(|entry| entry.ready)
+    }
+
     /// Takes a probe's slot, if the one that is looked at has one to give.
     #[cold]
-    fn probe(&self, core: &Core, now: &Now, tried: &Tried) -> Option<Flight<K, S>> {
-        let endpoint = &self.probes[p2c::one_of(core.draw(), self.probes.len())];
+    fn probe(&self, core: &Core, now: &Now, tried: &Tried) -> Option<Pick<'_, K, S>> {
+        let entry = &self.probes[p2c::one_of(core.draw(), self.probes.len())];
+        let endpoint = &entry.endpoint;
         if tried.contains(endpoint.id) || !endpoint.breaker.as_ref().is_some_and(Breaker::wants_probe) {
             return None;
         }
-        let flight = Flight::begin(endpoint, now)?;
-        context::record_tried(endpoint.id);
-        Some(flight)
+        entry.begin(now)
     }
 
     #[inline(always)]
@@ -129,39 +172,55 @@ impl<K, S> Snapshot<K, S> {
         if n == 0 {
             return None;
         }
-        let draw = core.draw();
-        let (first, second) = p2c::two_of(draw, n);
+        let shares = match &self.turns {
+            Turns::Shares(shares) => Some(&shares[..]),
+            Turns::Equal | Turns::Cycle(_) => None,
+        };
+        let (turn, other) = p2c::two_of(core.state(), n, shares);
         if !tried.is_empty() || context::any_tried() {
-            return self.better_untried(first, second, draw, now, tried);
+            return self.better_untried(turn, other, core, now, tried);
         }
-        Some(self.better(first, second, now))
+        Some(self.better(turn, other, now))
     }
 
+    /// The one whose turn it is, or the other, to which it passes the turn on.
     #[inline(always)]
-    fn better(&self, first: usize, second: usize, now: &Now) -> usize {
-        if first == second || self.entries[first].load(now) <= self.entries[second].load(now) { first } else { second }
+    fn better(&self, turn: usize, other: usize, now: &Now) -> usize {
+        if turn == other {
+            return turn;
+        }
+        let (one, two) = (&self.entries[turn], &self.entries[other]);
+        let lighter = f64::from(one.weight.min(two.weight));
+        let in_turn = one.endpoint.in_turn(now, lighter * one.per_weight);
+        let as_other = two.endpoint.as_other(now, lighter * two.per_weight);
+        if p2c::passes_on(in_turn, as_other) {
+            one.endpoint.pass_turn_to(&two.endpoint);
+            return other;
+        }
+        turn
     }
 
     /// The better of two, where some places are out of the question (`tried`) and others, to which an earlier attempt of the
     /// same call went, are a last resort.
     #[cold]
-    fn better_untried(&self, first: usize, second: usize, draw: u64, now: &Now, tried: &Tried) -> Option<usize> {
-        match (self.is_fresh(first, tried), self.is_fresh(second, tried)) {
-            (true, true) => Some(self.better(first, second, now)),
-            (true, false) => Some(first),
-            (false, true) => Some(second),
-            (false, false) => self.search(p2c::one_of(draw.rotate_left(17), self.entries.len()), tried),
+    fn better_untried(&self, turn: usize, other: usize, core: &Core, now: &Now, tried: &Tried) -> Option<usize> {
+        match (self.is_fresh(turn, tried), self.is_fresh(other, tried)) {
+            (true, true) => Some(self.better(turn, other, now)),
+            (true, false) => Some(turn),
+            (false, true) => Some(other),
+            (false, false) => self.search(p2c::one_of(core.draw(), self.entries.len()), tried),
         }
     }
 
+    #[allow(clippy::cast_possible_truncation, reason = "turns wrap")]
     fn next_in_turn(&self, core: &Core, tried: &Tried) -> Option<usize> {
         if self.entries.is_empty() {
             return None;
         }
-        let turn = core.rotate();
-        let place = match &self.cycle {
-            None => turn % self.entries.len(),
-            Some(cycle) => cycle[turn % cycle.len()] as usize,
+        let turn = core.turn() as usize;
+        let place = match &self.turns {
+            Turns::Cycle(cycle) => cycle[turn % cycle.len()] as usize,
+            Turns::Equal | Turns::Shares(_) => turn % self.entries.len(),
         };
         if tried.is_empty() && !context::any_tried() || self.is_fresh(place, tried) {
             return Some(place);
@@ -175,11 +234,11 @@ impl<K, S> Snapshot<K, S> {
         let places = || (start..start + n.min(SEARCHED)).map(|place| place % n);
         places()
             .find(|place| self.is_fresh(*place, tried))
-            .or_else(|| places().find(|place| !tried.contains(self.entries[*place].id)))
+            .or_else(|| places().find(|place| !tried.contains(self.entries[*place].endpoint.id)))
     }
 
     fn is_fresh(&self, place: usize, tried: &Tried) -> bool {
-        let id = self.entries[place].id;
+        let id = self.entries[place].endpoint.id;
         !tried.contains(id) && !context::was_tried(id)
     }
 }

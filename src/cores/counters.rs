@@ -33,7 +33,16 @@ struct Stripe<const N: usize>([AtomicU64; N]);
 impl<const N: usize> StripedCounters<N> {
     /// All at zero. Allocates one stripe for each thread that can run at a time, and one to share.
     pub(crate) fn new() -> Self {
-        let stripe = || Stripe(array::from_fn(|_| AtomicU64::new(0)));
+        Self::starting_at(|| 0)
+    }
+
+    /// Each stripe begins where `start` says, and all counters of a stripe at the same: for sequences that threads walk by
+    /// themselves. Such counts do not add up to anything.
+    pub(crate) fn starting_at(mut start: impl FnMut() -> u64) -> Self {
+        let mut stripe = || {
+            let start = start();
+            Stripe(array::from_fn(|_| AtomicU64::new(start)))
+        };
         Self { owned: (0..owned_stripes()).map(|_| stripe()).collect(), shared: Box::new(stripe()), sum: None }
     }
 

@@ -89,6 +89,12 @@ impl Ewma {
         self.value == 0.0
     }
 
+    /// The value as of its last change.
+    #[inline]
+    pub(crate) fn last(self) -> f64 {
+        f64::from(self.value)
+    }
+
     /// The value at `now`, with a window in nanoseconds.
     #[inline]
     pub(crate) fn at(self, now: Tick, window: f64) -> f64 {

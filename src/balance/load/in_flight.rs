@@ -20,12 +20,16 @@ impl Penalty {
         Self(AtomicEwma::new(Ewma::new(0.0, Tick::new(0))))
     }
 
-    /// What one more call costs here. `now` is asked only where there is a penalty.
+    /// Phantom calls. `now` is called only where there is a penalty.
     #[inline]
-    pub(crate) fn load(&self, window: f64, now: impl FnOnce() -> Tick, in_flight: u32, per_weight: f64) -> f64 {
+    pub(crate) fn phantoms(&self, window: f64, now: impl FnOnce() -> Tick) -> f64 {
         let penalty = self.0.load();
-        let phantoms = if penalty.is_zero() { 0.0 } else { penalty.at(now(), window) };
-        (f64::from(in_flight) + 1.0 + phantoms) * per_weight
+        if penalty.is_zero() { 0.0 } else { penalty.at(now(), window) }
+    }
+
+    /// What one more call costs here. `now` is called only where there is a penalty.
+    pub(crate) fn load(&self, window: f64, now: impl FnOnce() -> Tick, in_flight: u32, per_weight: f64) -> f64 {
+        (f64::from(in_flight) + 1.0 + self.phantoms(window, now)) * per_weight
     }
 
     /// Learns from a call that ended. `now` is asked only where there is something to learn.

@@ -31,6 +31,12 @@ impl Latency {
         self.0.load().at(now, rule.window).max(1.0)
     }
 
+    /// The latency that was last learned, in nanoseconds, however long ago.
+    #[inline]
+    pub(crate) fn last(&self) -> f64 {
+        self.0.load().last().max(1.0)
+    }
+
     /// What one more call costs here.
     #[inline]
     pub(crate) fn load(&self, rule: &Rule, now: Tick, in_flight: u32, per_weight: f64) -> f64 {

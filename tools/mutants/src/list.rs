@@ -211,6 +211,41 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         fault: "        self.version.fetch_add(1, Ordering::Release);\n        let before = std::mem::replace(&mut *lock(&self.published)",
         model: "balance::model::whoever_sees_a_version_gets_a_snapshot_at_least_as_new",
     },
+    Mutant {
+        name: "an endpoint is retired before a snapshot without it is published",
+        file: REGISTRY,
+        text: "            if changed {\n                self.publish(&mut members, &mut notices);\n            }\n",
+        fault: "            members.retiring.drain(..).for_each(|endpoint| endpoint.retire());\n            if changed {\n                self.publish(&mut members, &mut notices);\n            }\n",
+        model: "balance::model::a_pick_finds_an_endpoint_as_long_as_there_is_one",
+    },
+    Mutant {
+        name: "a pick that was turned away does not look for a newer snapshot",
+        file: REGISTRY,
+        text: "            if self.version() == version {\n                return None;\n            }\n",
+        fault: "            if self.version() >= version {\n                return None;\n            }\n",
+        model: "balance::model::a_pick_finds_an_endpoint_as_long_as_there_is_one",
+    },
+    Mutant {
+        name: "the end of a drain takes out whatever has the key",
+        file: REGISTRY,
+        text: ".copied().filter(|place| self.list[*place].endpoint.id == endpoint.id)",
+        fault: ".copied()",
+        model: "balance::model::a_drained_endpoint_is_gone_when_the_wait_for_it_is_over_and_its_successor_stays",
+    },
+    Mutant {
+        name: "a drained endpoint has left before it is gone",
+        file: REGISTRY,
+        text: "            members.retiring.drain(..).for_each(|endpoint| endpoint.retire());\n",
+        fault: "            members.retiring.drain(..).for_each(|endpoint| {\n                endpoint.retire();\n                endpoint.leave();\n            });\n",
+        model: "balance::model::a_drained_endpoint_is_gone_when_the_wait_for_it_is_over_and_its_successor_stays",
+    },
+    Mutant {
+        name: "the last call of a drained endpoint does not let it go",
+        file: ENDPOINT,
+        text: "Some(registry) if !endpoint.has_left() => registry.drained(endpoint),",
+        fault: "Some(registry) if endpoint.has_left() => registry.drained(endpoint),",
+        model: "balance::model::a_drained_endpoint_leaves_with_its_last_call_and_takes_none_after",
+    },
     // === the cache ===
     Mutant {
         name: "a load sees a tick and not what was written before it",
