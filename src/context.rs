@@ -42,6 +42,7 @@
 //! Work that is shared by several requests (a cache's flight, a refresh) runs under a context of its own, never under that of
 //! whoever happens to poll it.
 
+mod awaited;
 mod scope;
 mod spent;
 
@@ -60,6 +61,8 @@ use tokio::time::Instant;
 
 use crate::error::Identities;
 
+#[allow(unused_imports, reason = "used by the families, each behind its feature")]
+pub(crate) use awaited::{poll_awaited, record_awaited};
 #[allow(unused_imports, reason = "used by the families, each behind its feature")]
 pub(crate) use scope::{AttemptScope, ContextScope, DeadlineScope, FullScope, InScope, IsolatedScope, within};
 #[allow(unused_imports, reason = "used by the families, each behind its feature")]

@@ -74,6 +74,12 @@ impl Timer {
         Self { sleep: None, yielded: false }
     }
 
+    /// Whether something has waited for it since it was made or disarmed.
+    #[cfg(feature = "timeout")]
+    pub(crate) const fn is_armed(&self) -> bool {
+        self.sleep.is_some()
+    }
+
     /// Ready once `at` has passed. The first poll arms it; [`disarm`](Self::disarm) before waiting for another time.
     ///
     /// Does not ask for, or spend, tokio's cooperative budget: an inner future that spends all of it at each poll would

@@ -41,10 +41,12 @@
 //! * The inner future is polled first: a ready result wins over a deadline that has passed. The timer is armed when the
 //!   inner future is first pending, and seen even if that spends all of tokio's cooperative budget at each poll.
 //! * A timer that fires more than 10 ms late (the process was stopped or starved) yields once to I/O before it counts.
-//! * At the end of its time the inner future is dropped at once, not when the response future is.
 //! * The time ends with the response. **The body of an HTTP response is not covered**, neither by a total timeout nor by one of an
 //!   attempt: a body that streams for a minute takes a minute. `http::DeadlineBodyLayer`, put below a total timeout, ends bodies at
 //!   the deadline; `http::IdleTimeoutBody` ends one that stands still.
+//! * At the end of its time the inner future is polled once more, so that it can record what it waits for, and then dropped at
+//!   once, not when the response future is.
+//! * The response future must not be polled after it has returned a result; it panics then.
 //!
 //! | what ended it | the caller gets | evidence against the callee |
 //! |---|---|---|
@@ -52,6 +54,12 @@
 //! | the ambient deadline, before that | [`Rejected::DeadlineExceeded { sent: true }`](crate::Rejected::DeadlineExceeded) | no |
 //! | the ambient deadline, before the call | `Rejected::DeadlineExceeded { sent: false }` | no |
 //! | its own timeout, while waiting for readiness, or of zero | `Rejected::Timeout { sent: false }` | no |
+//!
+//! Where the wait that a limit ends has a known cause (a circuit that is open, a pool without an endpoint), the caller gets the
+//! rejection of that cause instead of the rejections above: the on-call engineer reads "circuit `db` is open", not "no answer
+//! within 1s". The layer that waits records the cause, the limit picks it up, and the statistics and events of the limit still
+//! count a timeout. The cause is not known where something in between does not poll the wait when the time is up, such as a
+//! spawned task or `tower::buffer`.
 //!
 //! A layer below that notices first that a total timeout is up says `DeadlineExceeded`, since to it that is the caller's
 //! deadline; the layer whose timeout it was makes a `Timeout` of it, so that what the caller gets does not hang on who was first.

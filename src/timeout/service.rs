@@ -6,13 +6,13 @@ use std::task::{Context, Poll};
 use tokio::time::Instant;
 use tower_service::Service;
 
-use super::future::{Limit, Refused};
+use super::future::Limit;
 use super::handle::Shared;
 use super::{Fixed, ResponseFuture, TimeoutSource};
 use crate::context;
 use crate::cores::packed_duration::PackedDuration;
 use crate::cores::striped_arc::StripedArc;
-use crate::error::Rejectable;
+use crate::error::{Rejectable, Rejected};
 use crate::timer::Timer;
 
 /// A service whose calls have a limited time; made by [`TimeoutLayer`](super::TimeoutLayer).
@@ -43,8 +43,9 @@ enum Readiness {
     Idle,
     /// The inner service was pending when the time started.
     Waiting { limit: Limit, timer: Pin<Box<Timer>> },
-    /// The time was up before the inner service was ready: the next call is refused without it.
-    Over(Limit),
+    /// The time was up before the inner service was ready: the next call is rejected without it. With the rejection of what
+    /// was waited for, where that is known.
+    Over(Limit, Option<Rejected>),
 }
 
 // === impl Timeout ===
@@ -56,7 +57,10 @@ impl<S, T> Timeout<S, T> {
 
     /// The inner service is pending, and that counts.
     #[cold]
-    fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_waiting<Req>(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>>
+    where
+        S: Service<Req>,
+    {
         if let Readiness::Waiting { limit, .. } = &self.readiness
             && limit.cutoff().at.is_some_and(|at| Timer::is_late(at, Instant::now()))
         {
@@ -71,21 +75,27 @@ impl<S, T> Timeout<S, T> {
         if let Readiness::Waiting { limit, timer } = &mut self.readiness {
             let limit = *limit;
             match limit.cutoff().at {
-                Some(at) if timer.as_mut().poll_at(at, cx).is_ready() => self.readiness = Readiness::Over(limit),
+                Some(at) if timer.as_mut().poll_at(at, cx).is_ready() => {
+                    // The last poll, by which the inner service can record what it waits for.
+                    match context::poll_awaited(|| self.inner.poll_ready(cx)) {
+                        Ok(ready) => return Poll::Ready(ready),
+                        Err(awaited) => self.readiness = Readiness::Over(limit, awaited),
+                    }
+                }
                 _ => return Poll::Pending,
             }
         }
-        Poll::Ready(())
+        Poll::Ready(Ok(()))
     }
 
     /// Since when the time of a call runs that is made `now`: a wait for readiness that counts for it brings the start forward.
-    /// An error if the time is up already.
+    /// A rejection if the time is up already.
     #[cold]
     #[inline(never)]
-    fn what_is_left(&mut self, limit: &Limit) -> Result<Instant, Refused> {
+    fn what_is_left(&mut self, limit: &Limit) -> Result<Instant, Rejected> {
         let (now, mut limit) = (limit.started, *limit);
         match std::mem::replace(&mut self.readiness, Readiness::Idle) {
-            Readiness::Over(waited) => return Err(self.refuse(&waited)),
+            Readiness::Over(waited, awaited) => return Err(self.reject(&waited, awaited)),
             Readiness::Waiting { limit: waited, .. }
                 if !waited.cutoff().at.is_some_and(|at| Timer::is_late(at, now)) =>
             {
@@ -93,14 +103,14 @@ impl<S, T> Timeout<S, T> {
             }
             Readiness::Idle | Readiness::Waiting { .. } => {}
         }
-        if limit.cutoff().has_passed(now) { Err(self.refuse(&limit)) } else { Ok(limit.started) }
+        if limit.cutoff().has_passed(now) { Err(self.reject(&limit, None)) } else { Ok(limit.started) }
     }
 
     /// Counts a call that is not sent.
-    fn refuse(&self, limit: &Limit) -> Refused {
-        let (cutoff, timeout) = (limit.cutoff(), limit.timeout);
-        self.shared.record(cutoff, timeout.get(), false);
-        Refused { timeout, by_deadline: cutoff.by_deadline }
+    fn reject(&self, limit: &Limit, awaited: Option<Rejected>) -> Rejected {
+        let (cutoff, timeout) = (limit.cutoff(), limit.timeout.get());
+        self.shared.record(cutoff, timeout, false);
+        awaited.unwrap_or_else(|| cutoff.rejected(timeout, false))
     }
 }
 
@@ -126,9 +136,9 @@ where
     #[inline(always)]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         match self.inner.poll_ready(cx) {
-            Poll::Pending if self.shared.include_readiness => self.poll_waiting(cx).map(Ok),
+            Poll::Pending if self.shared.include_readiness => self.poll_waiting::<Req>(cx),
             poll => {
-                if let Readiness::Over(_) = self.readiness {
+                if let Readiness::Over(..) = self.readiness {
                     // Refused nobody, and now the inner service is ready after all.
                     self.readiness = Readiness::Idle;
                 }
@@ -148,7 +158,7 @@ where
         {
             match self.what_is_left(&Limit { ..limit }) {
                 Ok(started) => limit.started = started,
-                Err(refused) => return ResponseFuture::refused(refused),
+                Err(rejected) => return ResponseFuture::not_sent(rejected),
             }
         }
         ResponseFuture::new(|| self.inner.call(request), self.shared.lend(), limit)
