@@ -8,6 +8,7 @@
 //! | field | set by | read by |
 //! |---|---|---|
 //! | [`deadline`](Context::deadline) | a total timeout, a caller's header | timeouts, retries, loads |
+//! | [`propagated_deadline`](Context::propagated_deadline) | the deadline, attempt timeouts | headers |
 //! | [`attempt`](Context::attempt) | retry | the service, telemetry, headers |
 //! | [`criticality`](Context::criticality) | the application | limits and load shedding |
 //! | endpoints tried, "an inner retry gave up" | pool, inner retry | pool, outer retry |
@@ -64,7 +65,9 @@ use crate::error::Identities;
 #[allow(unused_imports, reason = "used by the families, each behind its feature")]
 pub(crate) use awaited::{poll_awaited, record_awaited};
 #[allow(unused_imports, reason = "used by the families, each behind its feature")]
-pub(crate) use scope::{AttemptScope, ContextScope, DeadlineScope, FullScope, InScope, IsolatedScope, within};
+pub(crate) use scope::{
+    AttemptScope, ContextScope, DeadlineScope, FullScope, InScope, IsolatedScope, TimeoutScope, within,
+};
 #[allow(unused_imports, reason = "used by the families, each behind its feature")]
 pub(crate) use spent::deadline_is_spent;
 
@@ -108,6 +111,7 @@ pub enum Criticality {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Context {
     deadline: Option<Instant>,
+    attempt_end: Option<Instant>,
     attempt: u32,
     criticality: Criticality,
 }
@@ -149,7 +153,12 @@ pin_project! {
 /// ```
 #[must_use]
 pub fn current() -> Context {
-    Context { deadline: DEADLINE.get(), attempt: ATTEMPT.get().number(), criticality: CRITICALITY.get() }
+    Context {
+        deadline: DEADLINE.get(),
+        attempt_end: ATTEMPT_END.get(),
+        attempt: ATTEMPT.get().number(),
+        criticality: CRITICALITY.get(),
+    }
 }
 
 /// The deadline of the running code, without the rest.
@@ -157,6 +166,21 @@ pub fn current() -> Context {
 #[inline]
 pub(crate) fn deadline() -> Option<Instant> {
     DEADLINE.get()
+}
+
+/// The nearer of `end` and the end of the attempt that the running code is part of.
+#[allow(dead_code, reason = "used by the families, each behind its feature")]
+#[inline]
+pub(crate) fn nearer_attempt_end(end: Option<Instant>) -> Option<Instant> {
+    nearer(end, ATTEMPT_END.get())
+}
+
+#[inline]
+fn nearer(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
 }
 
 /// Runs `future` under the context of here, wherever it is polled: for `tokio::spawn` and other boundaries.
@@ -239,7 +263,7 @@ impl Context {
     /// ```
     #[must_use]
     pub const fn new() -> Self {
-        Self { deadline: None, attempt: 0, criticality: Criticality::Critical }
+        Self { deadline: None, attempt_end: None, attempt: 0, criticality: Criticality::Critical }
     }
 
     /// The same, with this deadline (it may also be later than the one before).
@@ -298,6 +322,36 @@ impl Context {
     #[must_use]
     pub const fn deadline(&self) -> Option<Instant> {
         self.deadline
+    }
+
+    /// The point in time that a callee is given to answer: the nearer of the [`deadline`](Self::deadline) and the end of the
+    /// attempt's timeout. `None` when there is neither.
+    ///
+    /// This is what headers pass on ([`PropagateLayer`](crate::http::PropagateLayer)). Layers in this process go by the deadline
+    /// alone: the end of an attempt is no reason to give up the call.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::{BoxError, TimeoutLayer, context};
+    /// use tokio::time::Instant;
+    /// use tower::{ServiceBuilder, ServiceExt, service_fn};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() -> Result<(), BoxError> {
+    /// let service = ServiceBuilder::new()
+    ///     .layer(TimeoutLayer::total("users", Duration::from_secs(2))?)
+    ///     .layer(TimeoutLayer::attempt("users", Duration::from_millis(500))?)
+    ///     .service(service_fn(|()| async { Ok::<_, BoxError>(context::current()) }));
+    /// let now = Instant::now();
+    /// let context = service.oneshot(()).await?;
+    /// assert_eq!(context.deadline(), Some(now + Duration::from_secs(2)));
+    /// assert_eq!(context.propagated_deadline(), Some(now + Duration::from_millis(500)));
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn propagated_deadline(&self) -> Option<Instant> {
+        nearer(self.deadline, self.attempt_end)
     }
 
     /// What is left until the deadline: zero when it has passed, `None` when there is none.
@@ -394,6 +448,8 @@ impl<F: Future> Future for Scoped<F> {
 // One by one, so that each access is a load or a store, wherever it is.
 thread_local! {
     static DEADLINE: Cell<Option<Instant>> = const { Cell::new(None) };
+    /// When the attempt ends that the running code is part of; kept apart from the deadline, which ends the whole call.
+    static ATTEMPT_END: Cell<Option<Instant>> = const { Cell::new(None) };
     static ATTEMPT: Cell<Attempt> = const { Cell::new(Attempt::OUTSIDE) };
     /// Means something only where the attempt says that some were noted.
     static TRIED: Cell<Tried> = const { Cell::new(Tried::NONE) };
@@ -744,8 +800,37 @@ mod tests {
     }
 
     #[test]
+    fn the_end_of_an_attempt_is_propagated_and_is_no_deadline() {
+        let (deadline, end) = (in_one_second() + Duration::from_secs(9), in_one_second());
+        let seen = || (current().deadline(), current().propagated_deadline());
+        within(&mut TimeoutScope::Total(Some(deadline)), || {
+            assert_eq!(seen(), (Some(deadline), Some(deadline)));
+            within(&mut TimeoutScope::Attempt(Some(end)), || {
+                assert_eq!(seen(), (Some(deadline), Some(end)));
+                let here = current();
+                Context::new().enter(|| assert_eq!(seen(), (None, None)));
+                Context::new().enter(|| here.enter(|| assert_eq!(seen(), (Some(deadline), Some(end)), "carried over")));
+                within(&mut AttemptScope::new(Attempt::new(1)), || {
+                    assert_eq!(current().propagated_deadline(), Some(end))
+                });
+                let mut ending = AttemptScope::new(Attempt::new(1));
+                ending.set_end(Some(end - Duration::from_millis(1)));
+                for _ in 0..2 {
+                    within(&mut ending, || {
+                        assert_eq!(current().propagated_deadline(), Some(end - Duration::from_millis(1)));
+                    });
+                    assert_eq!(current().propagated_deadline(), Some(end));
+                }
+                within(&mut IsolatedScope::new(), || assert_eq!(seen(), (None, None)));
+            });
+            assert_eq!(seen(), (Some(deadline), Some(deadline)));
+        });
+        assert_eq!(seen(), (None, None));
+    }
+
+    #[test]
     fn scopes_stay_small() {
         assert!(size_of::<DeadlineScope>() <= 16);
-        assert!(size_of::<AttemptScope>() <= 32);
+        assert!(size_of::<AttemptScope>() <= 48);
     }
 }

@@ -19,11 +19,21 @@ pub(crate) trait Scope {
 #[allow(dead_code, reason = "used by the families, each behind its feature")]
 pub(crate) struct DeadlineScope(pub(crate) Option<Instant>);
 
-/// Sets the attempt, and takes the notes of the layers below.
+/// Sets what a timeout limits: the deadline of a whole call, or the end of an attempt.
+#[derive(Debug)]
+#[allow(dead_code, reason = "used by the families, each behind its feature")]
+pub(crate) enum TimeoutScope {
+    Total(Option<Instant>),
+    Attempt(Option<Instant>),
+}
+
+/// Sets the attempt and its end, and takes the notes of the layers below.
 #[derive(Debug)]
 #[allow(dead_code, reason = "used by the families, each behind its feature")]
 pub(crate) struct AttemptScope {
     attempt: Attempt,
+    /// `None` leaves the end that is set further out.
+    end: Option<Instant>,
     tried: Tried,
     given_up: Identities,
 }
@@ -37,6 +47,7 @@ pub(crate) struct ContextScope(pub(crate) Context);
 #[allow(dead_code, reason = "used by the families, each behind its feature")]
 pub(crate) struct FullScope {
     deadline: DeadlineScope,
+    attempt_end: Option<Instant>,
     attempt: AttemptScope,
     criticality: Criticality,
 }
@@ -60,28 +71,32 @@ impl Scope for DeadlineScope {
     }
 }
 
-/// A scope that may have nothing to set.
-impl<S: Scope> Scope for Option<S> {
-    type Outer = Option<S::Outer>;
+impl Scope for TimeoutScope {
+    type Outer = Option<Instant>;
 
     #[inline]
-    fn enter(&mut self) -> Option<S::Outer> {
-        self.as_mut().map(S::enter)
+    fn enter(&mut self) -> Option<Instant> {
+        match *self {
+            Self::Total(deadline) => DEADLINE.replace(deadline),
+            Self::Attempt(end) => ATTEMPT_END.replace(end),
+        }
     }
 
     #[inline]
-    fn leave(&mut self, outer: Option<S::Outer>) {
-        if let (Some(scope), Some(outer)) = (self, outer) {
-            scope.leave(outer);
+    fn leave(&mut self, outer: Option<Instant>) {
+        match self {
+            Self::Total(_) => DEADLINE.set(outer),
+            Self::Attempt(_) => ATTEMPT_END.set(outer),
         }
     }
 }
 
 impl Scope for AttemptScope {
-    type Outer = Attempt;
+    /// The end is `None` where the scope left it alone.
+    type Outer = (Attempt, Option<Option<Instant>>);
 
     #[inline(always)]
-    fn enter(&mut self) -> Attempt {
+    fn enter(&mut self) -> Self::Outer {
         let outer = ATTEMPT.get();
         // A retry that gave up in an earlier poll, without an error that can be told from others, no longer counts.
         let own = self.attempt.0 & !Attempt::GAVE_UP;
@@ -91,11 +106,15 @@ impl Scope for AttemptScope {
             self.exchange();
             ATTEMPT.set(Attempt(own | Attempt::EXCHANGED));
         }
-        outer
+        let end = if self.end.is_some() { Some(ATTEMPT_END.replace(self.end)) } else { None };
+        (outer, end)
     }
 
     #[inline(always)]
-    fn leave(&mut self, outer: Attempt) {
+    fn leave(&mut self, (outer, end): Self::Outer) {
+        if let Some(end) = end {
+            ATTEMPT_END.set(end);
+        }
         let left = ATTEMPT.replace(outer);
         if left != self.attempt {
             // Unless they were exchanged, none were noted outside.
@@ -111,7 +130,7 @@ impl Scope for AttemptScope {
 impl AttemptScope {
     #[inline]
     pub(crate) const fn new(attempt: Attempt) -> Self {
-        Self { attempt, tried: Tried::NONE, given_up: Identities::NONE }
+        Self { attempt, end: None, tried: Tried::NONE, given_up: Identities::NONE }
     }
 
     /// Exchanges the notes that are kept beside the attempt with those in the thread-locals.
@@ -129,6 +148,12 @@ impl AttemptScope {
         known.unwrap_or(self.attempt.gave_up_in_this_poll())
     }
 
+    /// Sets the end of the attempt, which must be the nearest; `None` leaves what is set further out.
+    #[inline]
+    pub(crate) const fn set_end(&mut self, end: Option<Instant>) {
+        self.end = end;
+    }
+
     /// The attempt, with what was noted in it so far.
     pub(crate) const fn attempt(&self) -> Attempt {
         self.attempt
@@ -137,6 +162,7 @@ impl AttemptScope {
     /// Goes on to the next attempt, which knows what the last has tried.
     pub(crate) const fn next_attempt(&mut self) {
         self.attempt = self.attempt.next();
+        self.end = None;
     }
 }
 
@@ -156,23 +182,26 @@ impl Scope for ContextScope {
 
 impl ContextScope {
     fn set(&self) {
-        let Context { deadline, attempt, criticality } = self.0;
+        let Context { deadline, attempt_end, attempt, criticality } = self.0;
         DEADLINE.set(deadline);
+        ATTEMPT_END.set(attempt_end);
         ATTEMPT.set(ATTEMPT.get().with_number(attempt));
         CRITICALITY.set(criticality);
     }
 }
 
 impl Scope for FullScope {
-    type Outer = (Option<Instant>, Attempt, Criticality);
+    type Outer = (Option<Instant>, Option<Instant>, <AttemptScope as Scope>::Outer, Criticality);
 
     fn enter(&mut self) -> Self::Outer {
         let criticality = CRITICALITY.replace(self.criticality);
-        (self.deadline.enter(), self.attempt.enter(), criticality)
+        let attempt_end = ATTEMPT_END.replace(self.attempt_end);
+        (self.deadline.enter(), attempt_end, self.attempt.enter(), criticality)
     }
 
-    fn leave(&mut self, (deadline, attempt, criticality): Self::Outer) {
+    fn leave(&mut self, (deadline, attempt_end, attempt, criticality): Self::Outer) {
         self.deadline.leave(deadline);
+        ATTEMPT_END.set(attempt_end);
         self.attempt.leave(attempt);
         CRITICALITY.set(criticality);
     }
@@ -190,6 +219,7 @@ impl From<Context> for FullScope {
     fn from(context: Context) -> Self {
         Self {
             deadline: DeadlineScope(context.deadline),
+            attempt_end: context.attempt_end,
             attempt: AttemptScope::new(Attempt::new(context.attempt)),
             criticality: context.criticality,
         }

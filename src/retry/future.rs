@@ -545,7 +545,9 @@ where
         lost.disarm();
         *next.cutoff = None;
         if let Some(timeout) = core.config().attempt_timeout {
-            *next.cutoff = Some(Cutoff::new(Instant::now(), timeout, context::deadline()));
+            let cutoff = Cutoff::new(Instant::now(), timeout, context::deadline());
+            next.attempt.as_mut().scope_mut().set_end(context::nearer_attempt_end(cutoff.at));
+            *next.cutoff = Some(cutoff);
         }
         *progress.stage = Stage::Attempting;
         core.record_retry(*progress.cause);

@@ -109,7 +109,10 @@ where
             }
         });
     }
-    let scope = AttemptScope::new(Attempt::new(1));
+    let mut scope = AttemptScope::new(Attempt::new(1));
+    if let Some(cutoff) = limits.and_then(|limits: TimeLimits| limits.cutoff) {
+        scope.set_end(context::nearer_attempt_end(cutoff.at));
+    }
     let attempt = if refused {
         InScope::empty(scope)
     } else {

@@ -10,10 +10,11 @@ use tokio::time::Instant;
 
 use super::TimeoutKind;
 use super::handle::Shared;
-use crate::context::{self, DeadlineScope, InScope};
+use crate::context::{self, InScope, TimeoutScope};
 use crate::cores::packed_duration::PackedDuration;
 use crate::cores::seen::{See, poll_seen};
 use crate::cores::striped_arc::StripedArc;
+use crate::cores::unwind::on_unwind;
 use crate::error::{Rejectable, Rejected};
 use crate::timer::{Cutoff, Timer};
 
@@ -47,9 +48,9 @@ pin_project! {
     #[must_use = "futures do nothing unless polled"]
     #[derive(Debug)]
     pub struct ResponseFuture<F> {
-        // Under the deadline, if one was set; of a refused call there is none.
+        // Under the deadline or the end of the attempt; of a call that was not sent there is none.
         #[pin]
-        inner: InScope<Option<DeadlineScope>, F>,
+        inner: InScope<TimeoutScope, F>,
         #[pin]
         timer: Timer,
         fate: Fate,
@@ -88,14 +89,14 @@ enum Fate {
 // === impl ResponseFuture ===
 
 impl<F> ResponseFuture<F> {
-    /// Calls the inner service by `make`; for a call as a whole, under its deadline.
+    /// Calls the inner service by `make`, under the deadline of the call or the end of the attempt.
     #[inline(always)]
     pub(super) fn new(make: impl FnOnce() -> F, shared: StripedArc<Shared>, limit: Limit) -> Self {
         let scope = match shared.kind {
-            TimeoutKind::Attempt => None,
-            TimeoutKind::Total => Some(DeadlineScope(limit.cutoff().at)),
+            TimeoutKind::Attempt => TimeoutScope::Attempt(context::nearer_attempt_end(limit.cutoff().at)),
+            TimeoutKind::Total => TimeoutScope::Total(limit.cutoff().at),
         };
-        let inner = InScope::call(scope, make);
+        let inner = on_unwind(|| shared.abandoned(), || InScope::call(scope, make));
         Self { inner, timer: Timer::new(), fate: Fate::Sent(limit), running: Some(shared) }
     }
 
@@ -103,7 +104,7 @@ impl<F> ResponseFuture<F> {
     #[inline(always)]
     pub(super) fn not_sent(rejected: Rejected) -> Self {
         Self {
-            inner: InScope::empty(None),
+            inner: InScope::empty(TimeoutScope::Attempt(None)),
             timer: Timer::new(),
             fate: Fate::NotSent(Some(ManuallyDrop::new(rejected))),
             running: None,
@@ -153,7 +154,7 @@ const ENDED: &str = "`ResponseFuture` polled after it ended";
 
 /// A call within its limit, and who counts its end.
 struct Limited<'a, 'b, F> {
-    inner: Pin<&'a mut InScope<Option<DeadlineScope>, F>>,
+    inner: Pin<&'a mut InScope<TimeoutScope, F>>,
     cx: &'a mut Context<'b>,
     running: &'a mut Option<StripedArc<Shared>>,
     fate: &'a Fate,

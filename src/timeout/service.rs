@@ -12,6 +12,7 @@ use super::{Fixed, ResponseFuture, TimeoutSource};
 use crate::context;
 use crate::cores::packed_duration::PackedDuration;
 use crate::cores::striped_arc::StripedArc;
+use crate::cores::unwind::on_unwind;
 use crate::error::{Rejectable, Rejected};
 use crate::timer::Timer;
 
@@ -149,7 +150,9 @@ where
 
     #[inline(always)]
     fn call(&mut self, request: Req) -> Self::Future {
-        let timeout = self.source.timeout(&request).map_or_else(|| self.shared.timeout(), PackedDuration::new);
+        let shared = &self.shared;
+        let computed = on_unwind(|| shared.abandoned(), || self.source.timeout(&request));
+        let timeout = computed.map_or_else(|| shared.timeout(), PackedDuration::new);
         let mut limit = Limit { started: Instant::now(), timeout, deadline: context::deadline() };
         // A timeout that is not zero cannot be over already if it starts now.
         if !matches!(self.readiness, Readiness::Idle)
