@@ -105,6 +105,31 @@ fn a_marked_failure_is_the_dependencys_and_codes_can_be_overridden() {
     assert_eq!(classifier.classify_end(Err(&"reset")), Outcome::Permanent);
 }
 
+#[test]
+fn a_classifier_with_rules_for_errors_judges_answers_and_ends_alike() {
+    let plain = GrpcClassifier::new().on_code(Code::NotFound, Outcome::Permanent).on_error(Outcome::Ignored);
+    let ruled = plain.not_sent_if(|error: &std::io::Error| error.kind() == std::io::ErrorKind::ConnectionRefused);
+    for number in 0..17 {
+        let trailers = metadata(&[("grpc-status", &number.to_string())]);
+        let mut response = Response::new(());
+        *response.headers_mut() = trailers.clone();
+        let result = Ok::<_, &BoxError>(&response);
+        assert_eq!(ruled.classify(result), plain.classify(result));
+        assert_eq!(ruled.depends_on_caller(result), number != 5, "{number}");
+        assert_eq!(plain.depends_on_caller(result), number != 5, "{number}");
+        let end = Ok::<_, &BoxError>(Some(&trailers));
+        assert_eq!(ruled.classify_end(end), plain.classify_end(end));
+    }
+    for (kind, expected) in [
+        (std::io::ErrorKind::ConnectionRefused, Outcome::NotSent),
+        (std::io::ErrorKind::ConnectionReset, Outcome::Ignored),
+    ] {
+        let error: BoxError = std::io::Error::from(kind).into();
+        assert_eq!(ruled.classify(Err::<&Response<()>, _>(&error)), expected);
+        assert!(ruled.depends_on_caller(Err::<&Response<()>, _>(&error)));
+    }
+}
+
 // === over loopback ===
 
 #[cfg(feature = "circuit-breaker")]

@@ -129,6 +129,56 @@ fn no_response_is_transient_and_a_refusal_of_ours_is_seen_first() {
     assert_eq!(judge(&classifier.on_error(Outcome::Permanent), Err::<&Response<()>, _>(&refusal)), Outcome::Ignored);
 }
 
+#[test]
+fn statuses_can_be_set_in_any_order_and_the_last_setting_of_each_holds() {
+    let numbers = [599, 504, 503, 500, 404, 302, 200];
+    let orders: [Vec<u16>; 3] = [numbers.to_vec(), numbers.iter().rev().copied().collect(), {
+        let mut mixed = numbers.to_vec();
+        mixed.swap(0, 3);
+        mixed.rotate_left(2);
+        mixed
+    }];
+    for order in orders {
+        let mut classifier = HttpClassifier::new();
+        for (index, status) in order.iter().chain(&order).enumerate() {
+            let outcome = if index < order.len() { Outcome::Permanent } else { Outcome::DependencyFailed };
+            classifier = classifier.on_status(StatusCode::from_u16(*status).unwrap(), outcome);
+        }
+        for status in 200..600 {
+            let response = Response::builder().status(status).body(()).unwrap();
+            let outcome = |classifier: &HttpClassifier| classifier.classify(Ok::<_, &BoxError>(&response));
+            let expected = match numbers.contains(&status) {
+                true => Outcome::DependencyFailed,
+                false => outcome(&HttpClassifier::new()),
+            };
+            assert_eq!(outcome(&classifier), expected, "{status} of {order:?}");
+        }
+    }
+}
+
+/// Rules for errors leave everything else of a classifier as it was, and the other way round.
+#[test]
+fn a_classifier_with_rules_for_errors_judges_answers_alike() {
+    let plain = HttpClassifier::new().on_status(StatusCode::NOT_FOUND, Outcome::Permanent).on_error(Outcome::Ignored);
+    let ruled = plain.clone().not_sent_if(|_: &std::io::Error| true);
+    let before = HttpClassifier::new()
+        .not_sent_if(|_: &std::io::Error| true)
+        .on_status(StatusCode::NOT_FOUND, Outcome::Permanent)
+        .on_error(Outcome::Ignored);
+    for status in 100..600 {
+        let response = Response::builder().status(status).header("retry-after", "2").body(()).unwrap();
+        let result = Ok::<_, &BoxError>(&response);
+        let expected = (plain.classify(result), plain.depends_on_caller(result));
+        assert_eq!((ruled.classify(result), ruled.depends_on_caller(result)), expected, "{status}");
+        assert_eq!((before.classify(result), before.depends_on_caller(result)), expected, "{status}");
+        assert_eq!(expected.1, !matches!(status, 404 | 410), "{status}");
+    }
+    let error: BoxError = "reset".into();
+    assert_eq!(ruled.classify(Err::<&Response<()>, _>(&error)), Outcome::Ignored);
+    assert_eq!(before.classify(Err::<&Response<()>, _>(&error)), Outcome::Ignored);
+    assert!(ruled.depends_on_caller(Err::<&Response<()>, _>(&error)));
+}
+
 // === the context ===
 
 /// Answers with the headers it got.

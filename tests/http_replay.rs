@@ -167,3 +167,76 @@ async fn a_post_is_not_repeated_because_its_body_could_be() {
     let request = |method: &str| Request::builder().method(method).body(ReplayBody::new(Frames::default(), 1)).unwrap();
     assert!(policy.is_idempotent(&request("PUT")) && !policy.is_idempotent(&request("POST")));
 }
+
+/// What a client reads from a body before and between its frames decides how it is sent: by length, in chunks, or not at all.
+#[tokio::test]
+async fn a_reader_is_at_its_end_when_it_has_read_every_chunk_and_the_trailers_and_not_before() {
+    let trailers: HeaderMap = [("x-sum".parse().unwrap(), "7".parse().unwrap())].into_iter().collect();
+    for with_trailers in [false, true] {
+        let mut body = Frames::of(&["one ", "two"]);
+        if with_trailers {
+            body = body.then(Some(Ok(Frame::trailers(trailers.clone()))));
+        }
+        let first = ReplayBody::new(body, 7);
+        let (mut second, third) = (first.again(), first.again());
+        assert!(!second.is_end_stream(), "nothing was read");
+        let whole = first.collect().await.unwrap();
+        assert_eq!(whole.trailers().is_some(), with_trailers);
+        for left in [7, 3] {
+            assert!(!second.is_end_stream());
+            assert_eq!(second.size_hint().exact(), Some(left));
+            second.frame().await.unwrap().unwrap();
+        }
+        assert_eq!(second.is_end_stream(), !with_trailers, "after the data");
+        if with_trailers {
+            assert_eq!(second.frame().await.unwrap().unwrap().into_trailers().unwrap(), trailers);
+        }
+        assert!(second.is_end_stream());
+        assert_eq!(second.size_hint().exact(), Some(0));
+        assert!(second.frame().await.is_none() && second.frame().await.is_none());
+        assert_eq!(third.collect().await.unwrap().to_bytes(), "one two");
+    }
+}
+
+#[tokio::test]
+async fn a_copy_may_be_lost_only_while_another_reader_has_not_read_to_the_end() {
+    use mainstay::retry::RequestPolicy;
+
+    let policy = HttpRequests::new(ReplayBodies::new());
+    let mut request = Request::put("/").body(ReplayBody::new(Frames::of(&["one ", "two"]), 1024)).unwrap();
+    let copy = policy.try_clone(&request).unwrap();
+    let state = || (policy.is_replayable(&copy), policy.may_be_lost(&copy));
+    assert_eq!(state(), (true, true), "nothing was read");
+    request.body_mut().frame().await.unwrap().unwrap();
+    assert_eq!(state(), (true, true), "half of it was");
+    while request.body_mut().frame().await.is_some() {}
+    assert_eq!(state(), (true, false), "all of it was");
+
+    let mut request = Request::put("/").body(ReplayBody::new(Frames::of(&["one ", "two"]), 1024)).unwrap();
+    let copy = policy.try_clone(&request).unwrap();
+    request.body_mut().frame().await.unwrap().unwrap();
+    drop(request);
+    assert_eq!((policy.is_replayable(&copy), policy.may_be_lost(&copy)), (true, false), "nobody else reads");
+
+    let mut request = Request::put("/").body(ReplayBody::new(Frames::of(&["one ", "two"]), 1)).unwrap();
+    let copy = policy.try_clone(&request).unwrap();
+    request.body_mut().frame().await.unwrap().unwrap();
+    assert_eq!((policy.is_replayable(&copy), policy.may_be_lost(&copy)), (false, false), "it is lost already");
+}
+
+#[test]
+fn the_policy_inside_has_its_say_beside_the_method() {
+    use mainstay::retry::{CloneRequests, IdempotentIf, RequestPolicy, RetryIf};
+
+    let request = |method: &str, path: &str| Request::builder().method(method).uri(path).body(()).unwrap();
+    let small = |request: &Request<()>| request.uri().path() == "/small";
+    let repeats = HttpRequests::new(IdempotentIf::new(CloneRequests, small));
+    let idempotent: Vec<_> = [("GET", "/small"), ("GET", "/large"), ("POST", "/small"), ("POST", "/large")]
+        .map(|(method, path)| repeats.is_idempotent(&request(method, path)))
+        .into();
+    assert_eq!(idempotent, [true, false, false, false]);
+    let retries = HttpRequests::new(RetryIf::new(CloneRequests, small));
+    assert!(retries.may_retry(&request("GET", "/small")) && !retries.may_retry(&request("GET", "/large")));
+    assert!(!repeats.may_be_lost(&request("GET", "/small")), "a clone is independent");
+    assert!(repeats.is_replayable(&request("GET", "/small")));
+}
