@@ -61,7 +61,9 @@
 //!    idempotent; when there is no copy of it; when that copy can no longer be sent; when the
 //!    callee asked for a longer wait than [`max_retry_after`](RetryConfig::max_retry_after); when the delay ends beyond the end of time; when the next attempt would start at
 //!    or after the deadline, or not within [`max_elapsed`](RetryConfig::max_elapsed); or when the budget is used up.
-//! 4. Else it drops the response, waits, waits until the service is ready, and makes the next attempt. The wait is the delay of the
+//! 4. Else it drops the response, waits, waits until the service is ready, and makes the next attempt. While the copy of the request
+//!    [may be lost](RequestPolicy::may_be_lost), as that of a streamed body may while the first attempt is still reading it, the
+//!    response is kept instead: if the copy is lost in that time, the call gives up and returns it. The wait is the delay of the
 //!    backoff, of [`delay_by`](RetryBuilder::delay_by) or of [`delays`](RetryBuilder::delays), or a longer one that the callee
 //!    named. A zero delay touches no timer.
 //!
