@@ -161,9 +161,19 @@ impl Breaker {
         self.shared.refuses(now).map(|refusal| self.open(refusal))
     }
 
-    /// Refuses a call without asking for admission.
+    /// Rejects a call to a service that was not ready. Where calls flow the circuit has rejected nothing: such a call counts as
+    /// ignored.
+    #[cold]
     pub(super) fn refuse(&self) -> CircuitOpen {
-        self.rejected(self.open(self.shared.refuse(now)))
+        let refusal = self.shared.refuse(now);
+        match refusal.state {
+            CircuitState::Closed | CircuitState::Observing => self.calls.add(End::Ignored as usize),
+            CircuitState::Disabled => {}
+            CircuitState::Open | CircuitState::HalfOpen | CircuitState::ForcedOpen => {
+                self.calls.add(End::Rejected as usize);
+            }
+        }
+        self.open(refusal)
     }
 
     /// Counts a call that is refused.

@@ -308,6 +308,12 @@ impl CircuitBreakerHandle {
         Some(Permit::new(self.breaker.lend(), ticket))
     }
 
+    /// Rejects a call to a service that was not ready.
+    #[cfg(feature = "http")]
+    pub(crate) fn refuse(&self) -> CircuitOpen {
+        self.breaker.refuse()
+    }
+
     /// Runs `future` if the breaker admits it: an `Err` is a failure, an `Ok` a success. The slot is taken now, not when the
     /// future is first polled.
     ///

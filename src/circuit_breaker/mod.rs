@@ -147,7 +147,8 @@
 //!
 //! # Probes
 //!
-//! A half-open circuit hands out a fixed number of slots. Under [`ProbeRule::Rate`] each slot is for one verdict, and once
+//! A half-open circuit hands out a fixed number of slots. When they are all taken, it rejects further calls without a
+//! [`retry_after`](crate::CircuitOpen::retry_after): a probe may end at any moment, so that no time would be true. Under [`ProbeRule::Rate`] each slot is for one verdict, and once
 //! all are in, the rates that trip a closed circuit decide. Under [`ProbeRule::ConsecutiveSuccesses`] a slot is free again
 //! after its verdict; the given number of healthy probes in a row closes the circuit, and the first one that fails or is
 //! slow re-opens it. Under [`ProbeRule::FirstFailure`] each slot is for one verdict, the first bad one re-opens the circuit

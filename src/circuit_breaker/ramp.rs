@@ -12,7 +12,7 @@ use crate::error::InvalidConfig;
 /// last it closes, when a call asks; time alone moves it on.
 ///
 /// The share is admitted without a draw: of every ten calls in a row exactly one at 10 %, the first of them. The others are
-/// refused, and told how long the step still lasts. What the admitted ones show is judged by every rule that trips a closed
+/// rejected. What the admitted ones show is judged by every rule that trips a closed
 /// circuit, with the number of [`probes`](super::CircuitBreakerConfig::probes) as the minimum for the rates if that is less
 /// than [`minimum_calls`](super::CircuitBreakerConfig::minimum_calls); what trips re-opens the circuit.
 ///
@@ -118,12 +118,6 @@ impl Climb {
         ramp.shares.get(self.step(ramp, now)).copied().unwrap_or(1.0)
     }
 
-    /// When the present step ends; `None` when that is beyond the end of time.
-    pub(super) fn step_ends(&self, ramp: &Ramp, now: Instant) -> Option<Instant> {
-        let steps = u32::try_from(self.step(ramp, now)).ok()?.checked_add(1)?;
-        self.since.checked_add(ramp.step.checked_mul(steps)?)
-    }
-
     fn step(&self, ramp: &Ramp, now: Instant) -> usize {
         let steps = now.saturating_duration_since(self.since).as_nanos() / ramp.step.as_nanos().max(1);
         usize::try_from(steps).unwrap_or(usize::MAX)
@@ -176,7 +170,7 @@ mod tests {
     fn a_step_that_lasts_for_ever_has_no_end() {
         let ramp = Ramp { shares: vec![0.5], step: Duration::MAX };
         let (mut climb, now) = climb();
-        assert_eq!((climb.step_ends(&ramp, now), climb.admits(&ramp, now)), (None, Some(true)));
+        assert_eq!(climb.admits(&ramp, now), Some(true));
     }
 
     proptest! {

@@ -153,7 +153,8 @@ pub enum Admits {
     Probe,
     /// Calls are refused.
     Nothing {
-        /// How long until a probe may be due; `None` when that is not known (forced open).
+        /// How long until a probe is due; `None` when that is not known: a circuit that is forced open has no end, and a
+        /// half-open one waits for its probes.
         retry_after: Option<Duration>,
     },
 }
@@ -308,11 +309,7 @@ impl Shared {
                 Admission::Call => Ok(Ticket::timed(stamp, now)),
                 // A probe is known by its slot and by when it began.
                 Admission::Probe(slot) => Ok(Ticket::probing(stamp, now, slot)),
-                Admission::Refused => {
-                    let retry_after = machine.refused_until(now).map(|until| until.saturating_duration_since(now));
-                    let (retry_after, cause) = (retry_after.into(), PackedOutcome::new(machine.cause()));
-                    Err(Refusal { state: machine.state(), retry_after, cause })
-                }
+                Admission::Refused => Err(Refusal::by(machine, now)),
             };
             (result, change)
         })
@@ -324,7 +321,9 @@ impl Shared {
             CircuitState::Closed | CircuitState::Disabled | CircuitState::Observing => Admits::Call,
             CircuitState::ForcedOpen => Admits::Nothing { retry_after: None },
             _ => match self.refuses_for(&now) {
-                Some(retry_after) => Admits::Nothing { retry_after: retry_after.get() },
+                Some(retry_after) => {
+                    Admits::Nothing { retry_after: retry_after.get().filter(|_| self.state() == CircuitState::Open) }
+                }
                 None => Admits::Probe,
             },
         }
@@ -345,20 +344,25 @@ impl Shared {
         self.state() == CircuitState::Observing && self.refuses_for(now).is_some()
     }
 
-    /// The refusal of a call that cannot be made although it may have been admitted by now.
+    /// The rejection of a call to a service that was not ready, whatever the circuit would have said.
     pub(super) fn refuse(&self, now: impl Fn() -> Instant) -> Refusal {
         match self.state() {
             CircuitState::ForcedOpen => Refusal::FORCED,
-            state @ (CircuitState::Open | CircuitState::HalfOpen) => {
-                self.refusal(state, self.refuses_for(now).unwrap_or(MaybeDuration::ZERO))
-            }
-            // It was open when the caller asked whether it was ready.
-            _ => Refusal { state: CircuitState::Open, retry_after: MaybeDuration::ZERO, cause: PackedOutcome::NONE },
+            state @ (CircuitState::Open | CircuitState::HalfOpen) => match self.refuses_for(now) {
+                Some(retry_after) => self.refusal(state, retry_after),
+                // A call to a ready service would be a probe.
+                None => Refusal { retry_after: MaybeDuration::ZERO, ..self.refusal(state, MaybeDuration::NONE) },
+            },
+            // Calls flow: the caller did not wait until the service was ready.
+            state => Refusal { state, retry_after: MaybeDuration::NONE, cause: PackedOutcome::NONE },
         }
     }
 
+    /// The refusal of a circuit that is open, or half-open. When a half-open circuit admits the next call depends on its
+    /// probes, so that it gives no time.
     #[inline]
     fn refusal(&self, state: CircuitState, retry_after: MaybeDuration) -> Refusal {
+        let retry_after = if state == CircuitState::Open { retry_after } else { MaybeDuration::NONE };
         Refusal { state, retry_after, cause: PackedOutcome::from_word(self.cause.load(Ordering::Relaxed)) }
     }
 
@@ -646,6 +650,12 @@ fn state_of(stamp: Stamp) -> CircuitState {
 impl Refusal {
     const FORCED: Self =
         Self { state: CircuitState::ForcedOpen, retry_after: MaybeDuration::NONE, cause: PackedOutcome::NONE };
+
+    /// What `machine` refuses a call with that asks `now`.
+    pub(super) fn by(machine: &Machine, now: Instant) -> Self {
+        let open_for = machine.open_until().map(|until| until.saturating_duration_since(now));
+        Self { state: machine.state(), retry_after: open_for.into(), cause: PackedOutcome::new(machine.cause()) }
+    }
 }
 
 // === impl Ticket ===

@@ -279,12 +279,9 @@ impl Machine {
         }
     }
 
-    /// Until when a call that was refused `now` would be, as far as that is known.
-    pub(super) fn refused_until(&self, now: Instant) -> Option<Instant> {
-        match (&self.climb, &self.config.ramp) {
-            (Some(climb), Some(ramp)) => climb.step_ends(ramp, now),
-            _ => self.refuses_until().flatten(),
-        }
+    /// When the time of an open circuit is over; `None` when it is not open, or never.
+    pub(super) fn open_until(&self) -> Option<Instant> {
+        self.open_until.filter(|_| self.state == CircuitState::Open)
     }
 
     /// The share of calls that a ramp admits `now`, on a ramp.

@@ -40,7 +40,8 @@ pub struct CircuitBreakerStatistics {
     pub refused: u64,
     /// Calls that failed; panics are among them.
     pub failures: u64,
-    /// Calls that ended and say nothing about the callee.
+    /// Calls that ended and say nothing about the callee. Calls to a service that was not ready are among them, where the
+    /// circuit was closed.
     pub ignored: u64,
     /// Calls that the breaker refused.
     pub rejected: u64,
@@ -76,7 +77,7 @@ pub struct CircuitBreakerStatistics {
     /// The share of calls that the [`ramp`](super::CircuitBreakerConfig::ramp) admits at the moment, above 0.0 and at most
     /// 1.0: it is over then, and the next call closes the circuit. `None` when the circuit is on no ramp.
     pub ramp_share: Option<f64>,
-    /// How long calls will be refused from now on; `None` when they are not, or no end is known.
+    /// How long an open circuit goes on rejecting calls; `None` in every other state, and when no end is known.
     pub retry_after: Option<Duration>,
 }
 

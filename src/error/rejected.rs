@@ -537,7 +537,8 @@ impl CircuitOpen {
         self.name
     }
 
-    /// The state that refused: open, half-open with all probes out, or forced open.
+    /// The state that rejected the call: open, half-open with all probes out, or forced open. In another state calls flow,
+    /// and the call was rejected because the service was called before `poll_ready` had returned ready.
     ///
     /// # Examples
     ///
@@ -558,7 +559,8 @@ impl CircuitOpen {
         }
     }
 
-    /// How long until the breaker admits a probe; `None` when that is not known (forced open, or half-open).
+    /// How long until the breaker admits a probe; `None` when that is not known. A circuit that is forced open stays so, and
+    /// a half-open one admits the next call when its probes have ended, which no clock can tell.
     ///
     /// # Examples
     ///
@@ -590,7 +592,11 @@ impl CircuitOpen {
 impl fmt::Display for CircuitOpen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "circuit `{}` is {}", self.name, self.state())?;
+        if matches!(self.state(), CircuitState::Closed | CircuitState::Disabled | CircuitState::Observing) {
+            return f.write_str("; not sent: the service was called before it was ready");
+        }
         match self.retry_after() {
+            Some(Duration::ZERO) => f.write_str(": the next probe is due now"),
             Some(wait) => write!(f, ": the next probe is due in {wait:?}"),
             None => Ok(()),
         }

@@ -219,14 +219,10 @@ where
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
-        let permit = match self.handle.try_acquire() {
-            Ok(permit) if self.inner_ready => permit,
-            Ok(permit) => {
-                // The circuit became half-open after it was asked: an unready service is not called all the same.
-                permit.leave(Ending::NotSent);
-                let open = CircuitOpen::new(self.handle.name().clone(), self.handle.state());
-                return StreamBreakerFuture { inner: None, verdict: None, refused: Some(open) };
-            }
+        // Whatever the breaker would say now, an unready service is never called.
+        let acquired = if self.inner_ready { self.handle.try_acquire() } else { Err(self.handle.refuse()) };
+        let permit = match acquired {
+            Ok(permit) => permit,
             Err(open) => return StreamBreakerFuture { inner: None, verdict: None, refused: Some(open) },
         };
         self.inner_ready = false;

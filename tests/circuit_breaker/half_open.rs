@@ -234,7 +234,7 @@ async fn a_hung_probe_loses_its_slot_at_its_deadline_r14() {
     let breaker = half_open(consecutive(1).probes(1).probe_deadline(secs(5)));
     let hung = permit(&breaker);
     advance(secs(2)).await;
-    assert_eq!(breaker.try_acquire().unwrap_err().retry_after(), Some(secs(3)));
+    assert_eq!(breaker.try_acquire().unwrap_err().retry_after(), None, "the probe may end at any time");
     advance(secs(3)).await;
     assert_eq!(breaker.admits(), Admits::Probe);
     let second = permit(&breaker);
@@ -288,7 +288,7 @@ async fn undecided_for_too_long_it_is_open_again_at_the_next_call_that_asks_setu
     run(&breaker, "FFFFF");
     advance(secs(5)).await;
     let probes = permits(&breaker, 4);
-    assert_eq!(breaker.try_acquire().unwrap_err().retry_after(), Some(secs(1)), "then something will change");
+    assert_eq!(breaker.try_acquire().unwrap_err().retry_after(), None, "a probe may end before that");
     advance(millis(999)).await;
     assert!(breaker.try_acquire().is_err());
     assert_eq!(breaker.state(), CircuitState::HalfOpen);

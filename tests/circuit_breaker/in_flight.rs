@@ -192,7 +192,7 @@ async fn a_probe_that_hangs_has_its_verdict_when_it_is_slow() {
     breaker.transition_to(CircuitState::HalfOpen).unwrap();
     let probes = hang(&breaker, 2);
     advance(secs(8)).await;
-    assert_eq!(breaker.admits(), Admits::Nothing { retry_after: Some(std::time::Duration::from_nanos(1)) });
+    assert_eq!(breaker.admits(), Admits::Nothing { retry_after: None });
     assert!(breaker.try_acquire().is_err());
     assert_eq!(breaker.state(), CircuitState::HalfOpen);
     advance(millis(1)).await;

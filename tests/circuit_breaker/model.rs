@@ -435,15 +435,8 @@ impl Model {
         };
         if !admitted {
             self.ends[4] += 1;
-            let until = match &self.ramp {
-                Some((since, _)) => {
-                    let step = self.config.ramp.as_ref().unwrap().step;
-                    let passed = (self.now - *since).as_nanos() / step.as_nanos();
-                    Some(*since + step * (passed as u32 + 1))
-                }
-                // Open for no time at all, it would not refuse the next.
-                None => self.shut_until().unwrap_or(Some(self.now)),
-            };
+            // Open for no time at all, it would not reject the next.
+            let until = self.shut_until().unwrap_or(Some(self.now)).filter(|_| self.state == State::Open);
             return Err((self.state, until.map(|until| until - self.now), self.cause));
         }
         if self.would.is_some_and(|(_, until)| until > self.now) {
@@ -765,7 +758,8 @@ fn agrees(breaker: &CircuitBreakerHandle, model: &Model) -> Result<(), TestCaseE
     let out = model.slots.iter().filter(|slot| matches!(slot, Slot::Out(..))).count();
     prop_assert_eq!(now.probes_in_flight, out);
     prop_assert_eq!([now.successes, now.refused, now.failures, now.ignored, now.rejected, now.abandoned], model.ends);
-    prop_assert_eq!(now.retry_after, model.shut_until().flatten().map(|until| until - model.now));
+    let open_until = model.shut_until().flatten().filter(|_| model.state == State::Open);
+    prop_assert_eq!(now.retry_after, open_until.map(|until| until - model.now));
     let (calls, failures, slow) = model.counts();
     let rates = (calls >= u64::from(model.minimum())).then(|| (share(failures, calls), share(slow, calls)));
     prop_assert_eq!(now.failure_rate.zip(now.slow_call_rate), rates);

@@ -109,8 +109,10 @@ async fn an_inner_service_that_was_made_ready_takes_the_probe_although_it_opened
 
 #[tokio::test(start_paused = true)]
 async fn a_call_without_poll_ready_never_reaches_the_inner_service() {
-    let (mut service, mut calls, _breaker) = spawn(first_failure());
-    assert_refused(assert_ready!(task::spawn(service.call(1)).poll()));
+    let (mut service, mut calls, breaker) = spawn(first_failure());
+    let error = assert_ready_err!(task::spawn(service.call(1)).poll());
+    assert_eq!(error.to_string(), "circuit `test` is closed; not sent: the service was called before it was ready");
+    assert_eq!((breaker.statistics().ignored, breaker.statistics().rejected), (1, 0));
     assert_ready_ok!(service.poll_ready());
     let mut clone = service.get_ref().clone();
     assert_refused(assert_ready!(task::spawn(clone.call(1)).poll()));

@@ -156,7 +156,7 @@ proptest! {
                         Admission::Probe(slot) => Some((slot, begins)),
                         Admission::Refused => {
                             let refusal = front.0.err();
-                            let until = machine.refused_until(begins);
+                            let until = machine.open_until();
                             // With the lock or without: a nanosecond may be between them.
                             let left = [now(), begins].map(|at| until.map(|until| until.saturating_duration_since(at)));
                             let (state, retry_after) = refusal.map(|it| (it.state, it.retry_after)).expect("it is refused");

@@ -1,1 +1,144 @@
 //! Waiting for a circuit, and what its rejections say.
+
+use std::time::Duration;
+
+use mainstay::circuit_breaker::{Admits, CircuitBreakerHandle, OpenTime, Permit, Ramp};
+use mainstay::{BoxError, CircuitBreakerLayer, CircuitOpen, CircuitState, Outcome, Rejectable, Rejected};
+use tower::{Layer, Service, service_fn};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+type Builder = mainstay::circuit_breaker::CircuitBreakerBuilder<mainstay::DefaultClassifier>;
+
+/// Opens by 20 failures, and stays open for exactly 1 s.
+fn builder() -> Builder {
+    CircuitBreakerHandle::builder("db").open_time(OpenTime::Constant(SECOND))
+}
+
+fn fail(breaker: &CircuitBreakerHandle, times: usize) {
+    (0..times).for_each(|_| breaker.try_acquire().expect("it admits").record(Outcome::Transient));
+}
+
+/// A half-open circuit all of whose probes are out.
+async fn probing(builder: Builder) -> (CircuitBreakerHandle, Vec<Permit>) {
+    let breaker = builder.build_handle().unwrap();
+    fail(&breaker, 20);
+    tokio::time::advance(SECOND).await;
+    let probes = (0..3).map(|_| breaker.try_acquire().expect("a probe is due")).collect();
+    (breaker, probes)
+}
+
+fn circuit_open(error: &BoxError) -> &CircuitOpen {
+    match error.as_rejected() {
+        Some(Rejected::CircuitOpen(open)) => open,
+        other => panic!("{other:?} is not the rejection of a circuit"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn entry_01_a_half_open_rejection_carries_no_time() {
+    let (breaker, probes) = probing(builder()).await;
+    let open = breaker.try_acquire().unwrap_err();
+    assert_eq!(
+        (open.state(), open.retry_after(), open.cause()),
+        (CircuitState::HalfOpen, None, Some(Outcome::Transient))
+    );
+    assert_eq!(open.to_string(), "circuit `db` is half-open");
+    assert_eq!(breaker.admits(), Admits::Nothing { retry_after: None });
+    assert_eq!(breaker.statistics().retry_after, None);
+    let error = breaker.call(async { Ok::<(), BoxError>(()) }).await.unwrap_err();
+    assert_eq!(circuit_open(&error).retry_after(), None);
+    let mut service = breaker.layer().layer(service_fn(|()| async { Ok::<(), BoxError>(()) }));
+    let error = service.ready().await.unwrap().call(()).await.unwrap_err();
+    assert_eq!((circuit_open(&error).state(), circuit_open(&error).retry_after()), (CircuitState::HalfOpen, None));
+
+    // Ten milliseconds later they are well, and the circuit is closed.
+    tokio::time::advance(Duration::from_millis(10)).await;
+    probes.into_iter().for_each(Permit::success);
+    assert!(breaker.try_acquire().is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn entry_01_neither_does_one_whose_stay_is_limited_nor_one_of_a_keyed_breaker_or_a_ramp() {
+    let (limited, _probes) = probing(builder().half_open_max(7 * SECOND).probe_deadline(3 * SECOND)).await;
+    assert_eq!(limited.try_acquire().unwrap_err().retry_after(), None);
+
+    let (climbing, probes) = probing(builder().ramp(Ramp::default())).await;
+    probes.into_iter().for_each(Permit::success);
+    let _first_of_ten = climbing.try_acquire().expect("the first call of a step is admitted");
+    let open = climbing.try_acquire().unwrap_err();
+    assert_eq!((open.state(), open.retry_after()), (CircuitState::HalfOpen, None));
+
+    let layer = CircuitBreakerLayer::builder("db")
+        .open_time(OpenTime::Constant(SECOND))
+        .keyed(|shard: &u32| Some(*shard))
+        .build()
+        .unwrap();
+    let mut service = layer.layer(service_fn(|_: u32| std::future::pending::<Result<(), BoxError>>()));
+    let shard = layer.handle().get_or_create(1).unwrap();
+    fail(&shard, 20);
+    tokio::time::advance(SECOND).await;
+    let _probes: Vec<_> = (0..3).map(|_| shard.try_acquire().expect("a probe is due")).collect();
+    let error = service.ready().await.unwrap().call(1).await.unwrap_err();
+    assert_eq!((circuit_open(&error).state(), circuit_open(&error).retry_after()), (CircuitState::HalfOpen, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn entry_01_an_open_rejection_still_says_exactly_how_long() {
+    let breaker = builder().build_handle().unwrap();
+    fail(&breaker, 20);
+    tokio::time::advance(SECOND / 4).await;
+    assert_eq!(breaker.try_acquire().unwrap_err().retry_after(), Some(SECOND * 3 / 4));
+    assert_eq!(breaker.statistics().retry_after, Some(SECOND * 3 / 4));
+}
+
+#[tokio::test]
+async fn entry_22_a_call_without_poll_ready_on_a_closed_circuit_has_a_message_of_its_own() {
+    for state in [CircuitState::Closed, CircuitState::Observing, CircuitState::Disabled] {
+        let breaker = builder().initial_state(state).build_handle().unwrap();
+        let mut service = breaker.layer().layer(service_fn(|()| async { Ok::<(), BoxError>(()) }));
+        let error = service.call(()).await.unwrap_err();
+        let open = circuit_open(&error);
+        assert_eq!((open.state(), open.retry_after(), open.cause()), (state, None, None));
+        let expected = format!("circuit `db` is {state}; not sent: the service was called before it was ready");
+        assert_eq!(error.to_string(), expected);
+        assert!(!error.as_rejected().unwrap().was_sent());
+        // No circuit has rejected it. It ended, and says nothing about the callee; a disabled breaker counts nothing.
+        let now = breaker.statistics();
+        let counted = u64::from(state != CircuitState::Disabled);
+        assert_eq!((now.calls(), now.ignored, now.rejected), (counted, counted, 0), "{state}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn entry_22_on_a_circuit_that_is_not_closed_it_counts_as_rejected() {
+    let breaker = builder().build_handle().unwrap();
+    let mut service = breaker.layer().layer(service_fn(|()| async { Ok::<(), BoxError>(()) }));
+    fail(&breaker, 20);
+    let error = service.call(()).await.unwrap_err();
+    assert_eq!(error.to_string(), "circuit `db` is open: the next probe is due in 1s");
+    tokio::time::advance(SECOND).await;
+    let error = service.call(()).await.unwrap_err();
+    assert_eq!(error.to_string(), "circuit `db` is open: the next probe is due now");
+    assert_eq!((breaker.statistics().calls(), breaker.statistics().rejected), (22, 2));
+}
+
+#[tokio::test]
+async fn entry_22_keyed_and_streaming_breakers_keep_the_same_rule() {
+    const NOT_READY: &str = "; not sent: the service was called before it was ready";
+    let layer = CircuitBreakerLayer::builder("db").keyed(|shard: &u32| Some(*shard)).build().unwrap();
+    let mut keyed = layer.layer(service_fn(|_: u32| async { Ok::<(), BoxError>(()) }));
+    let error = keyed.call(1).await.unwrap_err();
+    assert_eq!(error.to_string(), format!("circuit `db` is closed{NOT_READY}"));
+    assert_eq!(layer.handle().get_or_create(1).unwrap().statistics().ignored, 1);
+
+    let breaker = builder().build_handle().unwrap();
+    let layer = mainstay::http::StreamBreakerLayer::new(breaker.clone(), mainstay::HttpClassifier::new());
+    let mut streaming = layer.layer(service_fn(|()| async {
+        Ok::<_, BoxError>(http::Response::new(http_body_util::Empty::<bytes::Bytes>::new()))
+    }));
+    let error = streaming.call(()).await.map(drop).unwrap_err();
+    assert_eq!(error.to_string(), format!("circuit `db` is closed{NOT_READY}"));
+    let now = breaker.statistics();
+    assert_eq!((now.calls(), now.ignored, now.abandoned, now.rejected), (1, 1, 0, 0));
+}
