@@ -163,7 +163,9 @@ fn keyed_circuit_breaker() {
     use mainstay::circuit_breaker::{AdmissionMode, FailuresPerPeriod, KeyedCircuitBreakerConfig, Window};
     refused! { KeyedCircuitBreakerConfig:
         "breaker.probes" = "0", |it| it.breaker.probes = 0;
-        "breaker.admission" = "Gate", |it| it.breaker.admission = AdmissionMode::Gate;
+        "breaker.admission" = "Wait { max: 1s, queue: 1 }", |it| {
+            it.breaker.admission = AdmissionMode::Wait { max: Duration::from_secs(1), queue: 1 };
+        };
         "max_keys" = "0", |it| it.max_keys = 0;
         "max_keys" = "1048577", |it| it.max_keys = (1 << 20) + 1;
         "idle_after" = "0ns", |it| it.idle_after = ZERO;
@@ -208,9 +210,10 @@ fn balance() {
             breaker.probes = 0;
             it.circuit_breaker = Some(breaker);
         };
-        "circuit_breaker.admission" = "Gate", |it| {
+        "circuit_breaker.admission" = "Wait { max: 1s, queue: 1 }", |it| {
             let mut breaker = CircuitBreakerConfig::default();
-            breaker.admission = mainstay::circuit_breaker::AdmissionMode::Gate;
+            breaker.admission =
+                mainstay::circuit_breaker::AdmissionMode::Wait { max: Duration::from_secs(1), queue: 1 };
             it.circuit_breaker = Some(breaker);
         };
     }

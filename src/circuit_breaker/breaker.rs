@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use super::config::CircuitBreakerConfig;
 use super::ending::Ending;
 use super::own_rules::OwnRules;
-use super::shared::{ABANDONED_FOR_FAILURE, Refusal, Shared, THROTTLED_FOR_FAILURE, Ticket};
+use super::shared::{ABANDONED_FOR_FAILURE, Place, Refusal, Shared, THROTTLED_FOR_FAILURE, Ticket};
 use super::state::{Evidence, Healthy};
 use super::transition::{IllegalTransition, Transition};
+use super::waiter::{WAIT_ENDS, WaitEnd};
 use super::watchers::{LazyWatchers, Watchers};
 use crate::circuit_state::CircuitState;
 use crate::cores::lock::lock;
@@ -38,8 +39,10 @@ pub(super) struct Breaker {
     group_observed: Option<Arc<TallySum<2>>>,
     /// Held while the gauges are changed, so that the last one to change them has read the latest state.
     publishing: Mutex<()>,
-    /// Whoever waits for a change: subscriptions, gates, followers. Made for the first of them.
+    /// Subscriptions and followers, which wait for a change. Made for the first of them.
     watchers: LazyWatchers,
+    /// How waits for the circuit ended. Made for the first of them.
+    waits: OnceLock<Tally<5>>,
 }
 
 /// The counts of all breakers of a group, those that are gone among them.
@@ -94,6 +97,7 @@ impl Breaker {
             group_observed: None,
             publishing: Mutex::new(()),
             watchers: LazyWatchers::new(),
+            waits: OnceLock::new(),
             emitter: Emitter::new(&name, listener),
         }
     }
@@ -116,6 +120,7 @@ impl Breaker {
             group_observed: Some(accounts.observed.clone()),
             publishing: Mutex::new(()),
             watchers: LazyWatchers::new(),
+            waits: OnceLock::new(),
             emitter,
         }
     }
@@ -155,6 +160,27 @@ impl Breaker {
         self.observed.get().map_or([0; 2], Tally::all)
     }
 
+    /// Admits the call of a waiter, or counts and tells why not.
+    #[cold]
+    pub(super) fn admit_in_turn(&self, place: &mut Place) -> Result<Ticket, CircuitOpen> {
+        let (result, change) = self.shared.admit_in_turn(Some(place), now());
+        self.tell(change);
+        result.map_err(|refusal| self.rejected(self.open(refusal)))
+    }
+
+    /// Counts the end of a wait.
+    #[cold]
+    pub(super) fn wait_ended(&self, end: WaitEnd) {
+        let waits =
+            self.waits.get_or_init(|| Tally::new(self.name(), names::CIRCUIT_BREAKER_WAITS, "outcome", WAIT_ENDS));
+        waits.add(end as usize);
+    }
+
+    /// How many waits ended in each [`WaitEnd`].
+    pub(super) fn wait_ends(&self) -> [u64; 5] {
+        self.waits.get().map_or([0; 5], Tally::all)
+    }
+
     /// What a call would be refused with now, which counts as none; `None` if it would not.
     #[inline]
     pub(super) fn refuses(&self) -> Option<CircuitOpen> {
@@ -184,7 +210,7 @@ impl Breaker {
     }
 
     #[inline]
-    fn open(&self, refusal: Refusal) -> CircuitOpen {
+    pub(super) fn open(&self, refusal: Refusal) -> CircuitOpen {
         CircuitOpen::from_parts(self.name(), refusal.state, refusal.retry_after, refusal.cause)
     }
 
@@ -232,7 +258,6 @@ impl Breaker {
                 }
             }
         });
-        self.slot_freed(ticket);
     }
 
     /// The verdict of a call that was dropped before its end, and may have been answered in part or not sent.
@@ -245,7 +270,6 @@ impl Breaker {
         let slow = ending != Ending::NotSent && self.shared.is_slow(ticket, now);
         let health = self.shared.takes(ABANDONED_FOR_FAILURE).then_some(Healthy::No);
         self.tell(self.shared.record(ticket, Evidence { health, slow, ending, outcome: Outcome::Ignored }, now));
-        self.slot_freed(ticket);
     }
 
     /// The verdict of a call that failed, whatever `outcome` says: out of which a panic came, or of which a caller knows.
@@ -259,15 +283,6 @@ impl Breaker {
         let slow = self.shared.is_slow(ticket, now);
         let evidence = Evidence { health: Some(Healthy::No), slow, ending: Ending::Answered, outcome };
         self.tell(self.shared.record(ticket, evidence, now));
-        self.slot_freed(ticket);
-    }
-
-    /// A probe has its verdict or is gone: those who wait for a slot may look again.
-    #[inline]
-    fn slot_freed(&self, ticket: Ticket) {
-        if self.shared.is_probe(ticket) {
-            self.watchers.wake();
-        }
     }
 
     pub(super) fn transition_to(&self, to: CircuitState, open_for: Option<Duration>) -> Result<(), IllegalTransition> {
@@ -325,7 +340,7 @@ impl Breaker {
     }
 
     #[inline]
-    fn tell(&self, change: Option<Transition>) {
+    pub(super) fn tell(&self, change: Option<Transition>) {
         if let Some(change) = change {
             self.tell_of(&change);
         }

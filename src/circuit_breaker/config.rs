@@ -94,7 +94,7 @@ pub struct CircuitBreakerConfig {
     pub throttled_opens: Option<Duration>,
     /// The state to begin in; anything but half-open. Default: closed.
     pub initial_state: CircuitState,
-    /// What the service says while the breaker refuses: that it is ready, and then no, or that it is not ready.
+    /// Whether a call that the breaker does not admit is rejected at once, or waits in a bounded queue until it is admitted.
     /// Default: [`AdmissionMode::Reject`].
     pub admission: AdmissionMode,
 }
@@ -329,7 +329,7 @@ impl CircuitBreakerConfig {
         if self.initial_state == CircuitState::HalfOpen {
             return Err(InvalidConfig::new("initial_state", self.initial_state, "must not be half-open"));
         }
-        Ok(())
+        self.admission.validate().map_err(|error| error.within("admission"))
     }
 
     /// The slow threshold, if running calls are held against it.
@@ -499,6 +499,11 @@ mod tests {
         assert_eq!(field_of(|c| c.half_open_max = Some(Duration::ZERO)), "half_open_max");
         assert_eq!(field_of(|c| c.throttled_opens = Some(Duration::ZERO)), "throttled_opens");
         assert_eq!(field_of(|c| c.initial_state = CircuitState::HalfOpen), "initial_state");
+        let wait = |max, queue| AdmissionMode::Wait { max, queue };
+        assert_eq!(field_of(|c| c.admission = wait(Duration::ZERO, 1)), "admission.max");
+        assert_eq!(field_of(|c| c.admission = wait(second, 0)), "admission.queue");
+        assert_eq!(field_of(|c| c.admission = wait(second, 65_537)), "admission.queue");
+        assert_eq!(field_of(|c| c.admission = wait(Duration::from_nanos(1), 65_536)), "valid");
     }
 
     #[test]

@@ -86,10 +86,8 @@ impl Future for FollowOpenTime {
                 this.timer = None;
                 return Poll::Pending;
             };
-            let timer = this.timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
-            if timer.deadline() != until {
-                timer.as_mut().reset(until);
-            }
+            // Made for each poll: that of the last one may belong to a runtime that is gone, and would panic.
+            let timer = this.timer.insert(Box::pin(sleep_until(until)));
             if timer.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }

@@ -3,12 +3,13 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
 
 use super::ending::{Ending, judge_call};
 use super::permit::Permit;
+use super::waiter::Waiter;
 use crate::cores::seen::{See, poll_seen};
 use crate::cores::unwind::{Guard, Notice};
 use crate::error::{CircuitOpen, Rejectable, Rejected};
@@ -62,6 +63,11 @@ pin_project! {
             classifier: C,
         },
         Refused,
+        // Not polled yet, so that it may be moved.
+        Waiting {
+            waiter: Box<Waiter>,
+            parts: Option<(F, C)>,
+        },
     }
 }
 
@@ -78,6 +84,34 @@ impl<F, C> ResponseFuture<F, C> {
     #[inline(always)]
     pub(super) fn refused(open: CircuitOpen) -> Self {
         Self { call: Call::Refused, permit: Permit::spent(), refused: Some(open) }
+    }
+
+    /// Of a call that waits for the circuit.
+    pub(super) fn waiting(inner: F, waiter: Box<Waiter>, classifier: C) -> Self {
+        let call = Call::Waiting { waiter, parts: Some((inner, classifier)) };
+        Self { call, permit: Permit::spent(), refused: None }
+    }
+
+    /// Waits for the circuit. Afterwards the call is admitted, or refused.
+    #[cold]
+    #[inline(never)]
+    fn poll_wait(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut this = self.project();
+        let CallProj::Waiting { waiter, parts } = this.call.as_mut().project() else { return Poll::Ready(()) };
+        let admitted = ready!(waiter.poll_permit(cx));
+        let call = match (admitted, parts.take()) {
+            (Ok(permit), Some((inner, classifier))) => {
+                *this.permit = permit;
+                Call::Admitted { inner, classifier }
+            }
+            (Ok(_), None) => Call::Refused,
+            (Err(open), _) => {
+                *this.refused = Some(open);
+                Call::Refused
+            }
+        };
+        this.call.set(call);
+        Poll::Ready(())
     }
 }
 
@@ -151,7 +185,10 @@ where
 
     // In line, or each call pays for handing its result over.
     #[inline(always)]
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Call::Waiting { .. } = self.call {
+            ready!(self.as_mut().poll_wait(cx));
+        }
         let this = self.project();
         match this.call.project() {
             CallProj::Admitted { inner, classifier } => {
@@ -162,6 +199,7 @@ where
                 let open = this.refused.take().expect(POLLED_AFTER_COMPLETION);
                 Poll::Ready(Err(E::from_rejected(Rejected::CircuitOpen(open))))
             }
+            CallProj::Waiting { .. } => Poll::Pending,
         }
     }
 }
@@ -172,6 +210,7 @@ impl<F, C> fmt::Debug for ResponseFuture<F, C> {
         match &self.call {
             Call::Admitted { .. } => debug.field("permit", &self.permit),
             Call::Refused => debug.field("refused", &self.refused),
+            Call::Waiting { waiter, .. } => debug.field("waiter", waiter),
         };
         debug.finish_non_exhaustive()
     }

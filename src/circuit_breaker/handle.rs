@@ -11,10 +11,11 @@ use super::follow_open_time::FollowOpenTime;
 use super::future::ResponseFuture;
 use super::layer::{CircuitBreakerBuilder, CircuitBreakerLayer};
 use super::permit::Permit;
-use super::shared::Admits;
+use super::shared::{Admits, Place, WAIT};
 use super::statistics::CircuitBreakerStatistics;
 use super::subscription::Subscription;
 use super::transition::IllegalTransition;
+use super::waiter::Waiter;
 use crate::circuit_state::CircuitState;
 use crate::cores::striped_arc::StripedArc;
 use crate::error::{CircuitOpen, InvalidConfig};
@@ -308,14 +309,43 @@ impl CircuitBreakerHandle {
         Some(Permit::new(self.breaker.lend(), ticket))
     }
 
+    /// Admits the call of a waiter.
+    pub(super) fn acquire_in_turn(&self, place: &mut Place) -> Result<Permit, CircuitOpen> {
+        let ticket = self.breaker.admit_in_turn(place)?;
+        Ok(Permit::new(self.breaker.clone(), ticket))
+    }
+
+    /// Admits the call of a waiter. A rejection is not counted, since it goes on waiting.
+    pub(super) fn acquire_waited(&self, place: &mut Place) -> Option<Permit> {
+        let (result, change) = self.breaker.shared.admit_in_turn(Some(place), now());
+        self.breaker.tell(change);
+        Some(Permit::new(self.breaker.clone(), result.ok()?))
+    }
+
+    /// Whether calls wait while the breaker does not admit them, and it does not at the moment.
+    pub(crate) fn has_to_wait(&self) -> bool {
+        let shared = &self.breaker.shared;
+        shared.takes(WAIT)
+            && matches!(shared.state(), CircuitState::Open | CircuitState::HalfOpen | CircuitState::ForcedOpen)
+    }
+
     /// Rejects a call to a service that was not ready.
     #[cfg(feature = "http")]
     pub(crate) fn refuse(&self) -> CircuitOpen {
         self.breaker.refuse()
     }
 
+    /// Counts a call that is rejected with `open`.
+    #[cfg(feature = "http")]
+    pub(crate) fn rejected(&self, open: CircuitOpen) -> CircuitOpen {
+        self.breaker.rejected(open)
+    }
+
     /// Runs `future` if the breaker admits it: an `Err` is a failure, an `Ok` a success. The slot is taken now, not when the
     /// future is first polled.
+    ///
+    /// In [`AdmissionMode::Wait`](super::AdmissionMode::Wait) a call that is not admitted takes its place in the queue when
+    /// it is first polled, and runs `future` once it is admitted. That needs a tokio runtime with time enabled.
     ///
     /// # Errors
     ///
@@ -323,7 +353,8 @@ impl CircuitBreakerHandle {
     ///
     /// # Cancel safety
     ///
-    /// Dropping it drops `future` and counts the call as abandoned.
+    /// Dropping it drops `future` and counts the call as abandoned. While it waits for the circuit it is no call yet: its
+    /// place in the queue goes to the next one.
     ///
     /// # Examples
     ///
@@ -371,6 +402,9 @@ impl CircuitBreakerHandle {
     /// # }
     /// ```
     pub fn call_with<F, C>(&self, classifier: C, future: F) -> ResponseFuture<F, C> {
+        if self.has_to_wait() {
+            return ResponseFuture::waiting(future, Box::new(Waiter::new(self.clone())), classifier);
+        }
         match self.try_acquire() {
             Ok(permit) => ResponseFuture::admitted(future, permit, classifier),
             Err(open) => ResponseFuture::refused(open),

@@ -588,11 +588,13 @@ impl<C> CircuitBreakerBuilder<C> {
     /// # Examples
     ///
     /// ```
+    /// use std::time::Duration;
     /// use mainstay::CircuitBreakerLayer;
     /// use mainstay::circuit_breaker::AdmissionMode;
     ///
-    /// let layer = CircuitBreakerLayer::builder("db").admission(AdmissionMode::Gate).build()?;
-    /// assert_eq!(layer.handle().config().admission, AdmissionMode::Gate);
+    /// let wait = AdmissionMode::Wait { max: Duration::from_secs(1), queue: 100 };
+    /// let layer = CircuitBreakerLayer::builder("db").admission(wait).build()?;
+    /// assert_eq!(layer.handle().config().admission, wait);
     /// # Ok::<(), mainstay::InvalidConfig>(())
     /// ```
     pub fn admission(mut self, mode: AdmissionMode) -> Self {

@@ -175,14 +175,30 @@
 //!
 //! A refusal arms no timer and allocates nothing, unless the error type is boxed.
 //!
-//! That is [`AdmissionMode::Reject`], the default. In [`AdmissionMode::Gate`] `poll_ready` is pending while the breaker
-//! refuses, for a load balancer or a queue that passes over what is not ready. All who wait are woken when the open time is
-//! over, when the slot of a probe is given back or has a verdict, when a probe's deadline passes, and when the state is
-//! changed by hand. The slots are still taken in `call`: of those who were woken for one slot and found the inner service
-//! ready, one gets it and the others are refused, as in reject mode; a handle that is polled after the slot was taken goes on
-//! waiting. What was ready once stays so until its `call`, though the circuit may open in between: such a call is refused.
-//! Put something above a gate that fails fast (a timeout, a load shedder): a forced-open breaker is not ready until it is
-//! told otherwise. A gate that waits for a time to pass holds a timer, which needs a tokio runtime.
+//! That is [`AdmissionMode::Reject`], the default.
+//!
+//! # Waiting
+//!
+//! In [`AdmissionMode::Wait`] a call that the circuit does not admit waits in a queue, first in, first out:
+//!
+//! * When the open time is over, as many calls are released as there are slots for probes. When the circuit closes, all are
+//!   released, in order. On a [ramp](CircuitBreakerConfig::ramp), the share of newcomers that the ramp admits is released.
+//! * A failed probe, or a circuit that opens again, changes nothing for those that wait.
+//! * A wait ends in vain when `max`, or the deadline of the ambient [context](crate::context), is over. The call is then
+//!   rejected by the circuit, at once. So is a call that finds the queue full, and every call while the circuit is
+//!   [forced open](CircuitBreakerHandle::force_open), those that wait included.
+//! * Nothing overtakes the queue. [`try_acquire`](CircuitBreakerHandle::try_acquire) does not wait, and gets a slot only if there are more
+//!   of them than calls that wait.
+//! * A released call has half a second to use its turn. If it leaves, or lets the turn lapse, the next one gets it. No slot is
+//!   taken before `call`.
+//!
+//! A service waits in `poll_ready`, so that it need not be `Clone` and holds no request. Two consequences: the wait ends at a
+//! deadline that is ambient there, while a total timeout *around* the breaker counts it only with `include_readiness`; and a
+//! service that was ready before the circuit opened stays ready, so that its `call` is rejected.
+//! [`CircuitBreakerHandle::call`] waits in its future.
+//!
+//! A waiting call holds a timer, which needs a tokio runtime with time enabled; it may be polled in another runtime later.
+//! `waiting`, `waited`, `waits_timed_out` and `queue_full` are in the [statistics](CircuitBreakerStatistics).
 //!
 //! # Sharing
 //!
@@ -204,6 +220,7 @@
 //! | metric | labels |
 //! |---|---|
 //! | `mainstay_circuit_breaker_calls_total` | `name`, `outcome`: `success`, `refused`, `failure`, `ignored`, `rejected`, `abandoned` |
+//! | `mainstay_circuit_breaker_waits_total` | `name`, `outcome`: `admitted`, `timed_out`, `rejected`, `abandoned`, `queue_full` |
 //! | `mainstay_circuit_breaker_transitions_total` | `name`, `to`: the new state |
 //! | `mainstay_circuit_breaker_observed_total` | `name`, `would_have`: `opened`, `rejected` |
 //! | `mainstay_circuit_breaker_state` | `name`, `state`: the number of breakers of this name in the state |
@@ -223,7 +240,6 @@ mod failure_period;
 mod follow_health;
 mod follow_open_time;
 mod future;
-mod gate;
 mod handle;
 mod in_flight;
 pub mod keyed;
@@ -241,6 +257,8 @@ mod subscription;
 mod transition;
 mod trip;
 mod unanswered;
+mod wait_queue;
+mod waiter;
 mod watchers;
 
 pub use admission::AdmissionMode;
@@ -267,3 +285,5 @@ pub use statistics::CircuitBreakerStatistics;
 pub use subscription::{StateChange, Subscription};
 pub use transition::{IllegalTransition, Transition, TransitionReason};
 pub use trip::{Trip, TripStatistics};
+#[cfg(feature = "http")]
+pub(crate) use waiter::Waiter;

@@ -161,6 +161,11 @@ impl Probes {
         self.slots.iter().filter(|slot| matches!(slot, Slot::Taken(_))).count()
     }
 
+    /// How many slots can be taken `now`.
+    pub(super) fn available(&self, now: Instant) -> usize {
+        self.slots.iter().filter(|slot| **slot == Slot::Free || self.is_lost(**slot, now)).count()
+    }
+
     /// Until when there is no slot to be had: `None` when there is one, else the first deadline of a probe that is out
     /// (`Some(None)` when that is beyond the end of time).
     pub(super) fn full_until(&self) -> Option<Option<Instant>> {

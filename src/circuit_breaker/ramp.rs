@@ -118,6 +118,12 @@ impl Climb {
         ramp.shares.get(self.step(ramp, now)).copied().unwrap_or(1.0)
     }
 
+    /// When the present step ends; `None` when that is beyond the end of time.
+    pub(super) fn step_ends(&self, ramp: &Ramp, now: Instant) -> Option<Instant> {
+        let steps = u32::try_from(self.step(ramp, now)).ok()?.checked_add(1)?;
+        self.since.checked_add(ramp.step.checked_mul(steps)?)
+    }
+
     fn step(&self, ramp: &Ramp, now: Instant) -> usize {
         let steps = now.saturating_duration_since(self.since).as_nanos() / ramp.step.as_nanos().max(1);
         usize::try_from(steps).unwrap_or(usize::MAX)
@@ -170,7 +176,7 @@ mod tests {
     fn a_step_that_lasts_for_ever_has_no_end() {
         let ramp = Ramp { shares: vec![0.5], step: Duration::MAX };
         let (mut climb, now) = climb();
-        assert_eq!(climb.admits(&ramp, now), Some(true));
+        assert_eq!((climb.step_ends(&ramp, now), climb.admits(&ramp, now)), (None, Some(true)));
     }
 
     proptest! {

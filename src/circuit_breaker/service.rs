@@ -6,10 +6,10 @@ use std::task::{Context, Poll, ready};
 use tower_service::Service;
 
 use super::future::ResponseFuture;
-use super::gate::Gate;
 use super::handle::CircuitBreakerHandle;
 use super::permit::Permit;
-use super::shared::GATE;
+use super::shared::WAIT;
+use super::waiter::Waiter;
 use crate::cores::unwind::on_unwind;
 use crate::error::{CircuitOpen, Rejectable};
 use crate::outcome::Classify;
@@ -38,29 +38,17 @@ pub struct CircuitBreaker<S, C> {
     handle: CircuitBreakerHandle,
     /// Whether this very inner service has said that it is ready and has not been called since.
     inner_ready: bool,
-    /// What came of it when the breaker was last asked whether it was ready.
-    held: Held,
     /// How the breaker refused when it was last asked, unless a call has been told since.
     refused: Option<CircuitOpen>,
-    /// What it waits at; of [`Held::Gate`].
-    gate: Option<Box<Gate>>,
-}
-
-/// What keeps a service from being called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Held {
-    Nothing,
-    /// In gate mode, its last call was refused though it was ready: it waits before the next, or it would go round and round.
-    Lost,
-    /// It waits, as services do in gate mode.
-    Gate,
+    /// Its place in the queue while it waits for the circuit, and its turn until the call that it waited for.
+    waiter: Option<Box<Waiter>>,
 }
 
 // === impl CircuitBreaker ===
 
 impl<S, C> CircuitBreaker<S, C> {
     pub(super) const fn new(inner: S, classifier: C, handle: CircuitBreakerHandle) -> Self {
-        Self { inner, classifier, handle, inner_ready: false, held: Held::Nothing, refused: None, gate: None }
+        Self { inner, classifier, handle, inner_ready: false, refused: None, waiter: None }
     }
 
     /// The handle of the breaker.
@@ -80,42 +68,35 @@ impl<S, C> CircuitBreaker<S, C> {
         &self.handle
     }
 
-    /// Waits for the breaker to admit a call. Whoever was ready already stays so until its call: that is what `Service` asks.
-    #[cold]
-    fn poll_gate(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.inner_ready && self.held == Held::Nothing {
-            return Poll::Ready(());
-        }
-        let breaker = self.handle.breaker();
-        self.held = Held::Gate;
-        self.gate.get_or_insert_with(|| Box::new(Gate::new(breaker))).poll(breaker, cx)
-    }
-
     /// The circuit is not closed: whether the service is to be asked all the same; if not, what to answer.
     #[inline]
     fn poll_breaker(&mut self, cx: &mut Context<'_>) -> ControlFlow<Poll<()>> {
         let breaker = self.handle.breaker();
+        if breaker.shared.takes(WAIT) || self.waiter.is_some() {
+            return self.poll_wait(cx);
+        }
         let Some(refused) = breaker.refuses() else { return ControlFlow::Continue(()) };
-        if breaker.shared.takes(GATE) {
-            return match self.poll_gate(cx) {
-                Poll::Ready(()) => ControlFlow::Continue(()),
-                Poll::Pending => ControlFlow::Break(Poll::Pending),
-            };
-        }
-        if self.held != Held::Nothing {
-            self.let_go();
-        }
         self.refused = Some(refused);
         // The inner service keeps what readiness it has: `call` may use it if the circuit admits a probe by then.
         ControlFlow::Break(Poll::Ready(()))
     }
 
-    /// Nothing keeps the service from being called any more.
+    /// Waits for a turn. A service that was ready already stays so until its call: that is what `Service` asks.
     #[cold]
     #[inline(never)]
-    fn let_go(&mut self) {
-        self.held = Held::Nothing;
-        self.gate = None;
+    fn poll_wait(&mut self, cx: &mut Context<'_>) -> ControlFlow<Poll<()>> {
+        if self.inner_ready || (self.waiter.is_none() && !self.handle.has_to_wait()) {
+            return ControlFlow::Continue(());
+        }
+        match self.waiter.get_or_insert_with(|| Box::new(Waiter::new(self.handle.clone()))).poll(cx) {
+            Poll::Pending => ControlFlow::Break(Poll::Pending),
+            Poll::Ready(Ok(())) => ControlFlow::Continue(()),
+            Poll::Ready(Err(open)) => {
+                self.waiter = None;
+                self.refused = Some(open);
+                ControlFlow::Break(Poll::Ready(()))
+            }
+        }
     }
 
     /// The circuit is not closed, or the call is measured.
@@ -124,12 +105,24 @@ impl<S, C> CircuitBreaker<S, C> {
         if let Some(permit) = self.handle.acquire_measured() {
             return Ok(permit);
         }
-        let acquired = self.handle.try_acquire();
-        if acquired.is_err() && self.handle.breaker().shared.takes(GATE) {
-            self.let_go();
-            self.held = Held::Lost;
+        let acquired = match self.waiter.take() {
+            Some(mut waiter) => waiter.acquire(),
+            None => self.handle.try_acquire(),
+        };
+        if acquired.is_err() && self.handle.breaker().shared.takes(WAIT) {
+            // The next call waits for a turn first.
+            self.inner_ready = false;
         }
         acquired
+    }
+
+    /// The call that it waited for has been made.
+    #[cold]
+    #[inline(never)]
+    fn stop_waiting(&mut self) {
+        if let Some(waiter) = self.waiter.take() {
+            waiter.called();
+        }
     }
 
     /// Whatever the breaker would say now, an unready service is never called.
@@ -144,7 +137,7 @@ impl<S, C> CircuitBreaker<S, C> {
     #[cold]
     #[inline(never)]
     fn refuse_unasked(&mut self) -> CircuitOpen {
-        self.let_go();
+        self.waiter = None;
         self.handle.breaker().refuse()
     }
 }
@@ -169,8 +162,9 @@ where
     type Error = S::Error;
     type Future = ResponseFuture<S::Future, C>;
 
-    /// Ready at once while the breaker refuses: `call` will say so, with the wait that is left as of now. In
-    /// [gate mode](super::AdmissionMode::Gate) pending while it refuses. Otherwise ready when the inner service is.
+    /// Ready at once while the breaker rejects: `call` then returns the rejection, with the time that is left as of now. In
+    /// [`AdmissionMode::Wait`](super::AdmissionMode::Wait) it is pending while the call waits for the circuit. Otherwise ready
+    /// when the inner service is.
     // In line, as `call` is: a call costs less than calling it.
     #[inline(always)]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
@@ -178,9 +172,6 @@ where
             && let ControlFlow::Break(answer) = self.poll_breaker(cx)
         {
             return answer.map(Ok);
-        }
-        if self.held != Held::Nothing {
-            self.let_go();
         }
         self.inner_ready = false;
         ready!(self.inner.poll_ready(cx))?;
@@ -201,6 +192,9 @@ where
             },
         };
         self.inner_ready = false;
+        if self.waiter.is_some() {
+            self.stop_waiting();
+        }
         let inner = &mut self.inner;
         let future = on_unwind(|| permit.panicked(), || inner.call(request));
         ResponseFuture::admitted(future, permit, self.classifier.clone())

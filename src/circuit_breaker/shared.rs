@@ -22,6 +22,7 @@
 //! by no failure.
 
 use std::sync::OnceLock;
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::admission::AdmissionMode;
@@ -29,6 +30,7 @@ use super::config::{CircuitBreakerConfig, MAX_PROBES};
 use super::own_rules::OwnRules;
 use super::state::{Admission, Evidence, Machine, Origin};
 use super::transition::{IllegalTransition, Transition};
+use super::wait_queue::WaitQueue;
 use crate::circuit_state::CircuitState;
 use crate::cores::counters::StripedCounters;
 use crate::cores::generation::Stamp;
@@ -36,6 +38,8 @@ use crate::cores::packed_duration::{AtomicDuration, MaybeDuration, pack, unpack}
 use crate::cores::packed_outcome::PackedOutcome;
 use crate::cores::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use crate::cores::sync::{Mutex, lock};
+
+pub(super) use waiting::{Look, Place, Vain};
 
 /// The bit of the stamp which says that a fast success changes nothing but a count.
 const CLEAN: u64 = 0b00_1000;
@@ -65,8 +69,8 @@ const MOST_BEGUN: u64 = 0xffff_fffe;
 pub(super) const ABANDONED_FOR_FAILURE: u8 = 0b001;
 /// A throttled call is a failure.
 pub(super) const THROTTLED_FOR_FAILURE: u8 = 0b010;
-/// Services wait while the circuit is open, instead of being refused.
-pub(super) const GATE: u8 = 0b100;
+/// Calls wait while the circuit rejects, instead of being rejected.
+pub(super) const WAIT: u8 = 0b100;
 /// Where a ticket has the slot of a probe. That leaves 47 bits for the generation: some 4 years of one change a microsecond.
 const SLOT_SHIFT: u32 = u64::BITS - (MAX_PROBES.ilog2() + 1);
 
@@ -96,7 +100,7 @@ pub(super) struct Shared {
     timing: AtomicU64,
     /// The slow threshold, packed; [`UNMEASURED`] without one.
     slow: AtomicU64,
-    /// What verdicts are taken for, beside what they say: [`ABANDONED_FOR_FAILURE`] and its like; and [`GATE`].
+    /// What verdicts are taken for, beside what they say: [`ABANDONED_FOR_FAILURE`] and its like; and [`WAIT`].
     takes: AtomicU8,
     locked: Mutex<Locked>,
 }
@@ -108,6 +112,8 @@ struct Locked {
     folded: u64,
     /// The generation and the bucket that `begun` counts for; `None` while it takes nothing.
     begun_for: Option<(u64, u64)>,
+    /// The calls that wait until the circuit admits them.
+    queue: WaitQueue<Waker>,
 }
 
 /// What a call was admitted with. A permit owns it.
@@ -178,7 +184,7 @@ impl Shared {
             timing: AtomicU64::new(0),
             slow: AtomicU64::new(UNMEASURED),
             takes: AtomicU8::new(0),
-            locked: Mutex::new(Locked { machine, folded: 0, begun_for: None }),
+            locked: Mutex::new(Locked { machine, folded: 0, begun_for: None, queue: WaitQueue::new() }),
         };
         let mut locked = lock(&shared.locked);
         shared.set_up(&mut locked.machine);
@@ -202,7 +208,7 @@ impl Shared {
         let takes = [
             (config.abandoned_is_failure, ABANDONED_FOR_FAILURE),
             (config.throttled_is_failure, THROTTLED_FOR_FAILURE),
-            (config.admission == AdmissionMode::Gate, GATE),
+            (matches!(config.admission, AdmissionMode::Wait { .. }), WAIT),
         ];
         let takes = takes.into_iter().filter(|(yes, _)| *yes).map(|(_, bit)| bit).sum();
         self.takes.store(takes, Ordering::Relaxed);
@@ -228,7 +234,11 @@ impl Shared {
         self.close_begun(&mut locked);
         locked.machine.reconfigure(config, now);
         self.set_up(&mut locked.machine);
+        let Locked { machine, queue, .. } = &mut *locked;
+        let woken = waiting::released(machine, queue, now);
         self.publish(&mut locked);
+        drop(locked);
+        waiting::wake(woken);
     }
 
     /// The slow threshold, if there is one.
@@ -300,19 +310,7 @@ impl Shared {
 
     #[cold]
     fn admit_locked(&self, now: Instant) -> (Result<Ticket, Refusal>, Option<Transition>) {
-        let now = now.max(self.origin);
-        self.with_machine(now, |machine| {
-            let now = machine.begins(now);
-            let (admission, change) = machine.admit(now);
-            let stamp = self.stamp_of(machine);
-            let result = match admission {
-                Admission::Call => Ok(Ticket::timed(stamp, now)),
-                // A probe is known by its slot and by when it began.
-                Admission::Probe(slot) => Ok(Ticket::probing(stamp, now, slot)),
-                Admission::Refused => Err(Refusal::by(machine, now)),
-            };
-            (result, change)
-        })
+        self.admit_in_turn(None, now)
     }
 
     /// What the next call would be told.
@@ -489,11 +487,20 @@ impl Shared {
 
     /// Runs `f` with the machine, up to date, and publishes what it has become.
     pub(super) fn with_machine<R>(&self, now: Instant, f: impl FnOnce(&mut Machine) -> R) -> R {
+        self.with_locked(now, |machine, _| f(machine))
+    }
+
+    /// Runs `f` with the machine and the queue, and wakes those for whom there is room afterwards.
+    fn with_locked<R>(&self, now: Instant, f: impl FnOnce(&mut Machine, &mut WaitQueue<Waker>) -> R) -> R {
         let mut locked = lock(&self.locked);
         self.fold(&mut locked, now);
         self.fold_begun(&mut locked);
-        let result = f(&mut locked.machine);
+        let Locked { machine, queue, .. } = &mut *locked;
+        let result = f(machine, queue);
+        let woken = waiting::released(machine, queue, now);
         self.publish(&mut locked);
+        drop(locked);
+        waiting::wake(woken);
         result
     }
 
@@ -695,3 +702,4 @@ impl Ticket {
 mod model;
 #[cfg(test)]
 mod tests;
+mod waiting;

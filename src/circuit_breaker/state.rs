@@ -1,5 +1,7 @@
 //! [`Machine`]: the state machine of a breaker. Pure: it takes `now`, and tells of its transitions by returning them.
 
+mod waiting;
+
 use std::time::{Duration, Instant};
 
 use super::calls::Calls;

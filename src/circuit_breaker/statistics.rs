@@ -52,6 +52,14 @@ pub struct CircuitBreakerStatistics {
     /// Calls that the breaker admitted while it was observing, and would have rejected otherwise. They are in one of the other
     /// counts, too, by how they ended.
     pub would_have_rejected: u64,
+    /// Calls that wait for the circuit at the moment, in [`AdmissionMode::Wait`](super::AdmissionMode::Wait).
+    pub waiting: usize,
+    /// Waits that ended with an admission.
+    pub waited: u64,
+    /// Waits that ended because the longest wait, or the caller's deadline, was over.
+    pub waits_timed_out: u64,
+    /// Calls that were to wait and found the queue full.
+    pub queue_full: u64,
     /// The calls judged by at the moment: those of the window, the probes of a half-open circuit, or what opened it.
     pub window_calls: u64,
     /// Those of them that failed.
@@ -92,6 +100,8 @@ impl CircuitBreakerStatistics {
             Admits::Nothing { retry_after } => retry_after,
             Admits::Call | Admits::Probe => None,
         };
+        let [waited, waits_timed_out, _, _, queue_full] = breaker.wait_ends();
+        let waiting = breaker.shared.waiting();
         breaker.shared.with_machine(now, |machine| {
             let counts = machine.counts(now);
             let enough = counts.calls >= u64::from(machine.minimum_calls());
@@ -105,6 +115,10 @@ impl CircuitBreakerStatistics {
                 abandoned,
                 would_have_opened,
                 would_have_rejected,
+                waiting,
+                waited,
+                waits_timed_out,
+                queue_full,
                 window_calls: counts.calls,
                 window_failures: counts.failures,
                 window_slow_calls: counts.slow,

@@ -13,7 +13,7 @@ use tower_service::Service;
 
 use super::classify_end::ClassifyEnd;
 use super::on_end::{OnEnd, OnEndBody};
-use crate::circuit_breaker::{Admits, CircuitBreakerHandle, Ending, Permit, judge_call};
+use crate::circuit_breaker::{Admits, CircuitBreakerHandle, Ending, Permit, Waiter, judge_call};
 use crate::context::{self, DeadlineScope};
 use crate::cores::unwind::on_unwind;
 use crate::error::{CircuitOpen, Rejectable, Rejected};
@@ -82,6 +82,10 @@ pub struct StreamBreaker<S, C> {
     classifier: C,
     /// Whether this very inner service has said that it is ready and has not been called since.
     inner_ready: bool,
+    /// Its place in the queue while it waits for the circuit, and its turn until the call that it waited for.
+    waiter: Option<Box<Waiter>>,
+    /// The rejection of a wait that was in vain, until a call has been told.
+    refused: Option<CircuitOpen>,
 }
 
 /// What is held until a body has ended; see [`OnEndBody`].
@@ -176,11 +180,50 @@ impl<S, C: Clone> Layer<S> for StreamBreakerLayer<C> {
     type Service = StreamBreaker<S, C>;
 
     fn layer(&self, inner: S) -> StreamBreaker<S, C> {
-        StreamBreaker { inner, handle: self.handle.clone(), classifier: self.classifier.clone(), inner_ready: false }
+        StreamBreaker::new(inner, self.handle.clone(), self.classifier.clone())
     }
 }
 
 // === impl StreamBreaker ===
+
+impl<S, C> StreamBreaker<S, C> {
+    const fn new(inner: S, handle: CircuitBreakerHandle, classifier: C) -> Self {
+        Self { inner, handle, classifier, inner_ready: false, waiter: None, refused: None }
+    }
+
+    /// Whether the inner service is to be asked: `false` when `call` is going to reject.
+    fn poll_breaker(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        if !self.inner_ready && (self.waiter.is_some() || self.handle.has_to_wait()) {
+            let waiter = self.waiter.get_or_insert_with(|| Box::new(Waiter::new(self.handle.clone())));
+            return match ready!(waiter.poll(cx)) {
+                Ok(()) => Poll::Ready(true),
+                Err(open) => {
+                    (self.waiter, self.refused) = (None, Some(open));
+                    Poll::Ready(false)
+                }
+            };
+        }
+        // The inner service keeps what readiness it has: `call` may use it if the circuit admits a probe by then.
+        Poll::Ready(
+            self.inner_ready && self.handle.has_to_wait() || !matches!(self.handle.admits(), Admits::Nothing { .. }),
+        )
+    }
+
+    /// Whatever the breaker would say now, an unready service is never called.
+    fn acquire(&mut self) -> Result<Permit, CircuitOpen> {
+        let waiter = self.waiter.take();
+        if !self.inner_ready {
+            return Err(match self.refused.take() {
+                Some(open) => self.handle.rejected(open),
+                None => self.handle.refuse(),
+            });
+        }
+        match waiter {
+            Some(mut waiter) => waiter.acquire(),
+            None => self.handle.try_acquire(),
+        }
+    }
+}
 
 crate::macros::wrapper_methods!(
     StreamBreaker<S, C>,
@@ -190,8 +233,7 @@ crate::macros::wrapper_methods!(
 /// A clone has made nothing ready yet.
 impl<S: Clone, C: Clone> Clone for StreamBreaker<S, C> {
     fn clone(&self) -> Self {
-        let Self { inner, handle, classifier, .. } = self;
-        Self { inner: inner.clone(), handle: handle.clone(), classifier: classifier.clone(), inner_ready: false }
+        Self::new(self.inner.clone(), self.handle.clone(), self.classifier.clone())
     }
 }
 
@@ -206,10 +248,10 @@ where
     type Error = S::Error;
     type Future = StreamBreakerFuture<S::Future, C>;
 
-    /// Ready at once while the breaker refuses: `call` will say so. Otherwise ready when the inner service is.
+    /// Ready at once while the breaker rejects, so that `call` can return the rejection; pending while the call waits for the
+    /// circuit. Otherwise ready when the inner service is.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        if let Admits::Nothing { .. } = self.handle.admits() {
-            // The inner service keeps what readiness it has: `call` may use it if the circuit admits a probe by then.
+        if !ready!(self.poll_breaker(cx)) {
             return Poll::Ready(Ok(()));
         }
         self.inner_ready = false;
@@ -219,9 +261,7 @@ where
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
-        // Whatever the breaker would say now, an unready service is never called.
-        let acquired = if self.inner_ready { self.handle.try_acquire() } else { Err(self.handle.refuse()) };
-        let permit = match acquired {
+        let permit = match self.acquire() {
             Ok(permit) => permit,
             Err(open) => return StreamBreakerFuture { inner: None, verdict: None, refused: Some(open) },
         };

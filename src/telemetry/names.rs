@@ -62,6 +62,11 @@ pub const METRICS: &[Metric] = &[
         &["name", "outcome"],
         "Calls that a circuit breaker saw end, by what they ended in.",
     ),
+    counter(
+        CIRCUIT_BREAKER_WAITS,
+        &["name", "outcome"],
+        "Waits for a circuit that ended, by how; calls that found its queue full are among them.",
+    ),
     counter(CIRCUIT_BREAKER_TRANSITIONS, &["name", "to"], "Changes of a circuit breaker's state, by the new state."),
     counter(
         CIRCUIT_BREAKER_OBSERVED,
@@ -101,6 +106,7 @@ pub(crate) const CALLS: &str = "mainstay_calls_total";
 pub(crate) const REJECTIONS: &str = "mainstay_rejections_total";
 pub(crate) const CALL_DURATION: &str = "mainstay_call_duration_seconds";
 pub(crate) const CIRCUIT_BREAKER_CALLS: &str = "mainstay_circuit_breaker_calls_total";
+pub(crate) const CIRCUIT_BREAKER_WAITS: &str = "mainstay_circuit_breaker_waits_total";
 pub(crate) const CIRCUIT_BREAKER_TRANSITIONS: &str = "mainstay_circuit_breaker_transitions_total";
 pub(crate) const CIRCUIT_BREAKER_OBSERVED: &str = "mainstay_circuit_breaker_observed_total";
 pub(crate) const CIRCUIT_BREAKER_STATE: &str = "mainstay_circuit_breaker_state";

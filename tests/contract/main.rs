@@ -116,9 +116,9 @@ contracts! {
     #[cfg(feature = "circuit-breaker")]
     circuit_breaker: |inner| mainstay::CircuitBreakerLayer::builder("contract").build().unwrap().layer(inner);
     #[cfg(feature = "circuit-breaker")]
-    circuit_breaker_as_a_gate: |inner| {
-        let gate = mainstay::circuit_breaker::AdmissionMode::Gate;
-        mainstay::CircuitBreakerLayer::builder("contract").admission(gate).build().unwrap().layer(inner)
+    circuit_breaker_with_a_queue: |inner| {
+        let wait = mainstay::circuit_breaker::AdmissionMode::Wait { max: std::time::Duration::from_secs(1), queue: 10 };
+        mainstay::CircuitBreakerLayer::builder("contract").admission(wait).build().unwrap().layer(inner)
     };
     #[cfg(feature = "circuit-breaker")]
     circuit_breaker_by_key: |inner| {

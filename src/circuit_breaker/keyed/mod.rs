@@ -32,7 +32,7 @@
 //!
 //! # Readiness
 //!
-//! The key is not known before `call`: `poll_ready` is the inner service's, and there is no gate mode. A handle that is refused
+//! The key is not known before `call`: `poll_ready` is the inner service's, and calls do not wait for a circuit. A handle that is refused
 //! keeps what its inner service has reserved for it until its next call, or its end.
 //!
 //! # Telemetry

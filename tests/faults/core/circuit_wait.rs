@@ -1,10 +1,14 @@
 //! Waiting for a circuit, and what its rejections say.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use mainstay::circuit_breaker::{Admits, CircuitBreakerHandle, OpenTime, Permit, Ramp};
+use mainstay::circuit_breaker::{AdmissionMode, Admits, CircuitBreakerHandle, OpenTime, Permit, Ramp};
+use mainstay::context::Context;
 use mainstay::{BoxError, CircuitBreakerLayer, CircuitOpen, CircuitState, Outcome, Rejectable, Rejected};
-use tower::{Layer, Service, service_fn};
+use tokio::time::Instant;
+use tower::{Layer, Service, ServiceExt, service_fn};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -141,4 +145,103 @@ async fn entry_22_keyed_and_streaming_breakers_keep_the_same_rule() {
     assert_eq!(error.to_string(), format!("circuit `db` is closed{NOT_READY}"));
     let now = breaker.statistics();
     assert_eq!((now.calls(), now.ignored, now.abandoned, now.rejected), (1, 1, 0, 0));
+}
+
+const WAIT: AdmissionMode = AdmissionMode::Wait { max: Duration::from_secs(10), queue: 100 };
+
+/// A callee that is down until `up`, and takes 10 ms an answer. It counts its calls.
+fn callee(
+    up: Instant,
+    calls: &Arc<AtomicUsize>,
+) -> impl Service<(), Response = (), Error = BoxError, Future: Send> + Clone + Send + use<> {
+    let calls = calls.clone();
+    service_fn(move |()| {
+        calls.fetch_add(1, Relaxed);
+        async move {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            if Instant::now() < up { Err(BoxError::from("down")) } else { Ok(()) }
+        }
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn entry_02_a_hundred_callers_wait_and_none_is_lost_when_the_callee_is_back() {
+    let breaker = builder().admission(WAIT).build_handle().unwrap();
+    fail(&breaker, 20);
+    let (started, calls) = (Instant::now(), Arc::default());
+    // Two rounds of probes fail before it is back.
+    let service = breaker.layer().layer(callee(started + Duration::from_millis(2_500), &calls));
+    let callers: Vec<_> = (0..100)
+        .map(|_| {
+            let mut service = service.clone();
+            tokio::spawn(async move { service.ready().await?.call(()).await })
+        })
+        .collect();
+    let mut failed = 0;
+    for caller in callers {
+        failed += usize::from(caller.await.unwrap().is_err());
+    }
+    // Only probes have seen the outage: three at 1 s, three at 2 s.
+    assert_eq!((failed, calls.load(Relaxed)), (6, 100));
+    assert!(started.elapsed() < Duration::from_millis(3_100), "{:?}", started.elapsed());
+    let now = breaker.statistics();
+    assert_eq!((now.waited, now.rejected, now.waiting, now.state), (100, 0, 0, CircuitState::Closed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn entry_02_by_default_a_call_is_rejected_at_once() {
+    let breaker = builder().build_handle().unwrap();
+    fail(&breaker, 20);
+    let (started, calls) = (Instant::now(), Arc::default());
+    let mut service = breaker.layer().layer(callee(started, &calls));
+    let error = service.ready().await.unwrap().call(()).await.unwrap_err();
+    assert_eq!(
+        (started.elapsed(), circuit_open(&error).state(), calls.load(Relaxed)),
+        (Duration::ZERO, CircuitState::Open, 0)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn entry_15_a_deadline_that_ends_a_wait_leaves_the_rejection_of_the_circuit() {
+    let breaker = builder().open_time(OpenTime::Constant(5 * SECOND)).admission(WAIT).build_handle().unwrap();
+    fail(&breaker, 20);
+    let (started, calls) = (Instant::now(), Arc::default());
+    let service = breaker.layer().layer(callee(started, &calls));
+    let context = Context::new().with_deadline(started + SECOND);
+    let error = context.scope(ServiceExt::oneshot(service, ())).await.unwrap_err();
+    let open = circuit_open(&error);
+    assert_eq!((started.elapsed(), open.state(), open.retry_after()), (SECOND, CircuitState::Open, Some(4 * SECOND)));
+    // The function form ends at the same moment.
+    let error = context
+        .with_deadline(started + 2 * SECOND)
+        .scope(breaker.call(async { Ok::<(), BoxError>(()) }))
+        .await
+        .unwrap_err();
+    assert_eq!((started.elapsed(), circuit_open(&error).retry_after()), (2 * SECOND, Some(3 * SECOND)));
+    assert_eq!((calls.load(Relaxed), breaker.statistics().waits_timed_out), (0, 2));
+}
+
+#[test]
+fn entry_25_a_timer_of_a_runtime_that_is_gone_does_not_panic_in_the_next() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let mode = AdmissionMode::Wait { max: 100 * SECOND, queue: 100 };
+    let breaker =
+        builder().open_time(OpenTime::Constant(Duration::from_millis(50))).admission(mode).build_handle().unwrap();
+    let mut service = breaker.layer().layer(service_fn(|()| async { Ok::<(), BoxError>(()) }));
+    let mut other = service.clone();
+    let mut follower = Box::pin(breaker.follow_open_time());
+    runtime().block_on(async {
+        fail(&breaker, 20);
+        assert!(futures_util::poll!(Box::pin(service.ready())).is_pending());
+        assert!(futures_util::poll!(&mut follower).is_pending());
+    });
+    runtime().block_on(async {
+        breaker.open_for(SECOND).unwrap();
+        assert!(futures_util::poll!(&mut follower).is_pending());
+        // The first in the queue was polled in the other runtime, and is not polled here: the next one takes over.
+        other.ready().await.unwrap().call(()).await.unwrap();
+        assert!(breaker.state() == CircuitState::HalfOpen);
+        service.ready().await.unwrap().call(()).await.unwrap();
+    });
+    assert_eq!(breaker.statistics().successes, 2);
 }
