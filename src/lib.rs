@@ -93,6 +93,7 @@ mod health_status;
 pub mod http;
 mod macros;
 mod name;
+mod oneshot;
 pub mod outcome;
 #[cfg(feature = "retry")]
 pub mod retry;
@@ -125,6 +126,7 @@ pub use health_status::HealthStatus;
 #[cfg(feature = "http")]
 pub use http::HttpClassifier;
 pub use name::Name;
+pub use oneshot::{Oneshot, Ready};
 pub use outcome::{Classify, DefaultClassifier, Health, Outcome, RetryHint, classify_fn, judge};
 #[cfg(feature = "retry")]
 pub use retry::{Retry, RetryConfig, RetryHandle, RetryLayer, RetryStatistics};

@@ -60,6 +60,8 @@ pub(crate) use wrapper_methods;
 /// Through `tower::ServiceExt` a missing `Rejectable` shows as a bare "method not found"; an inherent method carries the
 /// bound, and with it the message that names `LiftLayer`.
 ///
+/// Both return a future that has a name, see `oneshot.rs`.
+///
 /// `ready_methods!(Retry<S, C, R>, "a layer, as an expression for the examples")`: the first parameter is the inner service.
 #[allow(unused_macros, reason = "used by the families, each behind its feature")]
 macro_rules! ready_methods {
@@ -88,16 +90,13 @@ macro_rules! ready_methods {
             /// # Ok(())
             /// # }
             /// ```
-            pub async fn ready<Req>(
-                &mut self,
-            ) -> ::core::result::Result<&mut Self, <$inner as ::tower_service::Service<Req>>::Error>
+            pub fn ready<Req>(&mut self) -> $crate::Ready<'_, Self, Req>
             where
                 $inner: ::tower_service::Service<Req>,
                 <$inner as ::tower_service::Service<Req>>::Error: $crate::Rejectable,
                 Self: ::tower_service::Service<Req, Error = <$inner as ::tower_service::Service<Req>>::Error>,
             {
-                ::core::future::poll_fn(|cx| ::tower_service::Service::poll_ready(self, cx)).await?;
-                Ok(self)
+                $crate::Ready::new(self)
             }
 
             /// Waits until the service is ready, then makes one call.
@@ -123,13 +122,10 @@ macro_rules! ready_methods {
             /// # Ok(())
             /// # }
             /// ```
-            pub async fn oneshot<Req>(
-                mut self,
+            pub fn oneshot<Req>(
+                self,
                 request: Req,
-            ) -> ::core::result::Result<
-                <$inner as ::tower_service::Service<Req>>::Response,
-                <$inner as ::tower_service::Service<Req>>::Error,
-            >
+            ) -> $crate::Oneshot<Self, Req, <Self as ::tower_service::Service<Req>>::Future>
             where
                 $inner: ::tower_service::Service<Req>,
                 <$inner as ::tower_service::Service<Req>>::Error: $crate::Rejectable,
@@ -139,8 +135,7 @@ macro_rules! ready_methods {
                         Error = <$inner as ::tower_service::Service<Req>>::Error,
                     >,
             {
-                ::core::future::poll_fn(|cx| ::tower_service::Service::poll_ready(&mut self, cx)).await?;
-                ::tower_service::Service::call(&mut self, request).await
+                $crate::Oneshot::new(self, request)
             }
         }
     };

@@ -1,6 +1,5 @@
 //! A [`Pool`] is a service: the pick.
 
-use std::future::poll_fn;
 use std::task::{Context, Poll};
 
 use tower_service::Service;
@@ -12,6 +11,7 @@ use super::pool::Pool;
 use super::repeat::Repeat;
 use super::snapshot::Tried;
 use crate::error::Rejectable;
+use crate::oneshot::{Oneshot, Ready};
 use crate::outcome::Classify;
 
 impl<K, S, C, R, Req> Service<Req> for Pool<K, S, C, R>
@@ -74,14 +74,13 @@ impl<K: Key, S, C, R> Pool<K, S, C, R> {
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn ready<Req>(&mut self) -> Result<&mut Self, S::Error>
+    pub fn ready<Req>(&mut self) -> Ready<'_, Self, Req>
     where
         S: Service<Req> + Clone,
         S::Error: Rejectable,
         Self: Service<Req, Error = S::Error>,
     {
-        poll_fn(|cx| Service::poll_ready(self, cx)).await?;
-        Ok(self)
+        Ready::new(self)
     }
 
     /// Makes one call.
@@ -109,13 +108,12 @@ impl<K: Key, S, C, R> Pool<K, S, C, R> {
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn oneshot<Req>(mut self, request: Req) -> Result<S::Response, S::Error>
+    pub fn oneshot<Req>(self, request: Req) -> Oneshot<Self, Req, <Self as Service<Req>>::Future>
     where
         S: Service<Req> + Clone,
         S::Error: Rejectable,
         Self: Service<Req, Response = S::Response, Error = S::Error>,
     {
-        poll_fn(|cx| Service::poll_ready(&mut self, cx)).await?;
-        Service::call(&mut self, request).await
+        Oneshot::new(self, request)
     }
 }

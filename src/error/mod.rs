@@ -6,10 +6,15 @@
 //!
 //! Three ways to have it:
 //!
-//! * [`BoxError`], the error of most `tower` stacks, has it: a `Rejected` is found by downcast, then
-//!   through the [`source`](std::error::Error::source) chain.
+//! * [`BoxError`], the error of most `tower` stacks, has it: a `Rejected` is found at any depth, see [`Rejected::find_in`].
 //! * An application's own enum gets it in one line, with [`rejectable!`](crate::rejectable).
-//! * Any other error is lifted once, at the bottom of the stack, by [`LiftLayer`] into [`Error<E>`].
+//! * Any other error is lifted once, at the bottom of the stack, by [`LiftLayer`] into [`Error<E>`]; or boxed, with
+//!   `tower`'s `map_err(BoxError::from)`.
+//!
+//! Code that has an error and wants the rejection calls [`as_rejected`](Rejectable::as_rejected) where the type is `Rejectable`,
+//! and [`Rejected::find_in`] where it is any other error. Every layer of this crate uses the same search. A `downcast_ref` on the
+//! error itself misses a rejection that another error wraps. Code that knows nothing of this crate finds the rejection in the
+//! chain of [`source`](std::error::Error::source)s, as it finds any other cause.
 //!
 //! # Examples
 //!
@@ -30,29 +35,11 @@
 //! assert!(AppError::Database("no".into()).as_rejected().is_none());
 //! ```
 
-//! # Spawning a call whose error is boxed
-//!
-//! The compiler forgets lifetimes inside of `async` blocks (rust-lang/rust issue 110338), and with them that the `dyn Error` in a
-//! `BoxError` is `'static`. So `tokio::spawn(async move { service.oneshot(request).await })` may be refused with
-//! "implementation of `Rejectable` is not general enough", as it is with `tower`'s own layers ("`From` is not general enough").
-//! Hand over the future itself, or use an error that has a name (an enum of your own, or [`Error<E>`]):
-//!
-//! ```
-//! # #[tokio::main(flavor = "current_thread")] async fn main() {
-//! use mainstay::BoxError;
-//! use mainstay::telemetry::TelemetryLayer;
-//! use tower::{Layer, service_fn};
-//!
-//! let service = TelemetryLayer::new("jobs").layer(service_fn(|n: u32| async move { Ok::<_, BoxError>(n + 1) }));
-//! let answer = tokio::spawn(service.oneshot(1)).await.unwrap();
-//! assert_eq!(answer.unwrap(), 2);
-//! # }
-//! ```
-
 mod identity;
 mod invalid_config;
 mod lift;
 mod rejected;
+mod search;
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -107,7 +94,7 @@ pub trait Rejectable: Sized {
     /// ```
     fn from_rejected(rejected: Rejected) -> Self;
 
-    /// The refusal inside, if this is one.
+    /// The rejection inside, at whatever depth the type allows it to be found.
     ///
     /// # Examples
     ///
@@ -170,6 +157,14 @@ macro_rules! rejectable {
 
 /// Either the service's own error or a refusal of ours: what [`LiftLayer`] makes of an error that cannot carry one.
 ///
+/// A rejection may also be inside of the service's own error, for example where a service is lifted whose inner layers reject
+/// already. [`as_rejected`](Rejectable::as_rejected) finds it in a boxed error ([`BoxError`] and the same without `Send` or
+/// `Sync`), in a [`std::io::Error`], in an `Arc<dyn Error + Send + Sync>`, and in an `Error` of one of these. The type of any other
+/// service error hides its sources from generic code; box such an error instead of lifting it if it may wrap a rejection.
+///
+/// `Error<E>` is a [`std::error::Error`] where `E` is one. A [`BoxError`] is none, and needs no lift; [`into_boxed`](Self::into_boxed)
+/// turns an `Error<BoxError>`, like the one that [`retry`](crate::retry::retry) returns, back into a `BoxError`.
+///
 /// # Examples
 ///
 /// ```
@@ -205,7 +200,29 @@ impl<E> Error<E> {
     }
 }
 
-impl<E> Rejectable for Error<E> {
+impl<E: Into<BoxError>> Error<E> {
+    /// The service's own error, or the rejection, as a boxed error with all of its sources.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::{BoxError, Error, Rejected};
+    ///
+    /// fn boxed() -> Result<(), BoxError> {
+    ///     let answer: Result<(), Error<BoxError>> = Err(Error::Rejected(Rejected::shed()));
+    ///     answer.map_err(Error::into_boxed)
+    /// }
+    /// assert!(boxed().unwrap_err().is::<Rejected>());
+    /// ```
+    pub fn into_boxed(self) -> BoxError {
+        match self {
+            Self::Service(error) => error.into(),
+            Self::Rejected(rejected) => Box::new(rejected),
+        }
+    }
+}
+
+impl<E: 'static> Rejectable for Error<E> {
     fn from_rejected(rejected: Rejected) -> Self {
         Self::Rejected(rejected)
     }
@@ -213,7 +230,7 @@ impl<E> Rejectable for Error<E> {
     #[inline]
     fn as_rejected(&self) -> Option<&Rejected> {
         match self {
-            Self::Service(_) => None,
+            Self::Service(error) => search::rejected_in(error),
             Self::Rejected(rejected) => Some(rejected),
         }
     }
@@ -250,19 +267,15 @@ impl Rejectable for Rejected {
     }
 }
 
-impl Rejectable for BoxError {
+// For every lifetime, not for `'static` alone: inside of `async` blocks the compiler forgets which lifetime it is
+// (rust-lang/rust issue 110338), and a call with a `BoxError` in a spawned task or a handler would not compile.
+impl Rejectable for Box<dyn StdError + Send + Sync + '_> {
     fn from_rejected(rejected: Rejected) -> Self {
         Box::new(rejected)
     }
 
-    // The error itself in line, since most have no sources; its sources out of line.
-    #[inline(always)]
     fn as_rejected(&self) -> Option<&Rejected> {
-        let error: &(dyn StdError + 'static) = self.as_ref();
-        match error.downcast_ref::<Rejected>() {
-            Some(rejected) => Some(rejected),
-            None => rejected_in(error.source()?),
-        }
+        Rejected::find_in(&**self)
     }
 
     fn identity(&self) -> Option<Identities> {
@@ -271,18 +284,6 @@ impl Rejectable for BoxError {
 
     fn is_among(&self, errors: Identities) -> Option<bool> {
         Some(errors.hold_boxed(&**self))
-    }
-}
-
-/// The refusal among an error and its sources.
-#[inline(never)]
-fn rejected_in<'a>(mut error: &'a (dyn StdError + 'static)) -> Option<&'a Rejected> {
-    loop {
-        if let Some(rejected) = error.downcast_ref::<Rejected>() {
-            return Some(rejected);
-        }
-        // A load that failed is ours; what made it fail is not looked into (see `LoadFailed`).
-        error = error.source()?;
     }
 }
 

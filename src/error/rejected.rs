@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::BoxError;
+use super::{BoxError, search};
 use crate::circuit_state::CircuitState;
 use crate::cores::packed_duration::MaybeDuration;
 use crate::cores::packed_outcome::PackedOutcome;
@@ -196,6 +196,26 @@ impl Rejected {
     /// ```
     pub fn request_body_failed(error: impl Into<BoxError>) -> Self {
         Self::RequestBodyFailed(RequestBodyFailed { source: Some(Arc::from(error.into())) })
+    }
+
+    /// The rejection in `error` itself or among its sources, however deep; the outermost one if there are several.
+    ///
+    /// It is also found in an error that shows itself as its own cause and is skipped by the chain of
+    /// [`source`](std::error::Error::source)s: one with `#[error(transparent)]`, an [`io::Error`](std::io::Error), an `Arc`. What
+    /// made a shared load fail ([`LoadFailed`]) is not searched: the failed load is the rejection.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::Rejected;
+    ///
+    /// let error = std::io::Error::other(Rejected::shed());
+    /// assert!(Rejected::find_in(&error).is_some_and(Rejected::is_shed));
+    /// assert!(Rejected::find_in(&std::fmt::Error).is_none());
+    /// ```
+    #[must_use]
+    pub fn find_in<'a>(error: &'a (dyn StdError + 'a)) -> Option<&'a Self> {
+        search::find_in(error)
     }
 
     /// The name of the reason, as used in metrics labels: `circuit_open`, `timeout`, `deadline_exceeded`, `no_endpoint`,
@@ -437,6 +457,9 @@ impl fmt::Display for Rejected {
 
 impl StdError for Rejected {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        if search::is_asked() {
+            return Some(self);
+        }
         match self {
             Self::LoadFailed(failed) => Some(&*failed.source),
             Self::RequestBodyFailed(RequestBodyFailed { source: Some(source) }) => Some(&**source),
