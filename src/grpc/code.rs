@@ -55,6 +55,20 @@ macro_rules! codes {
                 }
             }
 
+            /// Its number: what `grpc-status` holds, and what other libraries make their own code from.
+            ///
+            /// # Examples
+            ///
+            /// ```
+            /// use mainstay::grpc::Code;
+            ///
+            /// assert_eq!(tonic::Code::from_i32(Code::Unavailable.number()), tonic::Code::Unavailable);
+            /// ```
+            #[must_use]
+            pub const fn number(self) -> i32 {
+                self as i32
+            }
+
             /// The name, as the specification writes it.
             ///
             /// # Examples

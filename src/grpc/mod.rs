@@ -8,6 +8,7 @@
 //! | [`GrpcClassifier`] | turns a response into an [`Outcome`](crate::Outcome), by its head or by its trailers |
 //! | [`Code`] | the status codes |
 //! | [`pushback`] | reads `grpc-retry-pushback-ms` |
+//! | [`code_of`], [`answer`] | a rejection of this crate as a status code, and as an answer |
 //! | [`ContextHeaders::grpc_timeout`](crate::http::ContextHeaders::grpc_timeout) | sends and takes up `grpc-timeout` |
 //!
 //! # Examples
@@ -57,14 +58,22 @@
 //! try, and anything else (negative, not a number, given twice) is a wish not to be asked again. That makes a
 //! `Transient` failure `Permanent`, and a `Throttled` one `Ignored`: no evidence, as before, and no other try.
 //!
+//! # Rejections
+//!
+//! A gRPC client that gets an error which it does not know reports `UNKNOWN`. So turn a timeout or a rejection of this crate into
+//! what gRPC has for it, above the layers that reject: [`code_of`] gives the code (`DEADLINE_EXCEEDED`, `UNAVAILABLE` or
+//! `RESOURCE_EXHAUSTED`), and [`answer`] a response that every gRPC client and server understands.
+//!
 //! # Cancel safety
 //!
 //! Nothing here waits.
 
+mod answer;
 mod classifier;
 mod code;
 mod pushback;
 
+pub use answer::{GRPC_MESSAGE, answer, code_of};
 pub use classifier::GrpcClassifier;
 pub use code::{Code, GRPC_STATUS};
 pub use pushback::{GRPC_RETRY_PUSHBACK_MS, Pushback, pushback};

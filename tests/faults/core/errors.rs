@@ -1,4 +1,5 @@
 //! Entries 14 and 17, and the section "Compiling": errors and outcomes.
+#![cfg(all(feature = "balance", feature = "cache", feature = "retry", feature = "timeout"))]
 
 use std::error::Error as StdError;
 use std::io;

@@ -4,6 +4,7 @@ mod budget;
 mod circuit_wait;
 mod errors;
 mod evidence;
+mod grpc;
 mod limits;
 mod retry;
 mod telemetry;
