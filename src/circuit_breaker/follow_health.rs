@@ -24,6 +24,10 @@ use crate::health_status::HealthStatus;
 /// A future and not a task, so that its owner decides where it runs. It keeps neither alive, and ends when the monitor or the
 /// breaker is gone.
 ///
+/// # Panics
+///
+/// When it is polled after it has completed.
+///
 /// # Cancel safety
 ///
 /// Dropped, it stops following; the circuit stays open for its time again.
@@ -66,6 +70,7 @@ pub struct FollowHealth<K> {
     breaker: Weak<Breaker>,
     /// Wakes when the breaker is gone.
     watcher: Watcher,
+    has_ended: bool,
 }
 
 // === impl FollowHealth ===
@@ -79,6 +84,7 @@ impl<K: Key> FollowHealth<K> {
             key,
             breaker: Arc::downgrade(breaker),
             watcher: Watcher::new(breaker.watchers().clone()),
+            has_ended: false,
         }
     }
 }
@@ -91,18 +97,25 @@ impl<K: Key> Future for FollowHealth<K> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
+        assert!(!this.has_ended, "`FollowHealth` polled after completion");
         // Before the breaker is looked for: its end wakes.
         this.watcher.watch(cx.waker());
         loop {
             let change = this.changes.as_mut().poll_next(cx);
-            let Some(breaker) = this.breaker.upgrade() else { return Poll::Ready(()) };
+            let Some(breaker) = this.breaker.upgrade() else {
+                this.has_ended = true;
+                return Poll::Ready(());
+            };
             match change {
                 Poll::Ready(Some(HealthChange { key, status })) => {
                     if status == HealthStatus::Healthy && key == this.key {
                         breaker.health_check_passed();
                     }
                 }
-                Poll::Ready(None) => return Poll::Ready(()),
+                Poll::Ready(None) => {
+                    this.has_ended = true;
+                    return Poll::Ready(());
+                }
                 Poll::Pending => return Poll::Pending,
             }
         }

@@ -24,6 +24,10 @@ use crate::circuit_state::CircuitState;
 /// It keeps no breaker alive, and ends when the last handle, layer, service and permit of the breaker is gone. It is built
 /// anywhere, and polled within a tokio runtime.
 ///
+/// # Panics
+///
+/// When it is polled after it has completed.
+///
 /// # Cancel safety
 ///
 /// Dropped, it stops following; the circuit becomes half-open by the next call again.
@@ -51,13 +55,19 @@ pub struct FollowOpenTime {
     breaker: Weak<Breaker>,
     watcher: Watcher,
     timer: Option<Pin<Box<Sleep>>>,
+    has_ended: bool,
 }
 
 // === impl FollowOpenTime ===
 
 impl FollowOpenTime {
     pub(super) fn new(breaker: &Arc<Breaker>) -> Self {
-        Self { breaker: Arc::downgrade(breaker), watcher: Watcher::new(breaker.watchers().clone()), timer: None }
+        Self {
+            breaker: Arc::downgrade(breaker),
+            watcher: Watcher::new(breaker.watchers().clone()),
+            timer: None,
+            has_ended: false,
+        }
     }
 }
 
@@ -66,9 +76,13 @@ impl Future for FollowOpenTime {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
+        assert!(!this.has_ended, "`FollowOpenTime` polled after completion");
         // Before the first look: what changes after it wakes, the end of the breaker too.
         this.watcher.watch(cx.waker());
-        let Some(breaker) = this.breaker.upgrade() else { return Poll::Ready(()) };
+        let Some(breaker) = this.breaker.upgrade() else {
+            this.has_ended = true;
+            return Poll::Ready(());
+        };
         loop {
             let now = now();
             let until = match (breaker.shared.state(), breaker.shared.admits(|| now)) {

@@ -1,7 +1,8 @@
 //! Counters, gauges and histograms: our own atomics first, the recorder of the `metrics` facade second.
 //!
 //! The recorder's handles are resolved once, on first use. [`resolve`] makes every instrument resolve them again, for a
-//! recorder that was installed late: counters then start from what was counted so far, gauges show what they show.
+//! recorder that was installed late: counters then start from what was counted so far. Gauges add up: each layer adds what
+//! changed, so a recorder has to be installed before the layers are built.
 #![allow(dead_code, reason = "used by the families, each behind its feature")]
 
 use std::sync::Arc;
@@ -40,12 +41,10 @@ pub(crate) struct StateGauges<const N: usize> {
     exported: recorder::Gauges<N>,
 }
 
-/// A level that goes up and down.
+/// A level that goes up and down: one gauge, to which every layer of one name adds its share. A layer that is dropped takes its
+/// share off.
 #[derive(Debug)]
-pub(crate) struct Level(Arc<LevelState>);
-
-#[derive(Debug)]
-struct LevelState {
+pub(crate) struct Level {
     bits: AtomicU64,
     #[cfg(feature = "metrics")]
     exported: recorder::Gauges<1>,
@@ -191,20 +190,29 @@ impl Level {
         debug_assert!(names::find(metric).is_some_and(|metric| metric.labels == ["name"]), "{metric}");
         #[cfg(not(feature = "metrics"))]
         let _ = name;
-        let state = Arc::new(LevelState {
+        let level = Self {
             bits: AtomicU64::new(0),
             #[cfg(feature = "metrics")]
             exported: recorder::Gauges::new(recorder::Labels::new(name, metric, None), [""]),
-        });
-        #[cfg(feature = "metrics")]
-        recorder::register(&state);
-        Self(state)
+        };
+        // The recorder shows it from here on.
+        level.set(0.0);
+        level
     }
 
     pub(crate) fn set(&self, level: f64) {
-        self.0.bits.store(level.to_bits(), Ordering::Relaxed);
+        let before = f64::from_bits(self.bits.swap(level.to_bits(), Ordering::Relaxed));
         #[cfg(feature = "metrics")]
-        recorder::Publish::publish(&*self.0);
+        self.exported.get()[0].increment(level - before);
+        #[cfg(not(feature = "metrics"))]
+        let _ = before;
+    }
+}
+
+#[cfg(feature = "metrics")]
+impl Drop for Level {
+    fn drop(&mut self) {
+        self.set(0.0);
     }
 }
 
@@ -242,15 +250,13 @@ mod recorder {
 
     use std::array;
     use std::sync::atomic::{AtomicU64, Ordering};
-    use std::sync::{Arc, Mutex, OnceLock, Weak};
+    use std::sync::{Arc, OnceLock};
     use std::time::Duration;
 
     use metrics::{Counter, Gauge, Key, KeyName, Label, Level, Metadata, Recorder, SharedString, Unit, with_recorder};
 
-    use super::LevelState;
     use super::names::{self, MetricKind};
     use crate::cores::counters::StripedCounters;
-    use crate::cores::lock::lock;
     use crate::name::Name;
 
     static METADATA: Metadata<'static> = Metadata::new("mainstay", Level::INFO, None);
@@ -273,36 +279,6 @@ mod recorder {
     /// ```
     pub fn resolve() {
         EPOCH.fetch_add(1, Ordering::Relaxed);
-        let gauges: Vec<_> = lock(&REGISTRY).iter().filter_map(Weak::upgrade).collect();
-        for gauge in gauges {
-            gauge.publish();
-        }
-    }
-
-    /// What shows a level, and must show it again to a new recorder though nothing changed.
-    pub(super) trait Publish: Send + Sync {
-        fn publish(&self);
-    }
-
-    static REGISTRY: Mutex<Vec<Weak<dyn Publish>>> = Mutex::new(Vec::new());
-
-    pub(super) fn register<P: Publish + 'static>(gauges: &Arc<P>) {
-        let weak: Weak<P> = Arc::downgrade(gauges);
-        {
-            let mut registry = lock(&REGISTRY);
-            // Grown to its capacity: forget the dropped ones before it grows further, so that it stays proportional.
-            if registry.len() == registry.capacity() {
-                registry.retain(|gauge| gauge.strong_count() > 0);
-            }
-            registry.push(weak);
-        }
-        gauges.publish();
-    }
-
-    impl Publish for LevelState {
-        fn publish(&self) {
-            self.exported.get()[0].set(f64::from_bits(self.bits.load(Ordering::Relaxed)));
-        }
     }
 
     /// The name and labels of a metric.

@@ -567,6 +567,34 @@ mod gauges {
     }
 
     #[test]
+    fn entry_12_the_keys_of_layers_of_one_name_add_up() {
+        let recorder = DebuggingRecorder::new();
+        let snapshotter = recorder.snapshotter();
+        let mut sum = 0.0;
+        let mut keys = || {
+            for (key, _, _, value) in snapshotter.snapshot().into_vec() {
+                if let ("mainstay_circuit_breaker_keys", DebugValue::Gauge(added)) = (key.key().name(), value) {
+                    sum += added.into_inner();
+                }
+            }
+            sum
+        };
+        metrics::with_local_recorder(&recorder, || {
+            let [one, other] = [(); 2]
+                .map(|()| CircuitBreakerLayer::builder("db").keyed(|key: &u8| Some(*key)).build().unwrap().handle());
+            for key in 0..5 {
+                one.get_or_create(key).unwrap();
+            }
+            other.get_or_create(0).unwrap();
+            assert_eq!(keys(), 6.0);
+            one.remove(&0).unwrap();
+            assert_eq!(keys(), 5.0);
+            drop(one);
+            assert_eq!(keys(), 1.0);
+        });
+    }
+
+    #[test]
     fn entry_12_layers_of_one_name_add_up_in_the_gauge_and_leave_it_when_they_are_dropped() {
         let recorder = DebuggingRecorder::new();
         let mut shown = Shown(recorder.snapshotter(), [0.0; 3]);
@@ -589,6 +617,16 @@ mod gauges {
 }
 
 // === 27 ===
+
+#[tokio::test(start_paused = true)]
+#[should_panic(expected = "polled after completion")]
+async fn entry_27_a_follower_that_is_polled_after_completion_panics() {
+    let breaker = builder().build_handle().unwrap();
+    let mut follower = Box::pin(breaker.follow_open_time());
+    drop(breaker);
+    follower.as_mut().await;
+    follower.as_mut().await;
+}
 
 #[tokio::test(start_paused = true)]
 #[should_panic(expected = "polled after completion")]
