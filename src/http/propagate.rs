@@ -17,7 +17,13 @@ use crate::InvalidConfig;
 use crate::context::{self, Criticality};
 use crate::error::{Rejectable, Rejected};
 
+/// The least time that the header can express.
+const LEAST: Duration = Duration::from_millis(1);
+
 /// Sends the ambient deadline (as what is left of it), attempt and criticality along with each request.
+///
+/// What is sent as the deadline is the [nearer](crate::context::Context::propagated_deadline) of the caller's deadline and the end of
+/// the attempt's timeout: past either of them nobody waits for this answer.
 ///
 /// Put it right around the client, below retries and timeouts, so that each attempt says what holds for it. What is not set is not
 /// sent: no deadline, an attempt of 0 (there is no retry), the default criticality. Headers of these names that the request came
@@ -185,13 +191,16 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let context = context::current();
-        let remaining = context.deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let names = self.headers.get();
-        if remaining.is_some_and(|remaining| millis(remaining) == 0)
+        let now = context.propagated_deadline().map(|_| Instant::now());
+        let left_until = |at: Option<Instant>| Some(at?.saturating_duration_since(now?));
+        if left_until(context.deadline()).is_some_and(|left| left < LEAST)
             || (names.grpc_timeout && own_grpc_timeout(request.headers()).is_some_and(|own| own.is_zero()))
         {
             return PropagateFuture { inner: None, is_rejected: true };
         }
+        // Of an attempt that has less time than the least there is to say, its own timer takes care.
+        let remaining = left_until(context.propagated_deadline()).map(|left| left.max(LEAST));
         let attempt = (context.attempt() > 0).then(|| context.attempt().into());
         let criticality = (context.criticality() != Criticality::default())
             .then(|| HeaderValue::from_static(context.criticality().as_str()));

@@ -655,6 +655,54 @@ async fn entry_17_a_grpc_timeout_of_zero_that_the_client_set_is_not_sent_either(
     assert_eq!(ServiceExt::oneshot(plain, request("0n")).await.unwrap().into_body(), "0n");
 }
 
+// === core, entry 19: the nearer of deadline and attempt timeout is propagated ===
+
+#[tokio::test(start_paused = true)]
+async fn core_entry_19_headers_carry_the_nearer_of_the_deadline_and_the_attempt_timeout() {
+    let ms = Duration::from_millis;
+    // Total and attempt timeout; what goes out at each of two attempts, the first of which takes 300 ms, with no time between.
+    for (total, attempt, expected) in [
+        (Some(ms(2_000)), Some(ms(500)), ["500", "500"]),
+        (Some(ms(700)), Some(ms(500)), ["500", "400"]),
+        (Some(ms(400)), Some(ms(500)), ["400", "100"]),
+        (Some(ms(2_000)), None, ["2000", "1700"]),
+        (None, Some(ms(500)), ["500", "500"]),
+        (None, Some(Duration::from_micros(10)), ["1", "1"]),
+    ] {
+        for by_retry in [false, true] {
+            let sent = Arc::new(Mutex::new(Vec::new()));
+            let log = sent.clone();
+            let client = service_fn(move |request: Request<Full<Bytes>>| {
+                let header = |name: &str| request.headers()[name].to_str().unwrap().to_owned();
+                log.lock().unwrap().push((header("x-mainstay-deadline-ms"), header("grpc-timeout")));
+                async move {
+                    tokio::time::sleep(ms(300)).await;
+                    Ok::<_, BoxError>(Response::builder().status(503).body(()).unwrap())
+                }
+            });
+            let retry = RetryLayer::builder("app").max_attempts(2).backoff(BackoffConfig::none()).http();
+            let retry = retry.attempt_timeout(attempt.filter(|_| by_retry)).build().unwrap();
+            let longest = Duration::from_secs(3_600);
+            let attempts = TimeoutLayer::attempt("app", attempt.filter(|_| !by_retry).unwrap_or(longest)).unwrap();
+            let service = ServiceBuilder::new()
+                .layer(TimeoutLayer::total("app", total.unwrap_or(longest)).unwrap())
+                .layer(retry)
+                .option_layer(attempt.filter(|_| !by_retry).map(|_| attempts))
+                .layer(PropagateLayer::new().headers(ContextHeaders::new().grpc_timeout(true)).unwrap())
+                .service(client);
+            let request = Request::get("/").body(Full::default()).unwrap();
+            let _ = ServiceExt::oneshot(service, request).await;
+            let sent = sent.lock().unwrap();
+            let millis: Vec<_> = sent.iter().map(|(millis, _)| millis.as_str()).collect();
+            assert_eq!(millis, expected, "{total:?} {attempt:?}");
+            for (millis, grpc) in sent.iter() {
+                let grpc = mainstay::http::parse_grpc_timeout(&grpc.parse().unwrap()).unwrap();
+                assert_eq!(grpc.as_millis().to_string(), *millis);
+            }
+        }
+    }
+}
+
 // === entry 18: "out of time" within the caller's own spent deadline is no evidence ===
 
 /// Five callers, each with so much time, of a dependency that answers 504 after so much of it; the breaker of the dependency.
