@@ -794,6 +794,160 @@ async fn the_soft_timeout_serves_the_old_answer_and_the_load_goes_on() {
     assert_eq!(start.elapsed(), millis(500));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_success_and_an_invalidation_forget_how_often_a_key_failed() {
+    for invalidated in [None, Some(false), Some(true)] {
+        let loader = Loader::new(Step::Status(200));
+        let cache = cache(&loader, |builder| {
+            builder.stale_if_error(secs(36_000)).refresh_backoff(secs(10)).max_refresh_backoff(secs(1000)).seed(1)
+        });
+        let handle = cache.handle();
+        get(&cache, 1).await.unwrap();
+        advance(secs(61)).await;
+        // Three failures: the key is left alone for up to 10, 20 and 40 s.
+        loader.always(Step::Fail);
+        for _ in 0..3 {
+            assert!(get(&cache, 1).await.unwrap().served.unwrap().is_stale());
+            advance(secs(40)).await;
+        }
+        loader.always(Step::Status(200));
+        match invalidated {
+            None => {}
+            Some(false) => handle.invalidate(&1).await.unwrap(),
+            Some(true) => handle.clear().await.unwrap(),
+        }
+        assert_eq!(get(&cache, 1).await.unwrap().served, Some(Served::Loaded));
+        advance(secs(61)).await;
+        loader.always(Step::Fail);
+        let before = loader.loads();
+        get(&cache, 1).await.unwrap();
+        advance(secs(4)).await;
+        get(&cache, 1).await.unwrap();
+        assert_eq!(loader.loads() - before, 1, "at least half of the first wait");
+        advance(secs(6)).await;
+        get(&cache, 1).await.unwrap();
+        assert_eq!(loader.loads() - before, 2, "no longer than the first wait");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_old_answer_that_was_invalidated_does_not_end_a_cooldown_of_others() {
+    let loader = Loader::new(Step::Status(200));
+    let cache = cache(&loader, |builder| builder.stale_if_error(secs(3600)).refresh_backoff(secs(10)));
+    for key in [1, 2] {
+        get(&cache, key).await.unwrap();
+    }
+    advance(secs(61)).await;
+    loader.always(Step::Fail);
+    for key in [1, 2] {
+        get(&cache, key).await.unwrap();
+    }
+    cache.handle().invalidate(&1).await.unwrap();
+    let before = loader.loads();
+    assert!(get(&cache, 1).await.is_err());
+    assert!(get(&cache, 2).await.is_ok());
+    assert_eq!(loader.loads() - before, 1, "the other key is still left alone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_free_place_an_old_answer_is_served_and_no_refresh_waits() {
+    let loader = Loader::new(Step::Status(200));
+    let cache = cache(&loader, |builder| {
+        builder.stale_while_revalidate(secs(300)).max_concurrent_loads(1).max_queued_loads(0).load_timeout(None)
+    });
+    get(&cache, 1).await.unwrap();
+    advance(secs(61)).await;
+    loader.next([Step::Hang]);
+    let mut hanging = task::spawn(cache.clone().oneshot(2));
+    assert!(hanging.poll().is_pending());
+    settle().await;
+    assert_eq!((cache.handle().loading(), cache.handle().under_way()), (1, 1));
+    for _ in 0..3 {
+        assert_eq!(get(&cache, 1).await.unwrap().served, stale(61, StaleReason::Revalidating));
+        settle().await;
+    }
+    assert_eq!(loader.loads(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_room_for_a_load_an_old_answer_is_served() {
+    let loader = Loader::new(Step::Status(200));
+    let in_memory = cache(&loader, |builder| {
+        builder.stale_if_error(secs(3600)).max_concurrent_loads(1).max_queued_loads(0).load_timeout(None)
+    });
+    let store = Remote::new(Mood::Well(millis(1)));
+    let layer = builder().stale_if_error(secs(3600)).max_concurrent_loads(1).max_queued_loads(0).load_timeout(None);
+    let elsewhere = layer.store(store).build().unwrap().layer(loader.clone());
+    get(&in_memory, 1).await.unwrap();
+    remote_get(&elsewhere, 1).await;
+    sleep(secs(61)).await;
+    loader.always(Step::Hang);
+    let mut one = task::spawn(in_memory.clone().oneshot(2));
+    let mut other = task::spawn(elsewhere.clone().oneshot(2));
+    assert!(one.poll().is_pending() && other.poll().is_pending());
+    sleep(millis(5)).await;
+    for answer in [get(&in_memory, 1).await.unwrap(), remote_get(&elsewhere, 1).await] {
+        assert!(matches!(answer.served, Some(Served::Stale { reason: StaleReason::Limited, .. })), "{answer:?}");
+    }
+    assert!(get(&in_memory, 3).await.is_err() && elsewhere.clone().oneshot(3).await.is_err());
+    assert_eq!(loader.loads(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_its_deadline_a_call_takes_an_old_answer_that_may_stand_in() {
+    let loader = Loader::new(Step::Status(200));
+    let cache = cache(&loader, |builder| builder.stale_if_error(secs(3600)));
+    get(&cache, 1).await.unwrap();
+    advance(secs(100)).await;
+    loader.always(Step::After(secs(5), 200));
+    let start = Instant::now();
+    let within = |time| Ambient::new().with_deadline(start + time).scope(get(&cache, 1));
+    assert_eq!(within(secs(1)).await.unwrap().served, stale(101, StaleReason::LoadSlow));
+    assert_eq!(start.elapsed(), secs(1));
+    // One that has passed before the call too, without a load of its own.
+    assert_eq!(within(millis(500)).await.unwrap().served, stale(101, StaleReason::LoadSlow));
+    sleep(secs(10)).await;
+    assert_eq!((loader.loads(), number(&cache, 1).await), (2, 2), "the load went on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_load_is_a_timeout_of_the_load_although_a_layer_below_notices_it_first() {
+    for (early, is_timeout) in [(Duration::ZERO, true), (millis(500), false)] {
+        let inner = service_fn(move |_: u32| async move {
+            let deadline = context::current().deadline().expect("the load has one");
+            tokio::time::sleep_until(deadline - early).await;
+            Err::<u32, _>(BoxError::from_rejected(Rejected::DeadlineExceeded { sent: true }))
+        });
+        let layer = CacheLayer::builder("test").key(|key: &u32| Some(*key)).load_timeout(secs(2)).build().unwrap();
+        let error = layer.layer(inner).oneshot(1).await.unwrap_err();
+        let rejected = error.as_rejected().unwrap();
+        assert_eq!(*rejected == Rejected::Timeout { timeout: secs(2), sent: true }, is_timeout, "{rejected:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_load_is_an_event_with_its_cooldown() {
+    let loader = Loader::new(Step::Status(200));
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let cache = cache(&loader, |builder| {
+        let events = events.clone();
+        let listener = move |event: &Event<'_>| events.lock().unwrap().push(event.to_string());
+        builder.stale_while_revalidate(secs(300)).refresh_backoff(secs(2)).listener(listener)
+    });
+    get(&cache, 1).await.unwrap();
+    advance(secs(61)).await;
+    loader.always(Step::Fail);
+    get(&cache, 1).await.unwrap();
+    settle().await;
+    get(&cache, 2).await.unwrap_err();
+    let events = events.lock().unwrap();
+    assert!(
+        events[0].starts_with("cache `test` a refresh failed (transient): the key is left alone for 1."),
+        "{events:?}"
+    );
+    assert_eq!(events[1..], ["cache `test` a load failed (transient)"]);
+}
+
 // === deadlines and limits ===
 
 #[tokio::test(start_paused = true)]
