@@ -55,7 +55,7 @@ pub struct CacheConfig {
     pub stale_if_error: Duration,
 
     /// How long a key is left alone after its first failed refresh, while its old answer is served; doubled with each further
-    /// failure and shortened by up to half at random. Default: 1 s.
+    /// failure and shortened by up to half at random, but never below the time that the callee asked for. Default: 1 s.
     #[cfg_attr(feature = "serde", serde(with = "crate::cores::serde_duration"))]
     pub refresh_backoff: Duration,
 
@@ -85,7 +85,7 @@ pub struct CacheConfig {
     #[cfg_attr(feature = "serde", serde(with = "crate::cores::serde_duration"))]
     pub store_timeout: Duration,
 
-    /// After how many failures in a row the store is not asked for a while; at least 1. Default: 5.
+    /// After how many failures in a row the store is not asked for a while, reads and writes apart; at least 1. Default: 5.
     pub store_failures: u32,
 
     /// How long the store is left alone at first; doubled each time a trial fails. Default: 1 s.

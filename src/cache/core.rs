@@ -45,7 +45,9 @@ pub(crate) struct Core<K, V, St> {
     /// Told when the last [`Owner`] is gone.
     pub(crate) closed: watch::Receiver<()>,
     cooldowns: Mutex<Cooldowns<K>>,
-    gate: Mutex<Gate>,
+    /// Judge the reads and the writes of the store apart: writes that succeed do not show that reads would.
+    reads: Mutex<Gate>,
+    writing: Mutex<Gate>,
     draws: AtomicU64,
 }
 
@@ -93,6 +95,7 @@ pub(crate) enum Loaded {
 impl<K: CacheKey, V: Send + Sync + 'static, St: Store<K, V>> Core<K, V, St> {
     pub(crate) fn new(config: CacheConfig, store: St, emitter: Emitter) -> (Self, Owner) {
         let (alive, closed) = watch::channel(());
+        let gate = || Mutex::new(Gate::new(config.store_failures, config.store_backoff, config.max_store_backoff));
         let core = Self {
             store,
             versions: Versions::new(),
@@ -103,7 +106,8 @@ impl<K: CacheKey, V: Send + Sync + 'static, St: Store<K, V>> Core<K, V, St> {
             emitter,
             closed,
             cooldowns: Mutex::new(Cooldowns::new(config.refresh_backoff, config.max_refresh_backoff)),
-            gate: Mutex::new(Gate::new(config.store_failures, config.store_backoff, config.max_store_backoff)),
+            reads: gate(),
+            writing: gate(),
             draws: AtomicU64::new(0),
             config,
         };
@@ -170,10 +174,11 @@ impl<K: CacheKey, V: Send + Sync + 'static, St: Store<K, V>> Core<K, V, St> {
         lock(&self.cooldowns).is_cooling(key, now.into_std())
     }
 
-    /// Notes a failed load of a key that has an old answer: for how long it is left alone.
-    pub(crate) fn cool_down(&self, key: &K, now: Instant) -> Duration {
+    /// Notes a failed load of a key that has an old answer: for how long it is left alone, at least for the time that the
+    /// callee asked for.
+    pub(crate) fn cool_down(&self, key: &K, now: Instant, retry_after: Option<Duration>) -> Duration {
         let draw = self.draw();
-        lock(&self.cooldowns).failed(key, now.into_std(), draw)
+        lock(&self.cooldowns).failed(key, now.into_std(), draw, retry_after)
     }
 
     pub(crate) fn warm(&self, key: &K) {
@@ -195,7 +200,7 @@ impl<K: CacheKey, V: Send + Sync + 'static, St: Store<K, V>> Core<K, V, St> {
 
     /// Asks the store for `key`; whatever goes wrong is counted and reads as nothing.
     pub(crate) async fn store_get(&self, key: &K) -> Option<Arc<Entry<V>>> {
-        let entry = self.guarded("get", self.store.get(key)).await.ok().flatten()?;
+        let entry = self.guarded(&self.reads, "get", self.store.get(key)).await.ok().flatten()?;
         self.is_live(&entry).then_some(entry)
     }
 
@@ -206,24 +211,25 @@ impl<K: CacheKey, V: Send + Sync + 'static, St: Store<K, V>> Core<K, V, St> {
             return;
         };
         let keep_for = entry.keep_for(now.into_std());
-        _ = self.guarded("set", self.store.set(key, entry, keep_for)).await;
+        _ = self.guarded(&self.writing, "set", self.store.set(key, entry, keep_for)).await;
     }
 
     pub(crate) async fn store_remove(&self, key: &K) -> Result<(), StoreError> {
-        self.guarded("remove", self.store.remove(key)).await
+        self.guarded(&self.writing, "remove", self.store.remove(key)).await
     }
 
     pub(crate) async fn store_clear(&self) -> Result<(), StoreError> {
-        self.guarded("clear", self.store.clear()).await
+        self.guarded(&self.writing, "clear", self.store.clear()).await
     }
 
-    /// Runs one operation of the store behind its timeout and its breaker.
+    /// Runs one operation of the store behind its timeout and its gate.
     async fn guarded<T>(
         &self,
+        gate: &Mutex<Gate>,
         operation: &'static str,
         future: impl Future<Output = Result<T, StoreError>> + Send,
     ) -> Result<T, StoreError> {
-        let pass = lock(&self.gate).pass(Instant::now().into_std());
+        let pass = lock(gate).pass(Instant::now().into_std());
         let Some(pass) = pass else {
             self.counts.store_error(&StoreError::Bypassed);
             return Err(StoreError::Bypassed);
@@ -235,9 +241,9 @@ impl<K: CacheKey, V: Send + Sync + 'static, St: Store<K, V>> Core<K, V, St> {
             Err(_panic) => Err(StoreError::Panicked),
         };
         match &result {
-            Ok(_) => lock(&self.gate).succeeded(pass),
+            Ok(_) => lock(gate).succeeded(pass),
             Err(error) => {
-                lock(&self.gate).failed(pass, Instant::now().into_std());
+                lock(gate).failed(pass, Instant::now().into_std());
                 self.counts.store_error(error);
                 let reason = error.to_string();
                 self.emitter.emit(|name| {

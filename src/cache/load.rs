@@ -317,7 +317,7 @@ fn stand_in<K: CacheKey, V: Send + Sync + 'static, St: Store<K, V>>(
 ) -> Option<Landing<V>> {
     let now = Instant::now();
     let old = previous.filter(|entry| entry.may_stand_in(now.into_std()) && core.is_live(entry));
-    let cooldown = old.map(|_| core.cool_down(key, now));
+    let cooldown = old.map(|_| core.cool_down(key, now, outcome.retry_after()));
     core.emit(CacheEventKind::LoadFailed { refresh, outcome, cooldown });
     old.map(|entry| Landing::StandIn(Arc::clone(entry), StaleReason::LoadFailed))
 }

@@ -173,7 +173,10 @@ where
             Lookup::Known(_) => Wants::Load,
             Lookup::Ask => Wants::StoreFirst,
         };
-        match self.core.flights.board(&start.key, wants, |entry| self.core.is_live(entry)) {
+        // An answer whose write takes longer than it is fresh is not handed on.
+        let is_fresh =
+            |entry: &Entry<V>| self.core.is_live(entry) && entry.freshness(now.into_std()) == Freshness::Fresh;
+        match self.core.flights.board(&start.key, wants, is_fresh) {
             Boarding::Joins(seat) => {
                 let stale = seat
                     .stand_in()

@@ -103,7 +103,7 @@
 //!   failure here), if the load takes longer than [`soft_load_timeout`](CacheConfig::soft_load_timeout), or if there is no room for
 //!   it. Never instead of a `Refused`: a 403 or 404 is an answer.
 //! * After a failure the key is left alone for 1 s, doubled up to 60 s ([`refresh_backoff`](CacheConfig::refresh_backoff)), and the
-//!   old answer is served meanwhile.
+//!   old answer is served meanwhile. A callee that asks for more time (429 with `Retry-After`) gets it, and up to a tenth more.
 //!
 //! [`on_served`](CacheBuilder::on_served) tells each response how it came about, so that callers can see that it is old.
 //!
@@ -126,7 +126,7 @@
 //! [`MemoryStore`] by default, or any [`Store`]. One that fails, panics or takes longer than
 //! [`store_timeout`](CacheConfig::store_timeout) (50 ms) never fails a call: the call goes on without it. After
 //! [`store_failures`](CacheConfig::store_failures) (5) in a row it is not asked for 1 s, doubled up to 30 s, and then tried with one
-//! operation. No call waits for a write, and at most 1024 writes run at once: further ones are left out and counted as bypassed.
+//! operation; reads and writes are judged apart. No call waits for a write, and at most 1024 writes run at once: further ones are left out and counted as bypassed.
 //!
 //! # Telemetry
 //!

@@ -152,18 +152,18 @@ impl<K: Hash + Eq + Clone, V> Flights<K, V> {
         Self { max, table: Mutex::new(Table { keys: HashMap::new(), loads: 0 }) }
     }
 
-    /// Joins the flight of `key`, or opens one. `is_live` returns whether a landed answer may still be served.
+    /// Joins the flight of `key`, or opens one. `is_fresh` returns whether a landed answer may still be served.
     pub(crate) fn board(
         self: &Arc<Self>,
         key: &K,
         wants: Wants,
-        is_live: impl Fn(&Entry<V>) -> bool,
+        is_fresh: impl Fn(&Entry<V>) -> bool,
     ) -> Boarding<K, V> {
         let mut table = lock(&self.table);
         let alone = wants == Wants::Alone;
         if !alone
             && let Some(slot) = table.keys.get(key)
-            && let Some(seat) = slot.flight.as_ref().and_then(|flight| flight.join(slot.aloft, is_live))
+            && let Some(seat) = slot.flight.as_ref().and_then(|flight| flight.join(slot.aloft, is_fresh))
         {
             return Boarding::Joins(seat);
         }
@@ -283,14 +283,14 @@ impl<V> Flight<V> {
     }
 
     /// A seat, unless the caller is to open another flight; `aloft` flights of the key have not landed.
-    fn join(self: &Arc<Self>, aloft: usize, is_live: impl Fn(&Entry<V>) -> bool) -> Option<Seat<V>> {
+    fn join(self: &Arc<Self>, aloft: usize, is_fresh: impl Fn(&Entry<V>) -> bool) -> Option<Seat<V>> {
         let mut state = lock(&self.state);
         let late = match &state.phase {
             Phase::Waiting => false,
             Phase::Loading if state.invalidated && aloft < MAX_LOADS_PER_KEY => return None,
             Phase::Loading => state.invalidated,
             // Landed, but perhaps not yet in the store.
-            Phase::Landed(Landing::Loaded(entry)) if is_live(entry) => false,
+            Phase::Landed(Landing::Loaded(entry)) if is_fresh(entry) => false,
             Phase::CalledOff | Phase::Landed(_) => return None,
         };
         state.callers += 1;

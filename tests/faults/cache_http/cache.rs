@@ -749,6 +749,65 @@ async fn entry_09_a_load_whose_callers_took_an_old_answer_still_happens() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn entry_14_a_refresh_waits_as_long_as_the_callee_asks() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let inner = service_fn({
+        let asked = Arc::clone(&asked);
+        move |_: u32| {
+            let number = asked.fetch_add(1, Ordering::SeqCst);
+            async move { if number == 0 { Ok(0) } else { Err(BoxError::from("slow down")) } }
+        }
+    });
+    let layer = CacheLayer::builder("test")
+        .key(|key: &u32| Some(*key))
+        .classify(classify_fn(|result: Result<&u32, &BoxError>| match result {
+            Ok(_) => Outcome::Success,
+            Err(_) => Outcome::throttled(secs(120)),
+        }))
+        .stale_while_revalidate(secs(3600))
+        .build()
+        .unwrap();
+    let cache = layer.layer(inner);
+    cache.clone().oneshot(1).await.unwrap();
+    sleep(secs(61)).await;
+    for (seconds, loads) in [(120, 2), (13, 3), (119, 3)] {
+        for _ in 0..seconds {
+            cache.clone().oneshot(1).await.unwrap();
+            settle().await;
+            sleep(secs(1)).await;
+        }
+        assert_eq!(asked.load(Ordering::SeqCst), loads);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn entry_15_writes_that_succeed_do_not_have_reads_that_hang_asked_again() {
+    let source = Source::new(Duration::ZERO);
+    let store = slow(false, 3_600_000, 0, 0);
+    let cache = elsewhere(&source, &store, |builder| builder);
+    let start = Instant::now();
+    for key in 0..200 {
+        value(&cache, key).await;
+        settle().await;
+    }
+    assert_eq!(start.elapsed(), millis(5 * 50), "five failures in a row");
+    assert_eq!(cache.handle().statistics().store_bypassed, 195);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_written_for_longer_than_it_is_fresh_is_not_handed_on() {
+    let source = Source::new(Duration::ZERO);
+    let store = slow(true, 0, 20_000, 0);
+    let cache = elsewhere(&source, &store, |builder| builder.ttl(secs(1)).store_timeout(secs(60)));
+    value(&cache, 1).await;
+    sleep(millis(900)).await;
+    source.set(2);
+    assert_eq!(value(&cache, 1).await, 1);
+    sleep(millis(100)).await;
+    assert_eq!(value(&cache, 1).await, 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn while_a_refresh_behind_a_store_elsewhere_runs_the_old_answer_is_served_at_once() {
     let source = Source::new(Duration::ZERO);
     let store = slow(false, 1, 0, 0);
