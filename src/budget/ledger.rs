@@ -10,6 +10,8 @@ use super::BudgetConfig;
 use super::window::Window;
 use crate::cores::counters::StripedCounters;
 use crate::cores::sync::atomic::{AtomicU64, Ordering};
+use crate::cores::sync::{Mutex, lock};
+use crate::error::InvalidConfig;
 
 /// How many calls of a thread may wait to be entered.
 const BATCH: u64 = 64;
@@ -18,7 +20,7 @@ const BATCH: u64 = 64;
 pub(super) struct Ledger {
     /// Unlike that of any other.
     number: u64,
-    config: BudgetConfig,
+    config: Mutex<BudgetConfig>,
     start: Instant,
     sent: StripedCounters<1>,
     /// How many of `sent` were entered, and in which slot of the window that was done last.
@@ -47,7 +49,7 @@ impl Ledger {
         static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
         Self {
             number: NEXT.fetch_add(1, Ordering::Relaxed),
-            config,
+            config: Mutex::new(config),
             start: now,
             sent: StripedCounters::new(),
             entered: AtomicU64::new(0),
@@ -56,8 +58,25 @@ impl Ledger {
         }
     }
 
-    pub(super) const fn config(&self) -> &BudgetConfig {
-        &self.config
+    pub(super) fn config(&self) -> BudgetConfig {
+        *lock(&self.config)
+    }
+
+    /// Goes by another ratio and reserve from now on. Calls that were counted before and are not entered yet earn by the new ratio.
+    pub(super) fn reconfigure(&self, config: BudgetConfig) -> Result<(), InvalidConfig> {
+        let mut current = lock(&self.config);
+        let windows = [
+            ("window", config.window, current.window),
+            ("reserve_window", config.reserve_window, current.reserve_window),
+        ];
+        for (field, window, current) in windows {
+            if window != current {
+                return Err(InvalidConfig::new(field, window, "cannot change while the budget is in use"));
+            }
+        }
+        self.window.reconfigure(&config);
+        *current = config;
+        Ok(())
     }
 
     #[inline]

@@ -42,6 +42,7 @@
 //! * Counting a call ([`record_sent`](Budget::record_sent)) is a load and a store on the thread's own cache line. The clock is
 //!   read by each 64th call of a thread and by each withdrawal; calls counted in between are spread evenly over the time
 //!   since, so up to 63 calls a thread can be dated wrongly by as long as they took to come in.
+//! * Ratio and reserve can be [changed](Budget::reconfigure) while the budget is in use; its balance is kept.
 //! * Withdrawals are exact under concurrency: no two spend the same token. What is earned meanwhile is not
 //!   lost, but where exactly as much lapses in the same nanoseconds.
 //!
@@ -166,14 +167,47 @@ impl Budget {
     /// ```
     /// use mainstay::budget::{Budget, BudgetConfig};
     ///
-    /// assert_eq!(Budget::default().config(), Some(&BudgetConfig::default()));
+    /// assert_eq!(Budget::default().config(), Some(BudgetConfig::default()));
     /// assert_eq!(Budget::unlimited().config(), None);
     /// ```
     #[must_use]
-    pub fn config(&self) -> Option<&BudgetConfig> {
+    pub fn config(&self) -> Option<BudgetConfig> {
         match &self.rule {
             Rule::Sent(ledger) => Some(ledger.config()),
             Rule::Unlimited | Rule::InFlight(_) => None,
+        }
+    }
+
+    /// Goes by these settings from now on, for all handles to this budget. The balance is kept: what was earned and not yet
+    /// spent stays good for as long as it was, and what was drawn from the reserve counts against the new one.
+    ///
+    /// # Errors
+    ///
+    /// What [`BudgetConfig::validate`] finds; another [`window`](BudgetConfig::window) or
+    /// [`reserve_window`](BudgetConfig::reserve_window), which cannot change while the budget is in use; or a budget that is
+    /// unlimited, or goes by what is in flight. Then nothing changes.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::budget::{Budget, BudgetConfig};
+    ///
+    /// let budget = Budget::default();
+    /// assert!(budget.try_withdraw());
+    /// let mut config = BudgetConfig::default();
+    /// config.reserve = 5;
+    /// budget.reconfigure(config)?;
+    /// assert_eq!(budget.balance(), 4.0);
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    pub fn reconfigure(&self, config: BudgetConfig) -> Result<(), InvalidConfig> {
+        config.validate()?;
+        match &self.rule {
+            Rule::Sent(ledger) => ledger.reconfigure(config),
+            Rule::Unlimited | Rule::InFlight(_) => {
+                let requirement = "only a budget that goes by the calls sent has such a ratio";
+                Err(InvalidConfig::new("ratio", config.ratio, requirement))
+            }
         }
     }
 

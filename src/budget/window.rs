@@ -17,12 +17,12 @@ const TOKEN: i64 = 1_000_000;
 #[derive(Debug)]
 pub(super) struct Window {
     /// What one call earns.
-    earning: i64,
+    earning: AtomicI64,
     earned: Ring,
     /// Earned and not spent.
     credit: AtomicI64,
     /// How many may be drawn without having been earned.
-    reserve: i64,
+    reserve: AtomicI64,
     drawn: Ring,
 }
 
@@ -30,12 +30,18 @@ impl Window {
     /// `config` must be valid.
     pub(super) fn new(config: &BudgetConfig) -> Self {
         Self {
-            earning: tokens(config.ratio),
+            earning: AtomicI64::new(tokens(config.ratio)),
             earned: Ring::new(config.window),
             credit: AtomicI64::new(0),
-            reserve: i64::from(config.reserve),
+            reserve: AtomicI64::new(i64::from(config.reserve)),
             drawn: Ring::new(config.reserve_window),
         }
+    }
+
+    /// Goes by another ratio and reserve from now on. What was earned and drawn so far counts as it did.
+    pub(super) fn reconfigure(&self, config: &BudgetConfig) {
+        self.earning.store(tokens(config.ratio), Ordering::Relaxed);
+        self.reserve.store(i64::from(config.reserve), Ordering::Relaxed);
     }
 
     /// The number of the slot in which what is sent at this time earns.
@@ -55,7 +61,7 @@ impl Window {
     pub(super) fn earn(&self, calls: u64, since: u64, current: u64) {
         // Or older credit could pass for what is being noted, and be spent.
         self.lapse(current);
-        let amount = self.earning.saturating_mul(i64::try_from(calls).unwrap_or(i64::MAX));
+        let amount = self.earning.load(Ordering::Relaxed).saturating_mul(i64::try_from(calls).unwrap_or(i64::MAX));
         let counted = self.earned.add_spread(amount, since, current);
         // Whoever sees this credit sees that it was earned, and does not take it for lapsed.
         self.credit.fetch_add(counted, Ordering::Release);
@@ -77,7 +83,7 @@ impl Window {
 
     /// Spends what one extra attempt costs of the reserve alone.
     pub(super) fn try_draw(&self, now: Duration) -> bool {
-        self.drawn.try_add(1, self.reserve, now)
+        self.drawn.try_add(1, self.reserve.load(Ordering::Relaxed), now)
     }
 
     /// Takes one withdrawal back. To the reserve first, which is drawn on last.
@@ -93,7 +99,7 @@ impl Window {
     #[allow(clippy::cast_precision_loss, reason = "a reading for humans")]
     pub(super) fn balance(&self, now: Duration) -> f64 {
         self.lapse(self.slot_at(now));
-        let reserve = self.reserve - self.drawn.sum(now);
+        let reserve = self.reserve.load(Ordering::Relaxed) - self.drawn.sum(now);
         self.credit.load(Ordering::Relaxed) as f64 / TOKEN as f64 + reserve.max(0) as f64
     }
 

@@ -5,7 +5,6 @@ use std::fmt;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
@@ -15,7 +14,7 @@ use super::handle::{Cause, Core};
 use super::layer::Shared;
 use super::policy::{Decision, Ended, Hints, Limits, decide};
 use super::progress::{Lost, LostAtFirst, Progress, ProgressParts, Stage};
-use super::time_limits::{REFUSED, TimeLimits, WaitLimit};
+use super::time_limits::{AttemptLimit, REFUSED, TimeLimits, WaitLimit};
 use super::{AfterAttempt, GiveUpReason, RequestPolicy};
 use crate::budget::CallInFlight;
 use crate::context::{self, AttemptScope, InScope};
@@ -23,7 +22,7 @@ use crate::cores::striped_arc::StripedArc;
 use crate::cores::unwind::{Guard, on_unwind};
 use crate::error::{Identities, Rejectable, Rejected};
 use crate::outcome::{Classify, Outcome, RetryHint, judge};
-use crate::timer::{Cutoff, Timer};
+use crate::timer::Timer;
 
 pin_project! {
     /// The response future of [`Retry`](super::Retry).
@@ -73,7 +72,7 @@ pin_project! {
         // the copy is lost. A response is only kept where the copy may be lost.
         last: Option<Result<S::Response, S::Error>>,
         // Of the attempt that runs. Of a call that was refused, until the caller was told: it is counted already.
-        cutoff: Option<Cutoff>,
+        limit: Option<AttemptLimit>,
         call: Call,
         in_flight: CallInFlight,
         shared: StripedArc<Shared<C, R>>,
@@ -117,13 +116,13 @@ where
         in_flight: CallInFlight,
         shared: StripedArc<Shared<C, R>>,
     ) -> Self {
-        Self { attempt, progress: None, service, request, last: None, cutoff: None, call, in_flight, shared }
+        Self { attempt, progress: None, service, request, last: None, limit: None, call, in_flight, shared }
     }
 
     #[inline(always)]
     pub(super) const fn limit(&mut self, limits: TimeLimits) {
         self.call.over_at = limits.over_at;
-        self.cutoff = limits.cutoff;
+        self.limit = limits.first;
     }
 }
 
@@ -140,7 +139,7 @@ where
     service: &'a mut Option<S>,
     copy: &'a mut Option<Req>,
     last: &'a mut Option<Result<S::Response, S::Error>>,
-    cutoff: &'a mut Option<Cutoff>,
+    limit: &'a mut Option<AttemptLimit>,
     over_at: Option<Instant>,
 }
 
@@ -186,7 +185,7 @@ where
                     *this.last = Some(result).filter(|result| result.is_err() || *progress.may_be_lost);
                 });
                 progress.timer.as_mut().disarm();
-                *this.cutoff = None;
+                *this.limit = None;
                 this.attempt.as_mut().scope_mut().next_attempt();
             }
             match *progress.stage {
@@ -201,7 +200,7 @@ where
                         service: this.service,
                         copy: this.request,
                         last: this.last,
-                        cutoff: this.cutoff,
+                        limit: this.limit,
                         over_at: this.call.over_at,
                     };
                     if let Some(result) = ready!(Self::poll_between(shared, next, &mut progress, cx)) {
@@ -232,8 +231,7 @@ where
                 }
                 Poll::Ready(Err(error)) => ended = Some(Err(error)),
                 Poll::Pending => {
-                    let cutoff = *this.cutoff;
-                    let rejected = ready!(Self::poll_cutoff(core, cutoff, progress.timer.as_mut(), cx));
+                    let rejected = ready!(Self::poll_cutoff(*this.limit, progress.timer.as_mut(), cx));
                     this.attempt.as_mut().clear();
                     ended = Some(Err(S::Error::from_rejected(rejected)));
                 }
@@ -248,7 +246,7 @@ where
         let mut this = self.as_mut().project();
         this.progress.set(Some(Progress::start()));
         let Some(progress) = this.progress.as_pin_mut() else { return Poll::Pending };
-        let rejected = ready!(Self::poll_cutoff(&this.shared.core, *this.cutoff, progress.project().timer, cx));
+        let rejected = ready!(Self::poll_cutoff(*this.limit, progress.project().timer, cx));
         this.attempt.clear();
         self.go_on(Some(Err(S::Error::from_rejected(rejected))), None, cx)
     }
@@ -256,24 +254,19 @@ where
     /// Returns the rejection of a call that was not made, once.
     #[cold]
     #[inline(never)]
-    fn poll_refused(cutoff: &mut Option<Cutoff>) -> Poll<Ending<S, Req>> {
-        match cutoff.take_if(|cutoff| *cutoff == REFUSED) {
-            Some(refused) => Poll::Ready(Err(S::Error::from_rejected(refused.rejected(Duration::ZERO, false)))),
+    fn poll_refused(limit: &mut Option<AttemptLimit>) -> Poll<Ending<S, Req>> {
+        match limit.take_if(|limit| *limit == REFUSED) {
+            Some(refused) => Poll::Ready(Err(S::Error::from_rejected(refused.rejected(false)))),
             None => panic!("`ResponseFuture` polled after completion"),
         }
     }
 
     /// Waits for the end of the time of an attempt that is pending.
     #[inline]
-    fn poll_cutoff(
-        core: &Core,
-        cutoff: Option<Cutoff>,
-        timer: Pin<&mut Timer>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Rejected> {
-        let Some(cutoff @ Cutoff { at: Some(at), .. }) = cutoff else { return Poll::Pending };
+    fn poll_cutoff(limit: Option<AttemptLimit>, timer: Pin<&mut Timer>, cx: &mut Context<'_>) -> Poll<Rejected> {
+        let Some((limit, at)) = limit.and_then(|limit| Some((limit, limit.cutoff.at?))) else { return Poll::Pending };
         ready!(timer.poll_against(at, cx));
-        Poll::Ready(cutoff.rejected(core.config().attempt_timeout.unwrap_or_default(), true))
+        Poll::Ready(limit.rejected(true))
     }
 
     /// Decides what follows the end of an attempt: whether there is another, or the result is final.
@@ -341,11 +334,12 @@ where
         let lost = || core.lose(progress.stage, *progress.paid);
         let decision = on_unwind(lost, || {
             let is_among = |errors: Identities| errors.hold(result.as_ref().err()?);
-            let inner_gave_up = scope.gave_up(is_among) && !core.config().retry_after_inner_gave_up;
+            let (config, delays) = core.settings();
+            let inner_gave_up = scope.gave_up(is_among) && !config.retry_after_inner_gave_up;
             let replayable = copy.is_none_or(|copy| shared.requests.is_replayable(copy));
-            let delay = || core.next_delay(attempt.number(), outcome, progress.delays);
+            let delay = || core.next_delay(&config, &delays, attempt.number(), outcome, progress.delays);
             let ended = Ended { replayable, inner_gave_up, ..ended };
-            decide(ended, limits, Hints::of(core.config()), || now().into_std(), delay, || core.draw_evenly())
+            decide(ended, limits, Hints::of(&config), || now().into_std(), delay, || core.draw_evenly())
         });
         let cause = Cause::of(outcome, sent);
         // Only what comes on top of a call that was sent is extra.
@@ -474,19 +468,20 @@ where
             Poll::Ready(Ok(())) => {
                 let limit = WaitLimit::nearest(None, context::deadline(), next.over_at);
                 let Some(limit) = limit.filter(|limit| limit.at <= Instant::now()) else { return Poll::Ready(None) };
-                (Self::out_of_time(core, next, progress, limit.reason), Some(limit.reason))
+                (Self::out_of_time(core, next, progress, limit), Some(limit.reason))
             }
             Poll::Pending => {
                 let limit = *progress.ready_limit.get_or_insert_with(|| {
-                    let timeout = core.config().ready_timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-                    WaitLimit::nearest(timeout, context::deadline(), next.over_at)
+                    let timeout = core.config().ready_timeout;
+                    let ready = timeout.and_then(|timeout| Some((Instant::now().checked_add(timeout)?, timeout)));
+                    WaitLimit::nearest(ready, context::deadline(), next.over_at)
                 });
                 let Some(limit) = limit else { return Poll::Pending };
                 // The timer would round no time at all up to a millisecond.
                 if limit.at > Instant::now() {
                     ready!(progress.timer.as_mut().poll_at(limit.at, cx));
                 }
-                (Self::out_of_time(core, next, progress, limit.reason), Some(limit.reason))
+                (Self::out_of_time(core, next, progress, limit), Some(limit.reason))
             }
         };
         let paid = *progress.paid;
@@ -518,14 +513,14 @@ where
         core: &Core,
         next: &mut Next<'_, S, Req>,
         progress: &ProgressParts<'_>,
-        reason: GiveUpReason,
+        limit: WaitLimit,
     ) -> Ending<S, Req> {
         next.last.take().unwrap_or_else(|| {
-            let (config, sent) = (core.config(), *progress.sent);
-            Err(S::Error::from_rejected(match reason {
+            let sent = *progress.sent;
+            Err(S::Error::from_rejected(match limit.reason {
                 GiveUpReason::Deadline => Rejected::DeadlineExceeded { sent },
-                GiveUpReason::Elapsed => Rejected::Timeout { timeout: config.max_elapsed.unwrap_or_default(), sent },
-                _ => Rejected::Timeout { timeout: config.ready_timeout.unwrap_or_default(), sent },
+                GiveUpReason::Elapsed => Rejected::Timeout { timeout: core.max_elapsed().unwrap_or_default(), sent },
+                _ => Rejected::Timeout { timeout: limit.timeout, sent },
             }))
         })
     }
@@ -543,11 +538,10 @@ where
             *next.copy = shared.requests.try_clone(&request);
         }
         lost.disarm();
-        *next.cutoff = None;
-        if let Some(timeout) = core.config().attempt_timeout {
-            let cutoff = Cutoff::new(Instant::now(), timeout, context::deadline());
-            next.attempt.as_mut().scope_mut().set_end(context::nearer_attempt_end(cutoff.at));
-            *next.cutoff = Some(cutoff);
+        *next.limit = AttemptLimit::find(core, Instant::now, context::deadline());
+        if let Some(limit) = next.limit {
+            let end = context::nearer_attempt_end(limit.cutoff.at);
+            next.attempt.as_mut().scope_mut().set_end(end);
         }
         *progress.stage = Stage::Attempting;
         core.record_retry(*progress.cause);
@@ -579,7 +573,7 @@ where
         let Some(attempt) = running.as_mut().as_pin_mut() else {
             lost.disarm();
             entered.leave();
-            return Self::poll_refused(this.cutoff);
+            return Self::poll_refused(this.limit);
         };
         let polled = attempt.poll(cx);
         if polled.is_ready() {
@@ -602,7 +596,7 @@ where
                 Poll::Ready(Ok(response))
             }
             Poll::Ready(Err(error)) => self.go_on(Some(Err(error)), None, cx),
-            Poll::Pending if this.cutoff.is_none() => Poll::Pending,
+            Poll::Pending if this.limit.is_none() => Poll::Pending,
             Poll::Pending => self.go_on_limited(cx),
         }
     }

@@ -10,6 +10,7 @@ use super::{AfterAttempt, EndedAttempt, GiveUpReason, RetryConfig, config};
 use crate::backoff::{Backoff, Progress};
 use crate::budget::Budget;
 use crate::cores::lock::lock;
+use crate::cores::packed_duration::{AtomicDuration, PackedDuration};
 use crate::cores::random::{self, Random};
 use crate::error::InvalidConfig;
 use crate::name::Name;
@@ -17,7 +18,7 @@ use crate::outcome::Outcome;
 use crate::telemetry::event::{RetryEvent, RetryEventKind};
 use crate::telemetry::{Emitter, Event, Tally, names};
 
-/// Reads the counts of a retry, and turns it off and on. A clone is a handle to the same.
+/// Reads the counts of a retry, and changes its settings while it runs. A clone is a handle to the same.
 ///
 /// # Examples
 ///
@@ -82,6 +83,11 @@ pub struct RetryStatistics {
     pub retries: u64,
 }
 
+/// Sentinel: no limit. What is configured is at most [`LONGEST_LIMIT`].
+const NO_LIMIT: Duration = Duration::MAX;
+/// Longer than any process runs, and less than what an [`AtomicDuration`] saturates at.
+const LONGEST_LIMIT: Duration = Duration::from_secs(100 * 365 * 86_400);
+
 const SUCCEEDED: usize = 0;
 const FAILED: usize = 1;
 const ABANDONED: usize = 2;
@@ -116,25 +122,35 @@ const CAUSES: [&str; 3] = ["transient", "throttled", "not_sent"];
 
 /// What all services of a layer share, whatever their types.
 pub(super) struct Core {
-    config: RetryConfig,
+    // What a call that goes well reads is beside the lock.
     max_attempts: AtomicU32,
-    /// An attempt, or the call, has a longest time.
-    is_timed: bool,
-    /// Or the budget counts the calls in flight.
-    is_limited: bool,
+    attempt_timeout: AtomicDuration,
+    max_elapsed: AtomicDuration,
+    settings: Mutex<Settings>,
     pub(super) budget: Budget,
-    backoff: Backoff,
-    /// After throttles that name no time.
-    throttled: Backoff,
-    /// Every delay is zero.
-    never_waits: bool,
-    /// In place of the threads' generators, for repeatable tests.
-    random: Option<Mutex<Random>>,
+    /// The budget belongs to this retry alone, and goes by its settings.
+    owns_budget: bool,
     even_draws: AtomicU64,
     pub(super) hooks: Hooks,
     emitter: Emitter,
     calls: Tally<14>,
     retries: Tally<3>,
+}
+
+/// What can be reconfigured, and is read after an attempt that ended badly.
+struct Settings {
+    config: RetryConfig,
+    delays: Delays,
+    /// In place of the threads' generators, for repeatable tests.
+    random: Option<Random>,
+}
+
+/// The configured delays.
+#[derive(Clone, Copy)]
+pub(super) struct Delays {
+    backoff: Backoff,
+    /// After throttles that name no time.
+    throttled: Backoff,
 }
 
 // === impl RetryHandle ===
@@ -173,7 +189,7 @@ impl RetryHandle {
     /// ```
     #[must_use]
     pub fn config(&self) -> RetryConfig {
-        RetryConfig { max_attempts: self.core.max_attempts(), ..self.core.config }
+        self.core.config()
     }
 
     /// The budget that its retries draw on.
@@ -242,7 +258,49 @@ impl RetryHandle {
     /// ```
     pub fn set_max_attempts(&self, max_attempts: u32) -> Result<(), InvalidConfig> {
         config::valid_attempts(max_attempts)?;
-        self.core.max_attempts.store(max_attempts, Ordering::Relaxed);
+        let mut settings = lock(&self.core.settings);
+        settings.config.max_attempts = max_attempts;
+        self.core.publish(&settings.config);
+        Ok(())
+    }
+
+    /// Goes by these settings from now on, in calls that run too: after the attempt, or the wait, in which they are.
+    ///
+    /// Statistics and the balance of the budget are kept. A budget that was given to the builder keeps its own settings, since
+    /// others use it too ([`Budget::reconfigure`] changes them); [`budget`](RetryConfig::budget) is then not used. Delays start over
+    /// from nothing only for a new call. An unchanged [`seed`](RetryConfig::seed) goes on with its draws.
+    ///
+    /// # Errors
+    ///
+    /// What [`RetryConfig::validate`] finds, and a budget's window that differs, which cannot change while the budget is in
+    /// use. Then nothing changes.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::RetryLayer;
+    ///
+    /// let handle = RetryLayer::builder("users").build()?.handle();
+    /// let mut config = handle.config();
+    /// config.attempt_timeout = Some(Duration::from_millis(300));
+    /// config.budget.ratio = 0.1;
+    /// handle.reconfigure(config)?;
+    /// assert_eq!((handle.config(), handle.budget().config()), (config, Some(config.budget)));
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    pub fn reconfigure(&self, config: RetryConfig) -> Result<(), InvalidConfig> {
+        config.validate()?;
+        let delays = Delays::new(&config)?;
+        let mut settings = lock(&self.core.settings);
+        if self.core.owns_budget {
+            self.core.budget.reconfigure(config.budget).map_err(|error| error.within("budget"))?;
+        }
+        if config.seed != settings.config.seed {
+            settings.random = config.seed.map(Random::seeded);
+        }
+        (settings.config, settings.delays) = (config, delays);
+        self.core.publish(&config);
         Ok(())
     }
 }
@@ -300,6 +358,15 @@ impl RetryStatistics {
     }
 }
 
+// === impl Delays ===
+
+impl Delays {
+    fn new(config: &RetryConfig) -> Result<Self, InvalidConfig> {
+        let backoff = Backoff::new(config.backoff)?;
+        Ok(Self { backoff, throttled: Backoff::new(config.throttled())? })
+    }
+}
+
 // === impl Cause ===
 
 impl Cause {
@@ -324,37 +391,45 @@ impl Cause {
 // === impl Core ===
 
 impl Core {
-    /// `config` must be valid, and the backoffs those of it.
+    /// # Errors
+    ///
+    /// What [`RetryConfig::validate`] finds. `budget` is the one that is shared, if there is one.
     pub(super) fn new(
         emitter: Emitter,
         config: RetryConfig,
-        [backoff, throttled]: [Backoff; 2],
-        budget: Budget,
+        budget: Option<Budget>,
         hooks: Hooks,
-    ) -> Self {
+    ) -> Result<Self, InvalidConfig> {
+        config.validate()?;
         let calls = Tally::new(emitter.name(), names::RETRY_CALLS, "outcome", OUTCOMES);
         let retries = Tally::new(emitter.name(), names::RETRIES, "cause", CAUSES);
         let mut random = config.seed.map(Random::seeded);
         let first_draw = random.as_mut().map_or_else(random::thread_draw, Random::draw);
-        let hooked = hooks.delay.is_some() || hooks.sequence.is_some();
-        let never_waits = !hooked && backoff.never_waits() && throttled.never_waits();
-        let is_timed = config.attempt_timeout.is_some() || config.max_elapsed.is_some();
-        Self {
-            config,
+        let owns_budget = budget.is_none();
+        let core = Self {
             max_attempts: AtomicU32::new(config.max_attempts),
-            is_timed,
-            is_limited: is_timed || budget.counts_in_flight(),
-            budget,
-            backoff,
-            throttled,
-            never_waits,
-            random: random.map(Mutex::new),
+            attempt_timeout: AtomicDuration::new(NO_LIMIT),
+            max_elapsed: AtomicDuration::new(NO_LIMIT),
+            settings: Mutex::new(Settings { config, delays: Delays::new(&config)?, random }),
+            budget: budget.map_or_else(|| Budget::new(config.budget), Ok)?,
+            owns_budget,
             even_draws: AtomicU64::new(first_draw),
             hooks,
             emitter,
             calls,
             retries,
-        }
+        };
+        core.publish(&config);
+        Ok(core)
+    }
+
+    /// Puts beside the lock what calls read that go well. Called under the lock, so that the two agree.
+    fn publish(&self, config: &RetryConfig) {
+        let limit = |limit: Option<Duration>| limit.map_or(NO_LIMIT, |limit| limit.min(LONGEST_LIMIT));
+        // Relaxed: each is read by itself, and guards nothing.
+        self.max_attempts.store(config.max_attempts, Ordering::Relaxed);
+        self.attempt_timeout.store(limit(config.attempt_timeout), Ordering::Relaxed);
+        self.max_elapsed.store(limit(config.max_elapsed), Ordering::Relaxed);
     }
 
     #[inline]
@@ -363,41 +438,64 @@ impl Core {
     }
 
     #[inline]
-    pub(super) const fn config(&self) -> &RetryConfig {
-        &self.config
+    pub(super) fn attempt_timeout(&self) -> Option<Duration> {
+        Self::limit(&self.attempt_timeout)
     }
 
     #[inline]
-    pub(super) const fn is_limited(&self) -> bool {
-        self.is_limited
+    pub(super) fn max_elapsed(&self) -> Option<Duration> {
+        Self::limit(&self.max_elapsed)
     }
 
     #[inline]
-    pub(super) const fn is_timed(&self) -> bool {
-        self.is_timed
+    fn limit(limit: &AtomicDuration) -> Option<Duration> {
+        let limit = limit.load(Ordering::Relaxed);
+        (limit != PackedDuration::new(NO_LIMIT)).then(|| limit.get())
+    }
+
+    pub(super) fn config(&self) -> RetryConfig {
+        self.settings().0
+    }
+
+    /// The settings as they are now, and the delays that come of them.
+    pub(super) fn settings(&self) -> (RetryConfig, Delays) {
+        let settings = lock(&self.settings);
+        (settings.config, settings.delays)
+    }
+
+    /// An attempt, or the call, has a longest time, or the budget counts the calls in flight.
+    #[inline]
+    pub(super) fn is_limited(&self) -> bool {
+        self.is_timed() || self.budget.counts_in_flight()
+    }
+
+    /// An attempt, or the call, has a longest time.
+    #[inline]
+    pub(super) fn is_timed(&self) -> bool {
+        self.attempt_timeout().is_some() || self.max_elapsed().is_some()
     }
 
     /// The next delay of a call that has come this far; `None` when a sequence of the user's own has ended.
-    #[inline(always)]
-    pub(super) fn next_delay(&self, attempt: u32, outcome: Outcome, progress: &mut Progress) -> Option<Duration> {
-        if self.never_waits {
+    pub(super) fn next_delay(
+        &self,
+        config: &RetryConfig,
+        delays: &Delays,
+        attempt: u32,
+        outcome: Outcome,
+        progress: &mut Progress,
+    ) -> Option<Duration> {
+        let is_hooked = self.hooks.delay.is_some() || self.hooks.sequence.is_some();
+        let is_throttled = outcome == Outcome::Throttled { retry_after: None };
+        let backoff = if is_throttled { &delays.throttled } else { &delays.backoff };
+        if !is_hooked && backoff.never_waits() {
             return Some(Duration::ZERO);
         }
-        self.draw_delay(attempt, outcome, progress)
-    }
-
-    #[inline(never)]
-    fn draw_delay(&self, attempt: u32, outcome: Outcome, progress: &mut Progress) -> Option<Duration> {
-        let draw = self.draw();
+        let draw = if config.seed.is_some() { self.draw() } else { random::thread_draw() };
         let ended = EndedAttempt { attempt, outcome, previous: progress.last(), draw };
         let delay = match (self.hooks.delay.as_ref().and_then(|delay| delay.next_delay(&ended)), &self.hooks.sequence) {
             (Some(delay), _) => delay,
             (None, Some(sequence)) => sequence(attempt)?,
-            (None, None) => {
-                let is_throttled = outcome == Outcome::Throttled { retry_after: None };
-                let backoff = if is_throttled { &self.throttled } else { &self.backoff };
-                return Some(backoff.next_delay(progress, draw));
-            }
+            (None, None) => return Some(backoff.next_delay(progress, draw)),
         };
         progress.note(delay);
         Some(delay)
@@ -410,12 +508,10 @@ impl Core {
         self.even_draws.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)
     }
 
-    /// Uniform over all 64-bit values.
+    /// Uniform over all 64-bit values, from the seed if there is one.
     fn draw(&self) -> u64 {
-        match &self.random {
-            Some(random) => lock(random).draw(),
-            None => random::thread_draw(),
-        }
+        let seeded = lock(&self.settings).random.as_mut().map(Random::draw);
+        seeded.unwrap_or_else(random::thread_draw)
     }
 
     #[inline]
@@ -465,7 +561,10 @@ impl Core {
 
 impl fmt::Debug for Core {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Retry").field("name", self.emitter.name()).field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("Retry")
+            .field("name", self.emitter.name())
+            .field("config", &self.config())
+            .finish_non_exhaustive()
     }
 }
 

@@ -13,7 +13,7 @@ use super::{
     AttemptReport, CloneRequests, CloneWith, CopyRequestsBy, IdempotentIf, NextDelay, Retry, RetryConfig, RetryHandle,
     RetryIf, TrustHint, TryCloneRequests,
 };
-use crate::backoff::{Backoff, BackoffConfig};
+use crate::backoff::BackoffConfig;
 use crate::budget::Budget;
 use crate::cores::striped_arc::StripedArc;
 use crate::error::InvalidConfig;
@@ -632,13 +632,7 @@ impl<C, R, K> RetryBuilder<C, R, K> {
     /// ```
     pub fn build(self) -> Result<RetryLayer<C, R>, InvalidConfig> {
         let Self { name, config, classifier, requests, budget, listener, hooks, chosen: _ } = self;
-        config.validate()?;
-        let backoffs = [Backoff::new(config.backoff)?, Backoff::new(config.throttled())?];
-        let budget = match budget {
-            Some(shared) => shared,
-            None => Budget::new(config.budget)?,
-        };
-        let core = Arc::new(Core::new(Emitter::new(&name, listener), config, backoffs, budget, hooks));
+        let core = Arc::new(Core::new(Emitter::new(&name, listener), config, budget, hooks)?);
         Ok(RetryLayer { shared: StripedArc::new(Shared { core, classifier, requests }) })
     }
 }

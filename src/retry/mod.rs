@@ -97,7 +97,8 @@
 //!   failure, and neither the request policy nor the budget hears of it. Each attempt knows its number by
 //!   [`Context::attempt`](crate::context::Context::attempt).
 //!
-//! All services that one layer makes share its settings, counts and budget. To share the budget between layers, give each
+//! All services that one layer makes share its settings, counts and budget. [`RetryHandle::reconfigure`] changes all settings while
+//! calls run, and keeps the counts and the balance of the budget. To share the budget between layers, give each
 //! builder a clone of it.
 //!
 //! # Telemetry

@@ -110,8 +110,8 @@ where
         });
     }
     let mut scope = AttemptScope::new(Attempt::new(1));
-    if let Some(cutoff) = limits.and_then(|limits: TimeLimits| limits.cutoff) {
-        scope.set_end(context::nearer_attempt_end(cutoff.at));
+    if let Some(first) = limits.and_then(|limits: TimeLimits| limits.first) {
+        scope.set_end(context::nearer_attempt_end(first.cutoff.at));
     }
     let attempt = if refused {
         InScope::empty(scope)

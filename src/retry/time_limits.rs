@@ -6,17 +6,41 @@ use tokio::time::Instant;
 
 use super::GiveUpReason;
 use super::handle::Core;
+use crate::error::Rejected;
 use crate::timer::Cutoff;
 
-/// The limit of a call whose deadline had passed before it was made. No other is by a deadline and has no time.
-pub(super) const REFUSED: Cutoff = Cutoff { at: None, by_deadline: true };
+/// The limit of a call whose deadline had passed before it was made. Sentinel: no other limit is by a deadline and has no time.
+pub(super) const REFUSED: AttemptLimit =
+    AttemptLimit { cutoff: Cutoff { at: None, by_deadline: true }, timeout: Duration::ZERO };
 
 /// What limits a call in time from its start on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TimeLimits {
     pub(super) over_at: Option<Instant>,
-    /// Of the first attempt.
-    pub(super) cutoff: Option<Cutoff>,
+    pub(super) first: Option<AttemptLimit>,
+}
+
+/// When an attempt is cut off, and the timeout by which it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct AttemptLimit {
+    pub(super) cutoff: Cutoff,
+    timeout: Duration,
+}
+
+// === impl AttemptLimit ===
+
+impl AttemptLimit {
+    /// That of an attempt that starts now, if there is one.
+    #[inline]
+    pub(super) fn find(core: &Core, started: impl FnOnce() -> Instant, deadline: Option<Instant>) -> Option<Self> {
+        let timeout = core.attempt_timeout()?;
+        Some(Self { cutoff: Cutoff::new(started(), timeout, deadline), timeout })
+    }
+
+    /// What an attempt that was cut off here ends in.
+    pub(super) const fn rejected(&self, sent: bool) -> Rejected {
+        self.cutoff.rejected(self.timeout, sent)
+    }
 }
 
 /// When a wait for the next attempt ends, and why the call gives up then.
@@ -24,6 +48,8 @@ pub(super) struct TimeLimits {
 pub(super) struct WaitLimit {
     pub(super) at: Instant,
     pub(super) reason: GiveUpReason,
+    /// How long readiness is waited for, where that is the reason.
+    pub(super) timeout: Duration,
 }
 
 // === impl WaitLimit ===
@@ -31,17 +57,17 @@ pub(super) struct WaitLimit {
 impl WaitLimit {
     /// The nearest of the three; of two at the same time the first.
     pub(super) fn nearest(
-        ready_until: Option<Instant>,
+        ready: Option<(Instant, Duration)>,
         deadline: Option<Instant>,
         over_at: Option<Instant>,
     ) -> Option<Self> {
+        let limit = |at, reason, timeout| Self { at, reason, timeout };
         let limits = [
-            (ready_until, GiveUpReason::NotReady),
-            (deadline, GiveUpReason::Deadline),
-            (over_at, GiveUpReason::Elapsed),
+            ready.map(|(at, timeout)| limit(at, GiveUpReason::NotReady, timeout)),
+            deadline.map(|at| limit(at, GiveUpReason::Deadline, Duration::ZERO)),
+            over_at.map(|at| limit(at, GiveUpReason::Elapsed, Duration::ZERO)),
         ];
-        let limits = limits.into_iter().filter_map(|(at, reason)| Some(Self { at: at?, reason }));
-        limits.min_by_key(|limit| limit.at)
+        limits.into_iter().flatten().min_by_key(|limit| limit.at)
     }
 }
 
@@ -60,22 +86,20 @@ impl TimeLimits {
             *limits = Some(Self::refuse(core));
             return;
         }
-        let config = core.config();
-        let over_at = config.max_elapsed.and_then(|longest| started.checked_add(longest));
-        let cutoff = config.attempt_timeout.map(|timeout| Cutoff::new(started, timeout, deadline));
-        *limits = Some(Self { over_at, cutoff });
+        let over_at = core.max_elapsed().and_then(|longest| started.checked_add(longest));
+        *limits = Some(Self { over_at, first: AttemptLimit::find(core, || started, deadline) });
     }
 
     /// Those of a call whose deadline has passed. It is counted as an end of the call.
     #[cold]
     #[inline(never)]
     pub(super) fn refuse(core: &Core) -> Self {
-        core.record_return(REFUSED.rejected(Duration::ZERO, false).outcome());
-        Self { over_at: None, cutoff: Some(REFUSED) }
+        core.record_return(REFUSED.rejected(false).outcome());
+        Self { over_at: None, first: Some(REFUSED) }
     }
 
     /// The call must not be made.
     pub(super) fn are_passed(&self) -> bool {
-        self.cutoff == Some(REFUSED)
+        self.first == Some(REFUSED)
     }
 }

@@ -9,7 +9,7 @@ use std::task::{self, Poll};
 use std::time::Duration;
 
 use mainstay::backoff::{BackoffConfig, Jitter};
-use mainstay::budget::{Budget, InFlightConfig};
+use mainstay::budget::{Budget, BudgetConfig, InFlightConfig};
 use mainstay::context::{self, Context, Criticality};
 use mainstay::retry::{EndedAttempt, RequestPolicy, RetryBuilder, RetryConfig, TrustHint, retry};
 use mainstay::{
@@ -881,4 +881,168 @@ mod http_requests {
         assert_eq!((calls.load(Relaxed), layer.handle().statistics().successes), (3, 1));
         assert_eq!(budget.balance(), 10.2, "only what was sent is counted and charged");
     }
+}
+
+// === 30: everything that can change does ===
+
+/// Runs a call of failures that ends by itself; returns the number of its attempts and how long it took.
+async fn failing(layer: &RetryLayer<impl Classify<u32, BoxError>>, status: u32) -> (u32, Duration) {
+    let (calls, start) = (AtomicU32::new(0), Instant::now());
+    let attempt = || {
+        calls.fetch_add(1, Relaxed);
+        ready(Ok::<_, BoxError>(status))
+    };
+    let _ = layer.run(attempt).await;
+    (calls.load(Relaxed), start.elapsed())
+}
+
+#[tokio::test(start_paused = true)]
+async fn entry_30_every_setting_of_a_retry_can_be_reconfigured() {
+    let layer = RetryLayer::builder("test")
+        .backoff(BackoffConfig::constant(millis(100)))
+        .throttled_initial(millis(50))
+        .hint_jitter(0.0)
+        .budget(Budget::unlimited())
+        .classify(classify_fn(by_status))
+        .build()
+        .unwrap();
+    let handle = layer.handle();
+    let base = handle.config();
+    let reconfigure = |change: fn(&mut RetryConfig)| {
+        let mut config = base;
+        change(&mut config);
+        handle.reconfigure(config).unwrap();
+        assert_eq!(handle.config(), config);
+    };
+    assert_eq!(failing(&layer, 500).await, (3, millis(200)));
+    reconfigure(|config| config.max_attempts = 5);
+    assert_eq!(failing(&layer, 500).await, (5, millis(400)));
+    reconfigure(|config| config.backoff = BackoffConfig::constant(SECOND));
+    assert_eq!(failing(&layer, 500).await, (3, 2 * SECOND));
+    assert_eq!(failing(&layer, 429).await, (3, millis(100)), "the growth is that of the backoff");
+    reconfigure(|config| config.throttled_initial = millis(70));
+    assert_eq!(failing(&layer, 429).await, (3, millis(140)));
+    reconfigure(|config| config.max_elapsed = Some(millis(150)));
+    assert_eq!(failing(&layer, 500).await, (2, millis(100)));
+    assert_eq!(failing(&layer, 503).await.1, Duration::ZERO);
+    reconfigure(|config| config.max_retry_after = SECOND);
+    assert_eq!(failing(&layer, 503).await, (1, Duration::ZERO));
+    reconfigure(|config| config.trust_hint = TrustHint::Clamped);
+    assert_eq!(failing(&layer, 503).await, (3, 4 * SECOND));
+    reconfigure(|config| (config.trust_hint, config.max_retry_after) = (TrustHint::Clamped, SECOND));
+    assert_eq!(failing(&layer, 503).await, (3, 2 * SECOND));
+    reconfigure(|config| config.hint_jitter = 1.0);
+    assert!(failing(&layer, 503).await.1 > 4 * SECOND);
+    reconfigure(|config| config.attempt_timeout = Some(millis(30)));
+    let start = Instant::now();
+    let error = layer.run(std::future::pending::<Result<u32, BoxError>>).await.unwrap_err();
+    assert_eq!(error.as_rejected(), Some(&Rejected::Timeout { timeout: millis(30), sent: true }));
+    assert_eq!(start.elapsed(), millis(3 * 30 + 2 * 100));
+    reconfigure(|config| config.ready_timeout = Some(millis(40)));
+    let start = Instant::now();
+    let unready = ReadyOnce { taken: false, error: || "reset".into() };
+    layer.layer(unready).oneshot(()).await.unwrap_err();
+    assert_eq!(start.elapsed(), millis(140));
+    reconfigure(|_| ());
+    assert_eq!(failing(&layer, 500).await, (3, millis(200)), "and back");
+    let counted = handle.statistics();
+    assert_eq!((counted.calls(), counted.gave_up_not_ready), (14, 1), "nothing was forgotten");
+}
+
+#[tokio::test(start_paused = true)]
+async fn entry_30_whether_a_retry_works_after_an_inner_one_can_be_reconfigured() {
+    let layer = || every(Duration::ZERO).build().unwrap();
+    let (outer, inner) = (layer(), layer());
+    let mut config = outer.handle().config();
+    config.retry_after_inner_gave_up = true;
+    for attempts in [3, 9] {
+        let calls = AtomicU32::new(0);
+        let attempt = || {
+            calls.fetch_add(1, Relaxed);
+            fails::<u32>("reset")
+        };
+        outer.run(|| inner.run(attempt)).await.unwrap_err();
+        assert_eq!(calls.load(Relaxed), attempts);
+        outer.handle().reconfigure(config).unwrap();
+    }
+}
+
+/// A seed that stays goes on with its draws, and another starts its own.
+#[tokio::test(start_paused = true)]
+async fn entry_30_a_seed_can_be_reconfigured() {
+    let layer = |seed| RetryLayer::builder("test").seed(seed).budget(Budget::unlimited()).build().unwrap();
+    let waits = async |layer: &RetryLayer| {
+        let start = Instant::now();
+        layer.run(|| fails::<u32>("reset")).await.unwrap_err();
+        start.elapsed()
+    };
+    let (one, other) = (layer(1), layer(1));
+    assert_eq!(waits(&one).await, waits(&other).await);
+    one.handle().reconfigure(one.handle().config()).unwrap();
+    assert_eq!(waits(&one).await, waits(&other).await, "the same draws go on");
+    let mut config = one.handle().config();
+    config.seed = Some(2);
+    one.handle().reconfigure(config).unwrap();
+    assert_ne!(waits(&one).await, waits(&other).await);
+    other.handle().reconfigure(config).unwrap();
+    let mut third = config;
+    third.seed = Some(3);
+    one.handle().reconfigure(third).unwrap();
+    one.handle().reconfigure(config).unwrap();
+    assert_eq!(waits(&one).await, waits(&other).await, "each begins the new seed's draws");
+}
+
+#[tokio::test(start_paused = true)]
+async fn entry_30_a_budget_keeps_its_balance_when_it_is_reconfigured() {
+    let layer = RetryLayer::builder("test").backoff(BackoffConfig::constant(Duration::ZERO)).build().unwrap();
+    let handle = layer.handle();
+    layer.run(|| fails::<u32>("reset")).await.unwrap_err();
+    assert!((handle.budget().balance() - 8.2).abs() < 1e-9, "10, and 0.2 for the call, less two retries");
+    let mut config = handle.config();
+    (config.budget.ratio, config.budget.reserve) = (1.0, 20);
+    handle.reconfigure(config).unwrap();
+    assert!((handle.budget().balance() - 18.2).abs() < 1e-9, "{}", handle.budget().balance());
+    layer.run(|| ready(Ok::<_, BoxError>(7))).await.unwrap();
+    assert!((handle.budget().balance() - 19.2).abs() < 1e-9, "a call earns by the new ratio");
+    assert_eq!((handle.config(), handle.budget().config()), (config, Some(config.budget)));
+
+    // What cannot change is named, and then nothing does.
+    let mut other = config;
+    (other.max_attempts, other.budget.window) = (9, 5 * SECOND);
+    assert_eq!(handle.reconfigure(other).unwrap_err().field(), "budget.window");
+    other.budget = config.budget;
+    other.budget.reserve_window = 5 * SECOND;
+    assert_eq!(handle.reconfigure(other).unwrap_err().field(), "budget.reserve_window");
+    other.budget = config.budget;
+    other.hint_jitter = 2.0;
+    assert_eq!(handle.reconfigure(other).unwrap_err().field(), "hint_jitter");
+    assert_eq!(handle.config(), config);
+    assert_eq!(handle.statistics().calls(), 2);
+}
+
+/// Others use it too.
+#[tokio::test(start_paused = true)]
+async fn entry_30_a_shared_budget_keeps_its_settings() {
+    let budget = Budget::default();
+    let handle = every(SECOND).budget(budget.clone()).build().unwrap().handle();
+    let mut config = handle.config();
+    (config.max_attempts, config.budget.ratio, config.budget.window) = (5, 1.0, 5 * SECOND);
+    handle.reconfigure(config).unwrap();
+    assert_eq!((handle.config().max_attempts, budget.config()), (5, Some(BudgetConfig::default())));
+    assert_eq!(Budget::unlimited().reconfigure(BudgetConfig::default()).unwrap_err().field(), "ratio");
+}
+
+/// A call that runs goes by the new settings at its next step.
+#[tokio::test(start_paused = true)]
+async fn entry_30_a_call_that_runs_is_reconfigured_too() {
+    let layer = every(SECOND).max_attempts(9).build().unwrap();
+    let handle = layer.handle();
+    let call = tokio::spawn(layer.run(|| fails::<u32>("reset")));
+    tokio::time::sleep(millis(1_500)).await;
+    let mut config = handle.config();
+    (config.max_attempts, config.backoff) = (4, BackoffConfig::constant(millis(10)));
+    handle.reconfigure(config).unwrap();
+    let start = Instant::now();
+    call.await.unwrap().unwrap_err();
+    assert_eq!((handle.statistics().attempts(), start.elapsed()), (4, millis(510)));
 }
