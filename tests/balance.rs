@@ -37,6 +37,8 @@ enum Answer {
     Ok,
     Fails,
     Refuses,
+    TimesOut { sent: bool },
+    PastDeadline,
     Never,
     Panics,
     PanicsInCall,
@@ -119,6 +121,8 @@ impl Service<u32> for Fake {
                 Answer::Ok => Ok(number),
                 Answer::Fails => Err("it failed".into()),
                 Answer::Refuses => Err(BoxError::from_rejected(Rejected::Limited { retry_after: None })),
+                Answer::TimesOut { sent } => Err(BoxError::from_rejected(Rejected::Timeout { timeout: MS, sent })),
+                Answer::PastDeadline => Err(BoxError::from_rejected(Rejected::DeadlineExceeded { sent: false })),
                 Answer::Never => future::pending().await,
                 Answer::Panics | Answer::PanicsInCall => panic!("a panic of the test, in poll"),
             }
@@ -388,6 +392,88 @@ async fn r2_an_endpoint_that_fails_to_become_ready_is_tried_again_after_a_pause(
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_pause_after_a_failed_readiness_doubles_and_begins_afresh_after_a_recovery() {
+    let fakes = fakes(2);
+    let pool = pool_of(Picker::RoundRobin, &fakes);
+    let is_paused = || pool.handle().endpoints()[0].against == Some(OutReason::Unready);
+    for _ in 0..3 {
+        fakes[0].readiness(Ready::Fails);
+        // Jittered: between half and all of 100, 200, 400, 800 ms.
+        for length in [100, 200, 400, 800] {
+            picks(&pool, 2).await;
+            sleep(length / 2 * MS - MS).await;
+            assert!(is_paused(), "{length}");
+            sleep(length / 2 * MS + 2 * MS).await;
+            assert!(!is_paused(), "{length}");
+        }
+        fakes[0].readiness(Ready::Yes);
+        assert_eq!(counts(&picks(&pool, 4).await)[&0], 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_abandoned_after_its_second_choice_is_counted_once() {
+    // Both are waited for, and one of them answers, before the caller leaves.
+    for (ready, states) in [(None, "waiting"), (Some(0), "calling"), (Some(1), "calling")] {
+        let fakes = fakes(2);
+        for fake in &fakes {
+            fake.readiness(Ready::Never);
+            fake.answers(Answer::Never, Duration::ZERO);
+        }
+        let mut pool = pool_of(Picker::RoundRobin, &fakes);
+        let mut call = task::spawn(pool.call(0));
+        assert_pending!(call.poll());
+        if let Some(ready) = ready {
+            fakes[ready].readiness(Ready::Yes);
+            sleep(MS).await;
+            assert_pending!(call.poll());
+        }
+        assert!(format!("{:?}", *call).contains(states), "{:?}", *call);
+        drop(call);
+        assert_all_settled(&pool.handle(), 1);
+        assert_eq!(pool.handle().statistics().abandoned, 1, "{ready:?}");
+    }
+    // The second choice was ready at once.
+    let fakes = fakes(2);
+    fakes[0].readiness(Ready::Never);
+    fakes[1].answers(Answer::Never, Duration::ZERO);
+    for _ in 0..2 {
+        let mut pool = pool_of(Picker::RoundRobin, &fakes);
+        drop(poll_once(task::spawn(pool.call(0))));
+        assert_all_settled(&pool.handle(), 1);
+        assert_eq!(pool.handle().statistics().abandoned, 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_endpoints_waited_for_one_may_fail_and_the_other_still_serves() {
+    for failing in 0..2 {
+        let fakes = fakes(2);
+        fakes.iter().for_each(|fake| fake.readiness(Ready::Never));
+        let pool = pool_of(Picker::InFlight, &fakes);
+        let call = tokio::spawn(pool.clone().oneshot(0));
+        sleep(10 * MS).await;
+        fakes[failing].readiness(Ready::Fails);
+        sleep(10 * MS).await;
+        assert!(!call.is_finished());
+        assert_eq!(pool.handle().endpoints()[failing].against, Some(OutReason::Unready));
+        fakes[1 - failing].readiness(Ready::Yes);
+        assert_eq!(call.await.unwrap().unwrap(), 1 - failing);
+        assert_all_settled(&pool.handle(), 1);
+    }
+    // When the last one fails, too, the caller learns its cause.
+    let fakes = fakes(2);
+    fakes.iter().for_each(|fake| fake.readiness(Ready::Never));
+    let pool = pool_of(Picker::InFlight, &fakes);
+    let call = tokio::spawn(pool.clone().oneshot(0));
+    sleep(10 * MS).await;
+    fakes.iter().for_each(|fake| fake.readiness(Ready::Fails));
+    assert_eq!(call.await.unwrap().unwrap_err().to_string(), "connection refused");
+    assert_all_settled(&pool.handle(), 1);
+    assert_eq!(pool.handle().statistics().failures, 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn r7_when_nobody_can_be_connected_the_caller_learns_the_cause_at_once() {
     for n in [1, 3] {
         let fakes = fakes(n);
@@ -646,6 +732,101 @@ async fn failures_of_calls_from_before_an_ejection_do_not_count_after_it() {
     assert_eq!(pool.handle().endpoints()[0].against, None);
 }
 
+#[tokio::test(start_paused = true)]
+async fn after_a_lift_an_endpoint_is_ejected_again_when_it_fails_again() {
+    let fakes = fakes(1);
+    let pool = pool_of(Picker::RoundRobin, &fakes);
+    for round in 1..=3 {
+        // The only one is used in spite of its ejection, and its first success lifts it.
+        fakes[0].answers(Answer::Fails, Duration::ZERO);
+        fail(&pool, 4).await;
+        assert_eq!(pool.handle().endpoints()[0].against, None);
+        fail(&pool, 1).await;
+        let endpoint = &pool.handle().endpoints()[0];
+        assert_eq!((endpoint.usable, endpoint.against), (true, Some(OutReason::Ejected)));
+        assert_eq!((endpoint.ejections, pool.handle().statistics().ejections), (round, u64::from(round)));
+        fakes[0].answers(Answer::Ok, Duration::ZERO);
+        assert_eq!(picks(&pool, 1).await, [0]);
+        assert_eq!(pool.handle().endpoints()[0].against, None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_success_of_a_call_from_before_the_lift_does_not_lift_the_next_ejection() {
+    let fakes = fakes(1);
+    let mut pool = pool_of(Picker::RoundRobin, &fakes);
+    fakes[0].answers(Answer::Ok, Duration::from_secs(1));
+    let straggler = tokio::spawn(pool.call(0));
+    assert!(pool.handle().eject(&0, Duration::from_secs(60)));
+    sleep(Duration::from_secs(2)).await;
+    straggler.await.unwrap().unwrap();
+    assert_eq!(pool.handle().endpoints()[0].against, Some(OutReason::Ejected));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ejection_by_hand_ends_by_itself_and_does_not_lengthen_later_ones() {
+    let fakes = fakes(3);
+    let pool = pool_of(Picker::RoundRobin, &fakes);
+    assert!(pool.handle().eject(&1, Duration::from_secs(7)));
+    assert!(!pool.handle().eject(&9, Duration::from_secs(7)));
+    let is_out = || !pool.handle().endpoints()[1].usable;
+    sleep(Duration::from_millis(6_999)).await;
+    assert!(is_out() && picks(&pool, 10).await.iter().all(|pick| *pick != 1));
+    sleep(2 * MS).await;
+    // Nobody looked in between: the call itself finds that the time is over.
+    assert_eq!(counts(&picks(&pool, 9).await)[&1], 3);
+    assert_eq!((pool.handle().endpoints()[1].ejections, pool.handle().statistics().ejections), (0, 1));
+    fakes[1].answers(Answer::Fails, Duration::ZERO);
+    fail(&pool, 15).await;
+    assert!(is_out());
+    sleep(Duration::from_secs(31)).await;
+    assert!(!is_out(), "the first of its own, so thirty seconds");
+}
+
+#[tokio::test(start_paused = true)]
+async fn reset_forgets_ejections_the_pause_the_loads_and_the_breaker_and_nothing_else() {
+    let fakes = fakes(4);
+    let mut config = breaker();
+    config.consecutive_failures = Some(6);
+    let pool = Pool::builder("test").picker(Picker::InFlight).circuit_breaker(config).max_out(1.0).panic_threshold(0.0);
+    let pool = pool.build().unwrap();
+    fill(&pool, &fakes[..1]);
+    fakes[0].answers(Answer::Fails, Duration::ZERO);
+    fail(&pool, 6).await;
+    fill(&pool, &fakes[1..2]);
+    let endpoint = |key: usize| pool.handle().endpoints().into_iter().find(|endpoint| endpoint.key == key).unwrap();
+    assert_eq!((endpoint(0).usable, endpoint(0).circuit, endpoint(0).ejections), (false, Some(CircuitState::Open), 1));
+    assert!(endpoint(0).load > 6.0);
+    pool.handle().reset(&0);
+    let after = endpoint(0);
+    assert_eq!((after.usable, after.against, after.circuit), (true, None, Some(CircuitState::Closed)));
+    assert_eq!((after.ejections, after.load, after.picks, after.failures), (0, 1.0, 6, 6));
+    // Nor do failures from before the reset count towards the next ejection.
+    assert!(pool.handle().remove(&1));
+    fail(&pool, 4).await;
+    assert_eq!(endpoint(0).against, None);
+
+    // The pause of an unready one goes too, and its length: the next is as short as the first.
+    fill(&pool, &fakes[2..]);
+    assert!(pool.handle().remove(&0));
+    fakes[2].readiness(Ready::Fails);
+    for _ in 0..4 {
+        assert!(picks(&pool, 10).await.iter().all(|pick| *pick == 3));
+        assert_eq!(endpoint(2).against, Some(OutReason::Unready));
+        sleep(100 * MS).await;
+        assert_eq!(endpoint(2).against, None, "never longer than the first");
+        picks(&pool, 1).await;
+        pool.handle().reset(&2);
+        assert_eq!(endpoint(2).against, None);
+    }
+    // What was said by hand stays.
+    pool.handle().set_health(&3, HealthStatus::Unhealthy);
+    pool.handle().disable(&2);
+    assert!(pool.handle().reset(&2) && pool.handle().reset(&3));
+    assert_eq!((endpoint(2).against, endpoint(3).against), (Some(OutReason::Disabled), Some(OutReason::Unhealthy)));
+    assert!(!pool.handle().reset(&9));
+}
+
 // === the endpoint's breaker ===
 
 fn breaker() -> CircuitBreakerConfig {
@@ -739,6 +920,44 @@ async fn a_refusal_by_an_endpoint_goes_elsewhere_where_the_request_can_be_repeat
     let before: usize = fakes.iter().map(Fake::calls).sum();
     pool.clone().oneshot(0).await.unwrap_err();
     assert_eq!(fakes.iter().map(Fake::calls).sum::<usize>(), before + 1);
+}
+
+#[tokio::test]
+async fn only_what_was_certainly_not_sent_goes_elsewhere_and_nothing_does_after_the_deadline() {
+    for (answer, called) in [
+        (Answer::TimesOut { sent: true }, 1),
+        (Answer::TimesOut { sent: false }, 4),
+        (Answer::PastDeadline, 1),
+        (Answer::Refuses, 4),
+        (Answer::Fails, 1),
+    ] {
+        // However many there are, a call is made at most four times.
+        let fakes = fakes(7);
+        fakes.iter().for_each(|fake| fake.answers(answer, Duration::ZERO));
+        let pool = Pool::builder("test").clone_requests().build().unwrap();
+        fill(&pool, &fakes);
+        pool.clone().oneshot(0).await.unwrap_err();
+        let calls: Vec<_> = fakes.iter().map(Fake::calls).filter(|calls| *calls != 0).collect();
+        assert_eq!(calls, vec![1; called], "{answer:?}");
+        assert_eq!(pool.handle().statistics().repicks, called as u64 - 1, "{answer:?}");
+        assert_all_settled(&pool.handle(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_rejection_is_no_evidence_against_the_endpoint_that_passed_it_on() {
+    let fakes = fakes(2);
+    fakes[0].answers(Answer::Refuses, Duration::ZERO);
+    let pool =
+        Pool::builder("test").picker(Picker::RoundRobin).clone_requests().circuit_breaker(breaker()).build().unwrap();
+    fill(&pool, &fakes);
+    for _ in 0..20 {
+        assert_eq!(pool.clone().oneshot(0).await.unwrap(), 1);
+    }
+    let endpoint = &pool.handle().endpoints()[0];
+    assert_eq!((endpoint.failures, endpoint.against, endpoint.load), (0, None, 1.0));
+    assert_eq!((endpoint.circuit, endpoint.picks), (Some(CircuitState::Closed), fakes[0].calls() as u64));
+    assert!(endpoint.picks >= 10);
 }
 
 /// The endpoints that `attempts` attempts of one retried call go to.

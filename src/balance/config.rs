@@ -19,11 +19,13 @@ use crate::error::InvalidConfig;
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Picker {
-    /// The better of two random endpoints, by expected latency: peak-sensitive moving average times calls in flight. The
-    /// default: it follows the endpoints' real speed. Reads the clock twice a call.
+    /// By turns in proportion to the weights, and past an endpoint that is clearly slower than a second one: by expected
+    /// latency, a peak-sensitive moving average times calls in flight. The default: it follows the endpoints' real speed. Reads
+    /// the clock twice per call.
     #[default]
     PeakEwma,
-    /// The better of two random endpoints, by calls in flight. Reads no clock on the happy path.
+    /// By turns in proportion to the weights, and past an endpoint that has clearly more calls in flight, for its weight, than a
+    /// second one. Reads no clock on the happy path.
     InFlight,
     /// One after the other; with unequal weights interleaved smoothly, in exact proportion. Knows nothing of load: for
     /// endpoints and calls that are all alike.
@@ -59,8 +61,7 @@ pub struct PoolConfig {
     /// (linkerd).
     #[cfg_attr(feature = "serde", serde(with = "crate::cores::serde_duration"))]
     pub decay: Duration,
-    /// How long a call waits for a picked endpoint that is not ready (a second one having been asked too), before it is
-    /// refused with [`NoEndpointReason::NotReady`](crate::NoEndpointReason::NotReady). Zero: no wait. Default 1 s (about what
+    /// How long a call waits when no endpoint that it asks is ready, before it is rejected with [`NoEndpointReason::NotReady`](crate::NoEndpointReason::NotReady). Zero: no wait. Default 1 s (about what
     /// a connect over a bad network takes with one SYN repeated).
     #[cfg_attr(feature = "serde", serde(with = "crate::cores::serde_duration"))]
     pub ready_timeout: Duration,
@@ -75,14 +76,14 @@ pub struct PoolConfig {
     /// The longest such pause. At least `unready_min`. Default 10 s.
     #[cfg_attr(feature = "serde", serde(with = "crate::cores::serde_duration"))]
     pub unready_max: Duration,
-    /// The largest share of the pool that may be out by passive judgement (ejected, circuit open, unready), those that active
-    /// probes took out counted in. Rounded down; at least one endpoint always stays in. 0.0 to 1.0. Default 0.5: judgement
+    /// The largest share of the pool that may be out by passive judgement (ejected, circuit open), those that active probes
+    /// took out counted in. Unready endpoints count too, but are never kept in by it. Rounded down; at least one endpoint always stays in. 0.0 to 1.0. Default 0.5: judgement
     /// that condemns more than half is more likely wrong than right, or would leave too few to carry the load.
     pub max_out: f64,
     /// The share of usable endpoints below which all are used, but for drained and disabled ones (*panic mode*). 0.0 (never) to
     /// 1.0. Default 0.5 (Envoy).
     pub panic_threshold: f64,
-    /// Whether an endpoint added to a pool waits for its first probe, as told by
+    /// Whether an endpoint whose key is new to the pool waits for its first probe, as told by
     /// [`PoolHandle::set_health`](super::PoolHandle::set_health). Default `false`: what is not known to be bad is used.
     pub await_first_probe: bool,
     /// Ejection for consecutive failures; `None` turns it off. Default: on.

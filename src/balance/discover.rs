@@ -22,7 +22,8 @@ pin_project! {
     /// * with `Ok` when the stream ends, or when the last [`Pool`](super::Pool) and [`PoolHandle`](super::PoolHandle) is gone;
     /// * with the stream's error. The endpoints stay as they are; follow a new stream to go on.
     ///
-    /// `Insert` of a key that is in the pool replaces its service. Changes that are ready together are applied together. A
+    /// `Insert` of a key that is in the pool replaces its service and nothing else: what was learned about the endpoint and what
+    /// the operator said stays until `Remove`. Changes that are ready together are applied together. A
     /// panic in the stream unwinds to whoever polls.
     ///
     /// # Cancel safety

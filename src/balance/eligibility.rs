@@ -36,7 +36,7 @@ pub enum OutReason {
     CircuitOpen,
     /// Its circuit breaker was set to open by configuration, until something else is said.
     CircuitForcedOpen,
-    /// Its `poll_ready` failed a moment ago.
+    /// Its `poll_ready` failed a moment ago, or was pending for several picks in a row.
     Unready,
 }
 
@@ -103,8 +103,8 @@ pub(crate) struct Decision {
 ///
 /// 1. Disabled and draining endpoints are out, and count for nothing else.
 /// 2. Of the others, those out by active health are out.
-/// 3. Those with passive evidence against them (ejection, breaker, a failed `poll_ready`) are out, the longest accused first,
-///    as long as no more than `max_out` of the pool is out and at least one stays in. The rest is used in spite of it.
+/// 3. Those that passive judgement is against (ejection, breaker) are out, the longest accused first, as long as no more than
+///    `max_out` of the pool is out, unready ones counted in, and at least one stays in. The rest is used in spite of it.
 /// 4. If fewer than `panic_threshold` are left, all of 2 and 3 are used after all.
 /// 5. Of those that are used by now, the unready ones are out as long as any other is left. This is no judgement that could be
 ///    wrong: a call that went there would only wait, or go on elsewhere.
@@ -113,7 +113,7 @@ pub(crate) struct Decision {
 pub(crate) fn decide<'a>(standings: impl Iterator<Item = &'a Standing>, limits: Limits, now: Instant) -> Decision {
     let mut next_change = None;
     let mut accused = Vec::new();
-    let (mut members, mut unhealthy) = (0_usize, 0_usize);
+    let (mut members, mut unhealthy, mut unready) = (0_usize, 0_usize, 0_usize);
     let mut verdicts: Vec<Verdict> = standings
         .enumerate()
         .map(|(index, standing)| {
@@ -128,6 +128,10 @@ pub(crate) fn decide<'a>(standings: impl Iterator<Item = &'a Standing>, limits: 
                 return Verdict { ready, ..Verdict::out(reason) };
             }
             let Some((reason, since)) = passive else { return Verdict::IN };
+            if reason == OutReason::Unready {
+                unready += 1;
+                return Verdict { usable: true, ready, ..Verdict::out(reason) };
+            }
             accused.push((since, index));
             let probe = reason == OutReason::CircuitOpen && standing.probe_is_due(now);
             Verdict { probe, ready, ..Verdict::out(reason) }
@@ -136,10 +140,10 @@ pub(crate) fn decide<'a>(standings: impl Iterator<Item = &'a Standing>, limits: 
 
     accused.sort_unstable();
     let allowed = largest_share(members, limits.max_out).saturating_sub(unhealthy);
-    for (_, index) in accused.iter().skip(allowed) {
+    for (_, index) in accused.iter().skip(allowed.saturating_sub(unready)) {
         verdicts[*index].usable = true;
     }
-    let out = unhealthy + accused.len().min(allowed);
+    let out = unhealthy + (accused.len() + unready).min(allowed);
     #[allow(clippy::cast_precision_loss, reason = "pools have fewer than 2^52 endpoints")]
     let panic = members > 0 && ((members - out) as f64) < limits.panic_threshold * members as f64;
     if panic {
@@ -215,13 +219,13 @@ impl Standing {
         if let Some(span) = self.ejection.span(now) {
             accuse(OutReason::Ejected, span.since, Some(span.until));
         }
-        if let Some(span) = self.unready.span(now) {
-            accuse(OutReason::Unready, span.since, Some(span.until));
-        }
         match self.circuit {
             Circuit::Passing | Circuit::ForcedOpen => {}
             Circuit::Open { since, due } => accuse(OutReason::CircuitOpen, since, Some(due)),
             Circuit::Probing { since } => accuse(OutReason::CircuitOpen, since, None),
+        }
+        if let Some(span) = self.unready.span(now) {
+            accuse(OutReason::Unready, span.since, Some(span.until));
         }
         found
     }
@@ -408,6 +412,36 @@ pub(crate) mod tests {
         eject(&mut standings[1], now);
         eject(&mut standings[2], now + Duration::from_secs(1));
         assert_eq!(usable(&standings, HALF, now + Duration::from_secs(2)), [2, 3]);
+    }
+
+    #[test]
+    fn unready_endpoints_are_out_as_long_as_any_other_is_left_whatever_the_share() {
+        let now = instant();
+        let pause = |standing: &mut Standing| {
+            standing.unready.fail(now, Duration::from_secs(1), Duration::from_secs(1), 0).unwrap();
+        };
+        let mut standings = pool(6);
+        standings[..5].iter_mut().for_each(pause);
+        let decision = decide(standings.iter(), HALF, now);
+        assert_eq!((usable(&standings, HALF, now), decision.panic), (vec![5], false));
+        assert_eq!(decision.verdicts[0], Verdict { ready: false, ..Verdict::out(OutReason::Unready) });
+        assert_eq!(decision.next_change, Some(now + Duration::from_millis(500)));
+        // One that is kept in by the share, or used in panic, is rather used than one that is not ready.
+        eject(&mut standings[5], now + Duration::from_millis(1));
+        assert_eq!(usable(&standings, HALF, now + Duration::from_millis(2)), [5]);
+        let mut standings = pool(3);
+        pause(&mut standings[0]);
+        standings[1].health = HealthStatus::Unhealthy;
+        standings[2].health = HealthStatus::Unhealthy;
+        pause(&mut standings[2]);
+        assert_eq!(usable(&standings, HALF, now), [1]);
+        // With no other left, they are used; and again when the pause is over.
+        let mut standings = pool(3);
+        standings.iter_mut().for_each(pause);
+        standings[1].enabled = false;
+        assert_eq!(usable(&standings, HALF, now), [0, 2]);
+        assert_eq!(usable(&standings, HALF, now + Duration::from_millis(500)), [0, 2]);
+        assert!(decide(standings.iter(), HALF, now + Duration::from_millis(500)).verdicts[0].ready);
     }
 
     #[test]

@@ -66,7 +66,7 @@ pub(crate) struct Endpoint<K, S> {
     pub(crate) label: Box<str>,
     pub(crate) core: Arc<Core>,
     pub(crate) registry: Weak<Registry<K, S>>,
-    /// Told when a retired endpoint has finished its last call.
+    /// Notified when a retired endpoint has finished its last call, and when it has left the pool.
     pub(crate) idle: Arc<Notify>,
     /// What to do then. A pointer, because `Drop` knows no bounds of `K`.
     last_landed: fn(&Arc<Self>),

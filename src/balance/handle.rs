@@ -117,7 +117,7 @@ pub struct PoolStatistics {
     pub rejected: u64,
     /// Calls that were dropped before their end.
     pub abandoned: u64,
-    /// Picks that replaced an earlier one of the same call: it was not ready, failed to become ready, or refused.
+    /// Picks that replaced an earlier one of the same call: it was not ready, failed to become ready, or did not send the call.
     pub repicks: u64,
     /// Ejections, those by hand included.
     pub ejections: u64,
@@ -131,7 +131,7 @@ pub struct PoolStatistics {
     pub panic: bool,
 }
 
-/// Resolves when a draining endpoint has finished its last call; see [`PoolHandle::drain`].
+/// Resolves when a draining endpoint has finished its last call and has left the pool; see [`PoolHandle::drain`].
 ///
 /// # Cancel safety
 ///
@@ -176,8 +176,11 @@ impl<K: Key, S> PoolHandle<K, S> {
         self.registry.core.name()
     }
 
-    /// Adds an endpoint of weight 1, or puts a new service in the place of an endpoint, which keeps its weight and loses its
-    /// history. Calls to the old one finish.
+    /// Adds an endpoint of weight 1, or replaces the service of the endpoint that has this key.
+    ///
+    /// An endpoint that is there keeps its weight, everything that was learned about it, and what the operator said: it stays
+    /// disabled, ejected or unhealthy. Calls to the old service finish. An endpoint that is draining has given up its key: a
+    /// successor is added, of which nothing is known.
     ///
     /// # Examples
     ///
@@ -191,7 +194,8 @@ impl<K: Key, S> PoolHandle<K, S> {
         self.registry.apply([Membership::Insert { key, service, weight: None }]);
     }
 
-    /// The same, with a weight: twice the weight, twice the calls.
+    /// Adds an endpoint as [`add`](Self::add) does, with this weight: twice the weight, twice the calls. An endpoint that is
+    /// there gets the new weight.
     ///
     /// # Examples
     ///
@@ -235,7 +239,8 @@ impl<K: Key, S> PoolHandle<K, S> {
         self.registry.apply([Membership::Remove(key.clone())]) != 0
     }
 
-    /// Sends an endpoint no more calls, for good, and lets it go when those in flight have ended. The answer resolves then.
+    /// Sends an endpoint no more calls, for good, and removes it when those in flight have ended. The returned future resolves
+    /// once it is gone. Its key is free from now on: what is added under it is another endpoint, and stays.
     ///
     /// # Examples
     ///

@@ -18,7 +18,7 @@ pub(crate) struct Ejection {
     returned: Option<Instant>,
 }
 
-/// The pause that an endpoint gets when its `poll_ready` failed: doubled with every failure in a row, jittered.
+/// The pause of an endpoint whose `poll_ready` failed, or was pending too often: doubled with every failure in a row, jittered.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Unready {
     failures: u32,
@@ -180,6 +180,51 @@ mod tests {
         assert_eq!(ejection.eject(back + Duration::from_secs(30), &config), Duration::from_secs(60));
         ejection.lift(back + Duration::from_secs(40));
         assert_eq!(ejection.decayed(back + Duration::from_secs(3_600), config.decay_interval), 0);
+    }
+
+    /// Clean time begins with the return, however the ejection ended, and an ejection in force stops it.
+    #[test]
+    fn earlier_ejections_are_forgotten_from_the_return_on() {
+        let start = instant();
+        let config = config(30, 300);
+        let interval = config.decay_interval;
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let mut ejection = Ejection::default();
+        assert_eq!(ejection.decayed(after(500), interval), 0);
+        ejection.eject(start, &config);
+        // In force, and over but not noticed yet: nothing is forgotten.
+        assert_eq!([0, 29, 30, 500].map(|at| ejection.decayed(after(at), interval)), [1; 4]);
+        // Noticed late, it still ended at its end.
+        assert!(ejection.settle(after(45)));
+        assert!(!ejection.settle(after(46)));
+        assert_eq!([45, 59, 60, 90].map(|at| ejection.decayed(after(at), interval)), [1, 1, 0, 0]);
+        // The next begins with what is left of the last, noticed or not.
+        assert_eq!(ejection.eject(after(59), &config), Duration::from_secs(60));
+        assert_eq!(ejection.eject(after(119 + 29), &config), Duration::from_secs(90));
+        // Lifted, its clean time begins at the lift; a lift of nothing changes nothing.
+        ejection.lift(after(150));
+        ejection.lift(after(200));
+        assert_eq!([179, 180, 239, 240].map(|at| ejection.decayed(after(at), interval)), [3, 2, 1, 0]);
+        // One by hand counts for nothing itself; while it lasts, earlier ones are forgotten as before.
+        ejection.eject_for(after(185), Duration::from_secs(40));
+        assert_eq!([185, 210].map(|at| ejection.decayed(after(at), interval)), [2, 1]);
+        assert_eq!(ejection.span(after(224)), Some(Span { since: after(185), until: after(225) }));
+        assert_eq!(ejection.span(after(225)), None);
+    }
+
+    #[test]
+    fn a_recovery_ends_the_pause_and_the_doubling() {
+        let now = instant();
+        let (min, max) = (Duration::from_millis(100), Duration::from_secs(10));
+        let mut unready = Unready::default();
+        assert!(!unready.recover());
+        let first = unready.fail(now, min, max, 0).unwrap();
+        assert_eq!(unready.span(now), Some(Span { since: now, until: now + first }));
+        assert_eq!(unready.span(now + first), None);
+        assert_eq!(unready.fail(now + first, min, max, 0), Some(Duration::from_millis(100)));
+        assert!(unready.recover());
+        assert_eq!(unready.span(now + first), None);
+        assert_eq!(unready.fail(now + first, min, max, 0), Some(Duration::from_millis(50)));
     }
 
     #[test]

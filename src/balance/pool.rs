@@ -427,8 +427,9 @@ impl<K: Key, S, C, R> PoolBuilder<K, S, C, R> {
         PoolBuilder { name, config, classifier, repeat, listener, endpoints }
     }
 
-    /// Sends a request that an endpoint refused unsent (its own limiter, its own breaker) to another endpoint; the request is
-    /// cloned before each call. Default: the caller gets the refusal.
+    /// Sends a request that an endpoint did not send to another endpoint: its own limiter or breaker rejected it, or the
+    /// connection was refused ([`Outcome::NotSent`](crate::Outcome::NotSent)). The request is cloned before each call. Default:
+    /// the caller gets the error.
     ///
     /// # Examples
     ///

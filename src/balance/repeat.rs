@@ -1,8 +1,9 @@
-//! Whether a request can be sent to another endpoint after the first one refused it.
+//! Whether a request can be sent to another endpoint after the first one did not send it.
 
-/// Makes a second copy of a request, for when the endpoint that got the first one refuses it without having sent it.
+/// Makes a second copy of a request, for the case that the first one was not sent: a layer inside the endpoint rejected it, or
+/// it failed with [`Outcome::NotSent`](crate::Outcome::NotSent).
 ///
-/// Only then is the copy used; what may have been sent is a retry's business. Closures `Fn(&Req) -> Option<Req>` are
+/// Only then is the copy used; repeating what may have been sent is left to a retry. Closures `Fn(&Req) -> Option<Req>` are
 /// repeaters.
 ///
 /// # Examples

@@ -164,7 +164,7 @@ mod tests {
     const IDLE: Candidate = Candidate { latency: 1.0, calls: 0.0, owed: 0 };
 
     #[test]
-    fn a_turn_is_passed_on_by_who_is_clearly_worse_and_kept_among_equals() {
+    fn a_clearly_worse_candidate_passes_its_turn_on_and_an_equal_one_keeps_it() {
         assert!(!passes_on(IDLE, IDLE));
         let with = |calls| Candidate { calls, ..IDLE };
         assert!(!passes_on(with(0.7), IDLE) && passes_on(with(0.8), IDLE));
