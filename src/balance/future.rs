@@ -26,10 +26,8 @@ pin_project! {
     ///
     /// # Errors
     ///
-    /// The endpoint's own error; or, put into it:
-    ///
-    /// * [`Rejected::NoEndpoint`] with the reason: the pool is empty, nobody is eligible, or nobody became ready in time;
-    /// * [`Rejected::DeadlineExceeded`], unsent, when the caller's deadline ended such a wait.
+    /// The endpoint's own error; or, put into it, [`Rejected::NoEndpoint`] with the reason: the pool is empty, no endpoint is
+    /// eligible, or none became ready in time. It is also what a wait ends in that the caller's deadline cuts short.
     ///
     /// # Panics
     ///

@@ -5,7 +5,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::sync::futures::OwnedNotified;
@@ -55,11 +55,10 @@ pub(super) struct Vacant<K, S, Req> {
     timer: Timer,
 }
 
-/// A limit of patience: the configured one, or the caller's deadline if that is nearer.
-struct Timer {
-    sleep: Option<Pin<Box<Sleep>>>,
-    is_deadline: bool,
-}
+/// The limit of a wait: the configured one, or the caller's deadline if that is nearer.
+///
+/// Either way the wait ends with the rejection of what it waited for.
+struct Timer(Option<Pin<Box<Sleep>>>);
 
 /// Asks an endpoint's service whether it is ready; a panic is the endpoint's failure.
 #[inline(always)]
@@ -236,8 +235,11 @@ where
                 return Poll::Ready(self.settle_for(flight, service));
             }
         }
-        let deadline = ready!(self.timer.poll(self.core.config.ready_timeout, cx));
-        let rejected = deadline.unwrap_or_else(|| self.rejection());
+        if self.timer.poll(self.core.config.ready_timeout, cx).is_pending() {
+            context::record_awaited(|| self.rejection());
+            return Poll::Pending;
+        }
+        let rejected = self.rejection();
         self.alone = false;
         let waited = self.picks.iter_mut().filter_map(Option::take).map(|(flight, _)| {
             let endpoint = flight.endpoint().clone();
@@ -426,13 +428,16 @@ where
                 return Poll::Ready(Next::Pick(flight, S::clone(&service), request));
             }
             let core = &self.registry.core;
-            if let Poll::Ready(deadline) = self.timer.poll(core.config.empty_wait, cx) {
+            let rejection = || NoEndpoint::of(core.name(), self.registry.snapshot().none_because).into();
+            if self.timer.poll(core.config.empty_wait, cx).is_ready() {
                 self.request = None;
                 core.ended(End::Rejected);
-                let none = NoEndpoint::of(core.name(), self.registry.snapshot().none_because);
-                return Poll::Ready(Next::Fail(S::Error::from_rejected(deadline.unwrap_or_else(|| none.into()))));
+                return Poll::Ready(Next::Fail(S::Error::from_rejected(rejection())));
             }
-            ready!(changed.as_mut().poll(cx));
+            if changed.as_mut().poll(cx).is_pending() {
+                context::record_awaited(rejection);
+                return Poll::Pending;
+            }
             self.changed = None;
         }
     }
@@ -450,28 +455,22 @@ impl<K, S, Req> Drop for Vacant<K, S, Req> {
 
 impl Timer {
     const fn unset() -> Self {
-        Self { sleep: None, is_deadline: false }
+        Self(None)
     }
 
-    /// Ready when `limit` or the deadline is over; with the refusal if it was the deadline. Armed at the first poll.
-    fn poll(&mut self, limit: Duration, cx: &mut Context<'_>) -> Poll<Option<Rejected>> {
-        let sleep = match &mut self.sleep {
+    /// Ready when `limit` or the deadline is over. Armed at the first poll.
+    fn poll(&mut self, limit: Duration, cx: &mut Context<'_>) -> Poll<()> {
+        let sleep = match &mut self.0 {
             Some(sleep) => sleep,
             None => {
                 let left = context::current().remaining(Instant::now());
-                self.is_deadline = left.is_some_and(|left| left < limit);
                 let wait = left.map_or(limit, |left| left.min(limit));
                 if wait.is_zero() {
-                    return Poll::Ready(self.refusal());
+                    return Poll::Ready(());
                 }
-                self.sleep.insert(Box::pin(tokio::time::sleep(wait)))
+                self.0.insert(Box::pin(tokio::time::sleep(wait)))
             }
         };
-        ready!(sleep.as_mut().poll(cx));
-        Poll::Ready(self.refusal())
-    }
-
-    fn refusal(&self) -> Option<Rejected> {
-        self.is_deadline.then_some(Rejected::DeadlineExceeded { sent: false })
+        sleep.as_mut().poll(cx)
     }
 }

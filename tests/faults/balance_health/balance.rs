@@ -646,7 +646,32 @@ async fn entry_18_a_panic_in_the_readiness_of_any_choice_is_one_failure() {
     }
 }
 
-// === 17 and 27 of the core's list, as far as they are the pool's ===
+// === 15, 17 and 27 of the core's list, as far as they are the pool's ===
+
+/// What ends a wait for an endpoint says that an endpoint was waited for: the deadline, a timeout, or the pool's own limit.
+#[cfg(feature = "timeout")]
+#[tokio::test(start_paused = true)]
+async fn core_15_whatever_ends_a_wait_for_an_endpoint_the_cause_is_the_endpoint() {
+    use mainstay::TimeoutLayer;
+    use tower::{Layer, ServiceExt};
+    for (not_ready, expected) in [(2, NoEndpointReason::NotReady), (0, NoEndpointReason::Empty)] {
+        let servers = servers(not_ready, Duration::ZERO);
+        servers.iter().for_each(|server| server.set_ready(false));
+        let pool = Pool::builder("test").empty_wait(Duration::from_secs(1)).build().unwrap();
+        pool.handle().add_all(servers.iter().map(|server| (server.number, server.clone())));
+        for wait in [200 * MS, Duration::from_secs(5)] {
+            let start = Instant::now();
+            let ended = wait.min(Duration::from_secs(1));
+            let deadline = Ambient::new().with_deadline(start + wait).scope(pool.clone().oneshot(())).await;
+            assert_eq!((reason(&deadline.unwrap_err()), start.elapsed()), (Some(expected), ended));
+            for layer in [TimeoutLayer::total("test", wait).unwrap(), TimeoutLayer::attempt("test", wait).unwrap()] {
+                let error = ServiceExt::oneshot(layer.layer(pool.clone()), ()).await.unwrap_err();
+                assert_eq!(reason(&error), Some(expected), "{wait:?}: {error}");
+            }
+        }
+        assert_eq!(pool.handle().statistics().in_flight, 0);
+    }
+}
 
 #[tokio::test]
 async fn core_17_a_call_that_failed_before_it_was_sent_goes_to_another_endpoint() {
