@@ -80,6 +80,7 @@
 
 mod builder;
 mod config;
+mod gate;
 mod http_probe;
 mod hysteresis;
 mod monitor;

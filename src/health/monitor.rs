@@ -12,6 +12,7 @@ use tokio::task::AbortHandle;
 
 use super::builder::MonitorBuilder;
 use super::config::MonitorConfig;
+use super::gate::Gate;
 use super::probe::{DynProbe, Probe};
 use super::shared::{MonitorStatistics, Shared};
 use super::status::TargetHealth;
@@ -38,7 +39,7 @@ impl<K: Hash + Eq + Clone + fmt::Debug + Send + Sync + 'static> Key for K {}
 /// Checks targets, each by its own probe and in its own task, and publishes what it finds.
 ///
 /// Building it, adding targets and dropping it are legal anywhere; [`start`](Self::start) is what needs a tokio runtime. Clones
-/// are handles of the same monitor. When the last one is dropped all checks end, every target reads
+/// are handles of the same monitor. When the last one is dropped all checks end as by [`stop`](Self::stop), every target reads
 /// [`Unknown`](HealthStatus::Unknown), and subscriptions end.
 ///
 /// See the [module documentation](crate::health).
@@ -98,7 +99,13 @@ struct Targets<K> {
 struct Target {
     probe: Arc<dyn DynProbe>,
     wake: Arc<Notify>,
-    task: Option<AbortHandle>,
+    run: Option<Run>,
+}
+
+/// The task that checks a target, and what ends it.
+struct Run {
+    task: AbortHandle,
+    gate: Arc<Gate>,
 }
 
 // === impl Monitor ===
@@ -168,7 +175,7 @@ impl<K: Key> Monitor<K> {
         let runtime = Handle::try_current().map_err(|_| NotInRuntime { _private: () })?;
         let mut targets = lock(&self.owner.targets);
         for (key, target) in &mut targets.by_key {
-            if target.task.as_ref().is_none_or(AbortHandle::is_finished) {
+            if target.run.as_ref().is_none_or(|run| run.task.is_finished()) {
                 target.spawn(key, &self.owner.shared, &runtime);
             }
         }
@@ -177,6 +184,10 @@ impl<K: Key> Monitor<K> {
     }
 
     /// Ends all checks; every target reads [`Unknown`](HealthStatus::Unknown) until [`start`](Self::start) is called again.
+    ///
+    /// Once it has returned no check and no event begins. If a check takes its first step, or the listener runs, on another thread at
+    /// that moment, this call waits for it; so do not hold a lock here that a probe takes in its first step, or the listener takes.
+    /// Called by a probe or by the listener it does not wait.
     ///
     /// # Examples
     ///
@@ -190,16 +201,17 @@ impl<K: Key> Monitor<K> {
     pub fn stop(&self) {
         let mut targets = lock(&self.owner.targets);
         targets.runtime = None;
-        for target in targets.by_key.values_mut() {
-            target.abort();
-            target.task = None;
-        }
+        let runs: Vec<_> = targets.by_key.values_mut().filter_map(|target| target.run.take()).collect();
+        runs.iter().for_each(Run::end);
         self.owner.shared.forget_all();
+        drop(targets);
+        runs.iter().for_each(Run::wait);
     }
 
     /// Adds a target and the probe that checks it; in a monitor that runs, its first check follows after the first jitter.
     ///
-    /// A key that is there already gets the new probe, and its status starts over as [`Unknown`](HealthStatus::Unknown). Returns
+    /// A key that is there already gets the new probe, and its status starts over as [`Unknown`](HealthStatus::Unknown); the old
+    /// probe's checks end as by [`stop`](Self::stop). Returns
     /// whether the key was new. The number of targets is not limited: they are the caller's choice, and each costs a task.
     ///
     /// # Examples
@@ -213,7 +225,7 @@ impl<K: Key> Monitor<K> {
     /// # Ok::<_, mainstay::InvalidConfig>(())
     /// ```
     pub fn add(&self, key: K, probe: impl Probe) -> bool {
-        let mut target = Target { probe: Arc::new(probe), wake: Arc::new(Notify::new()), task: None };
+        let mut target = Target { probe: Arc::new(probe), wake: Arc::new(Notify::new()), run: None };
         // What was there is dropped after the lock: a probe's drop is the user's code.
         let mut targets = lock(&self.owner.targets);
         self.owner.shared.add(key.clone());
@@ -228,13 +240,14 @@ impl<K: Key> Monitor<K> {
             }
         };
         drop(targets);
-        if let Some(replaced) = &replaced {
-            replaced.abort();
+        if let Some(Target { run: Some(run), .. }) = &replaced {
+            run.end();
+            run.wait();
         }
         replaced.is_none()
     }
 
-    /// Removes a target and ends its checks; returns whether it was there. To subscribers it becomes
+    /// Removes a target and ends its checks as [`stop`](Self::stop) does; returns whether it was there. To subscribers it becomes
     /// [`Unknown`](HealthStatus::Unknown).
     ///
     /// # Examples
@@ -253,8 +266,9 @@ impl<K: Key> Monitor<K> {
         let removed = targets.by_key.remove(key);
         self.owner.shared.remove(key);
         drop(targets);
-        if let Some(removed) = &removed {
-            removed.abort();
+        if let Some(Target { run: Some(run), .. }) = &removed {
+            run.end();
+            run.wait();
         }
         removed.is_some()
     }
@@ -443,8 +457,10 @@ impl<K> fmt::Debug for Monitor<K> {
 impl<K> Drop for Owner<K> {
     fn drop(&mut self) {
         let targets = self.targets.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
-        targets.by_key.values().for_each(Target::abort);
+        let runs = || targets.by_key.values().filter_map(|target| target.run.as_ref());
+        runs().for_each(Run::end);
         self.shared.forget_all();
+        runs().for_each(Run::wait);
     }
 }
 
@@ -452,13 +468,23 @@ impl<K> Drop for Owner<K> {
 
 impl Target {
     fn spawn<K: Key>(&mut self, key: &K, shared: &Arc<Shared<K>>, runtime: &Handle) {
-        let check = task::run(shared.begin(key), self.probe.clone(), self.wake.clone());
-        self.task = Some(runtime.spawn(check).abort_handle());
+        let gate = Arc::new(Gate::default());
+        let check = task::run(shared.begin(key, gate.clone()), self.probe.clone(), self.wake.clone());
+        self.run = Some(Run { task: runtime.spawn(check).abort_handle(), gate });
+    }
+}
+
+// === impl Run ===
+
+impl Run {
+    /// No check and no event begins from now on, but for what is beginning right now.
+    fn end(&self) {
+        self.gate.close();
+        self.task.abort();
     }
 
-    fn abort(&self) {
-        if let Some(task) = &self.task {
-            task.abort();
-        }
+    /// Waits until what was beginning has begun. No lock may be held: it may be the user's code.
+    fn wait(&self) {
+        self.gate.wait();
     }
 }

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::config::MonitorConfig;
+use super::gate::Gate;
 use super::hysteresis::{Check, Hysteresis, Transition};
 use super::monitor::Key;
 use super::status::{CheckFailure, TargetHealth};
@@ -71,6 +72,7 @@ pub(crate) struct Prober<K: Key> {
     key: K,
     id: u64,
     core: Hysteresis,
+    gate: Arc<Gate>,
 }
 
 // === impl Shared ===
@@ -170,7 +172,7 @@ impl<K: Key> Shared<K> {
     }
 
     /// Puts a new prober in charge of a target.
-    pub(crate) fn begin(self: &Arc<Self>, key: &K) -> Prober<K> {
+    pub(crate) fn begin(self: &Arc<Self>, key: &K, gate: Arc<Gate>) -> Prober<K> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         self.targets.send_modify(|targets| {
@@ -179,7 +181,7 @@ impl<K: Key> Shared<K> {
                 entry.prober = id;
             }
         });
-        Prober { shared: self.clone(), key: key.clone(), id, core: Hysteresis::default() }
+        Prober { shared: self.clone(), key: key.clone(), id, core: Hysteresis::default(), gate }
     }
 
     /// Changes the entry if `prober` is in charge; tells subscribers only when `change` returns that the status changed.
@@ -256,12 +258,17 @@ impl<K: Key> Prober<K> {
         &self.shared
     }
 
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
     pub(crate) const fn core(&self) -> &Hysteresis {
         &self.core
     }
 
-    /// Takes the result of a check.
+    /// Takes the result of a check; one that comes after the end of the checks is not counted.
     pub(crate) fn record(&mut self, result: Result<(), CheckFailure>, config: &MonitorConfig) {
+        let Some(_inside) = self.gate.enter() else { return };
         let (outcome, check) = match &result {
             Ok(()) => (PASSED, Check::Passed),
             Err(CheckFailure::Answered(_)) => (FAILED, Check::Answered),
@@ -294,6 +301,7 @@ impl<K: Key> Prober<K> {
 
 impl<K: Key> Drop for Prober<K> {
     fn drop(&mut self) {
+        let Some(_inside) = self.gate.enter() else { return };
         let mut before = HealthStatus::Unknown;
         self.shared.update(&self.key, self.id, |health| {
             before = health.forget();

@@ -27,12 +27,27 @@ pub(crate) async fn run<K: Key>(mut prober: Prober<K>, probe: Arc<dyn DynProbe>,
     loop {
         started = Instant::now();
         let now_in_force = config.borrow().clone();
-        let result = check(&*probe, now_in_force.timeout).await;
+        let Some(result) = begin(&prober, check(&*probe, now_in_force.timeout)).await else { return };
         prober.record(result, &now_in_force);
         let pace = prober.core().pace();
         let draw = unit(thread_draw());
         wait(&mut config, &wake, |config| config.pause(pace, draw).saturating_sub(started.elapsed())).await;
     }
+}
+
+/// Runs a check whose first step happens inside of the prober's gate; `None` if that is closed.
+async fn begin<K: Key, T>(prober: &Prober<K>, check: impl Future<Output = T>) -> Option<T> {
+    let mut check = pin!(check);
+    let mut begun = false;
+    poll_fn(|cx| {
+        if begun {
+            return check.as_mut().poll(cx).map(Some);
+        }
+        begun = true;
+        let Some(_inside) = prober.gate().enter() else { return Poll::Ready(None) };
+        check.as_mut().poll(cx).map(Some)
+    })
+    .await
 }
 
 /// One check: whatever goes wrong in it, down to a panic in a drop, is its failure.
