@@ -47,7 +47,10 @@ pub struct Ready<'a, S, Req> {
 pin_project! {
     /// The future of a service's own `oneshot`: waits until the service is ready, then makes one call.
     ///
-    /// `F` is the response future of `S` for `Req`.
+    /// `F` is the response future of `S` for `Req`. Because it has a name, a spawned task or a handler that calls `oneshot` compiles
+    /// also where `tower`'s `ServiceExt::oneshot` does not ("implementation is not general enough"): with a classifier that is a
+    /// closure over a [`BoxError`](crate::BoxError) or that has rules for errors, with a cache, and with a boxed error that was
+    /// lifted. Boxing the service (`tower::util::BoxCloneSyncService`) helps in any case.
     ///
     /// # Panics
     ///

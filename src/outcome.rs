@@ -282,7 +282,7 @@ impl fmt::Display for Outcome {
 /// Turns the result of a call into one [`Outcome`].
 ///
 /// Closures and function pointers of the form `Fn(Result<&Res, &Err>) -> Outcome` are classifiers; [`classify_fn`] makes
-/// the compiler infer a closure's lifetimes. A classifier is called once a finished call, on the calling task, and must
+/// the compiler infer a closure's lifetimes, which it does by itself only if the type of the argument is written out. A classifier is called once a finished call, on the calling task, and must
 /// be quick; a panic in it unwinds to the caller, and the call counts as a failure.
 ///
 /// # Examples
@@ -363,12 +363,31 @@ where
 ///
 /// It knows no protocol. For HTTP, where a 500 arrives as `Ok`, use the classifier behind the feature `http`.
 ///
+/// It does not look into errors either, and never says [`NotSent`](Outcome::NotSent): a refused connection is `Transient` like any
+/// other failure, so a retry repeats the call in any case. The difference matters where calls are only repeated if they are
+/// idempotent, or if nothing was sent: over HTTP, where `HttpClassifier::not_sent_if` finds such errors at any depth, and in a pool
+/// that is to pass the call on. A closure can say so as well, see the second example.
+///
 /// # Examples
 ///
 /// ```
 /// use mainstay::{Classify, DefaultClassifier, Outcome};
 ///
 /// assert_eq!(DefaultClassifier.classify(Err::<&(), _>(&"reset")), Outcome::Transient);
+/// ```
+///
+/// A client whose errors tell when nothing was sent, like those of `reqwest` and `hyper-util` by their `is_connect`:
+///
+/// ```
+/// use std::io::{Error, ErrorKind};
+/// use mainstay::{Classify, Outcome, classify_fn};
+///
+/// let classifier = classify_fn(|result: Result<&(), &Error>| match result {
+///     Ok(()) => Outcome::Success,
+///     Err(error) if error.kind() == ErrorKind::ConnectionRefused => Outcome::NotSent,
+///     Err(_) => Outcome::Transient,
+/// });
+/// assert_eq!(classifier.classify(Err(&ErrorKind::ConnectionRefused.into())), Outcome::NotSent);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DefaultClassifier;

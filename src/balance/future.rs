@@ -24,6 +24,9 @@ use crate::outcome::{Classify, Outcome};
 pin_project! {
     /// The future of a call to a [`Pool`](super::Pool).
     ///
+    /// `F` and `E` are what an endpoint's service returns: its future and error, each with a name here for the reason that
+    /// [`Oneshot`](crate::Oneshot) has one.
+    ///
     /// # Errors
     ///
     /// The endpoint's own error; or, put into it, [`Rejected::NoEndpoint`] with the reason: the pool is empty, no endpoint is
@@ -55,12 +58,20 @@ pin_project! {
     /// # }
     /// ```
     #[must_use = "futures do nothing unless polled"]
-    pub struct ResponseFuture<K, S, C, R, Req>
+    pub struct ResponseFuture<
+        K,
+        S,
+        C,
+        R,
+        Req,
+        F = <S as Service<Req>>::Future,
+        E = <S as Service<Req>>::Error,
+    >
     where
         S: Service<Req>,
     {
         #[pin]
-        state: State<K, S, Req, S::Future, S::Error>,
+        state: State<K, S, Req, F, E>,
         classifier: C,
         repeat: R,
         tried: Tried,

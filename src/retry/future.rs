@@ -27,6 +27,9 @@ use crate::timer::Timer;
 pin_project! {
     /// The response future of [`Retry`](super::Retry).
     ///
+    /// `F`, `T` and `E` are what the service returns: its future, response and error, each with a name here for the reason that
+    /// [`Oneshot`](crate::Oneshot) has one.
+    ///
     /// It is `Send` when the service, its future, the request, the classifier and the request policy are.
     ///
     /// # Cancel safety
@@ -54,13 +57,21 @@ pin_project! {
     /// # }
     /// ```
     #[must_use = "futures do nothing unless polled"]
-    pub struct ResponseFuture<S, Req, C, R>
+    pub struct ResponseFuture<
+        S,
+        Req,
+        C,
+        R,
+        F = <S as Service<Req>>::Future,
+        T = <S as Service<Req>>::Response,
+        E = <S as Service<Req>>::Error,
+    >
     where
         S: Service<Req>,
     {
         // Runs from the call on; neither this nor `progress` is left when the call has ended.
         #[pin]
-        attempt: InScope<AttemptScope, S::Future>,
+        attempt: InScope<AttemptScope, F>,
         // `None` through a first attempt without a time limit.
         #[pin]
         progress: Option<Progress>,
@@ -70,7 +81,7 @@ pin_project! {
         request: Option<Req>,
         // What the last attempt ended in, while the next one is waited for: the call returns it if a limit ends the wait, or if
         // the copy is lost. A response is only kept where the copy may be lost.
-        last: Option<Result<S::Response, S::Error>>,
+        last: Option<Result<T, E>>,
         // Of the attempt that runs. Of a call that was refused, until the caller was told: it is counted already.
         limit: Option<AttemptLimit>,
         call: Call,
@@ -78,7 +89,7 @@ pin_project! {
         shared: StripedArc<Shared<C, R>>,
     }
 
-    impl<S, Req, C, R> PinnedDrop for ResponseFuture<S, Req, C, R>
+    impl<S, Req, C, R, F, T, E> PinnedDrop for ResponseFuture<S, Req, C, R, F, T, E>
     where
         S: Service<Req>,
     {

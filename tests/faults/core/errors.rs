@@ -265,12 +265,20 @@ async fn compiling_calls_with_a_boxed_error_can_be_spawned() {
         let mut s = breaker().handle(); s.call(async { Ok(2) }).await;
         let mut s = retry().layer(LiftLayer::new().layer(inner)); s.oneshot(1).await.map_err(Error::into_boxed);
     }
-    // A closure that judges boxed errors, and a cache, whose error must be `'static`: by the service's own methods.
+    // A closure that judges boxed errors, a cache, and a lifted box, whose errors must be `'static`: by the service's own methods.
     let judge = classify_fn(|result: Result<&u32, &BoxError>| match result {
         Ok(_) => Outcome::Success,
         Err(_) => Outcome::Permanent,
     });
     let judged = move || RetryLayer::builder("app").classify(judge).build().unwrap().layer(inner);
+    let judging = move || RetryLayer::builder("app").classify(judge).build().unwrap();
+    let judged_stack =
+        move || judging().layer(CircuitBreakerLayer::builder("app").classify(judge).build().unwrap().layer(inner));
+    let judged_pool = move || {
+        let pool: Pool<u16, Boxed, _> = Pool::builder("app").classify(judge).build().unwrap();
+        pool.handle().add(1, BoxCloneSyncService::new(inner));
+        judging().layer(pool)
+    };
     let cache = || mainstay::CacheLayer::builder("app").key(|n: &u32| Some(*n)).build().unwrap().layer(inner);
     spawned! {
         let mut s = judged(); s.oneshot(1).await;
@@ -280,6 +288,12 @@ async fn compiling_calls_with_a_boxed_error_can_be_spawned() {
         let mut s = cache(); s.oneshot(1).await;
         let mut s = cache(); s.ready().await?.call(1).await;
         let mut s = BoxCloneSyncService::new(judged()); tower::ServiceExt::oneshot(s, 1).await;
+        let mut s = total().layer(judged_stack()); s.oneshot(1).await;
+        let mut s = total().layer(judged_stack()); s.ready().await?.call(1).await;
+        let mut s = total().layer(judged_pool()); s.oneshot(1).await;
+        let mut s = total().layer(judged_pool()); s.ready().await?.call(1).await;
+        let mut s = total().layer(retry().layer(breaker().layer(LiftLayer::new().layer(inner))));
+            s.oneshot(1).await.map_err(Error::into_boxed);
         let mut s = BoxCloneSyncService::new(cache()); tower::ServiceExt::oneshot(s, 1).await;
     }
     assert_eq!(answers, vec![2; answers.len()]);
@@ -342,6 +356,26 @@ fn compiling_a_handler_of_axum_can_make_calls() {
         .layer(TimeoutLayer::total("server", Duration::from_secs(3)).unwrap())
         .layer(LiftLayer::new());
     let _ = router.layer(server_side);
+}
+
+#[cfg(feature = "http")]
+#[test]
+fn compiling_a_client_of_http_that_knows_what_was_not_sent() {
+    type Client = BoxCloneSyncService<http::Request<String>, http::Response<String>, BoxError>;
+    let refused = mainstay::HttpClassifier::new()
+        .not_sent_if(|error: &io::Error| error.kind() == io::ErrorKind::ConnectionRefused)
+        .not_sent_if(|error: &hyper_util::client::legacy::Error| error.is_connect())
+        .not_sent_if(|error: &reqwest::Error| error.is_connect());
+    let pool: Pool<u16, Client, _> = Pool::builder("app").classify(refused.clone()).build().unwrap();
+    let users = ServiceBuilder::new()
+        .layer(TelemetryLayer::new("app").classify(refused.clone()))
+        .layer(TimeoutLayer::total("app", Duration::from_secs(1)).unwrap())
+        .layer(RetryLayer::builder("app").http().classify(refused).build().unwrap())
+        .service(pool);
+    let get = axum::routing::get(move || async move {
+        users.oneshot(http::Request::new(String::new())).await.map_err(|error| error.to_string())
+    });
+    let _ = axum::Router::<()>::new().route("/", get);
 }
 
 #[test]
