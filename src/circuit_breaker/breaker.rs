@@ -26,15 +26,16 @@ pub(super) type Observer = Box<dyn Fn(&Transition) + Send + Sync>;
 
 /// One breaker; handles, permits and services share it.
 pub(super) struct Breaker {
+    // What few breakers have is boxed: a keyed breaker has a breaker per key.
     pub(super) shared: Shared,
     emitter: Emitter,
     observers: Box<[Observer]>,
     calls: Tally<6>,
     transitions: Tally<6>,
     /// None for one of many of one name, such as those of the endpoints of a pool: their states are not published.
-    gauges: Option<StateGauges<6>>,
+    gauges: Option<Box<StateGauges<6>>>,
     /// What an observing breaker would have done; of those that observe.
-    observed: OnceLock<Tally<2>>,
+    observed: OnceLock<Box<Tally<2>>>,
     /// Where `observed` adds up in a group.
     group_observed: Option<Arc<TallySum<2>>>,
     /// Held while the gauges are changed, so that the last one to change them has read the latest state.
@@ -42,7 +43,7 @@ pub(super) struct Breaker {
     /// Subscriptions and followers, which wait for a change. Made for the first of them.
     watchers: LazyWatchers,
     /// How waits for the circuit ended. Made for the first of them.
-    waits: OnceLock<Tally<5>>,
+    waits: OnceLock<Box<Tally<5>>>,
 }
 
 /// The counts of all breakers of a group, those that are gone among them.
@@ -83,8 +84,8 @@ impl Breaker {
         has_gauges: bool,
     ) -> Self {
         let initial = index(config.initial_state);
-        let gauges =
-            has_gauges.then(|| StateGauges::new(&name, names::CIRCUIT_BREAKER_STATE, "state", states(), initial));
+        let gauges = has_gauges
+            .then(|| Box::new(StateGauges::new(&name, names::CIRCUIT_BREAKER_STATE, "state", states(), initial)));
         let calls = Tally::new(&name, names::CIRCUIT_BREAKER_CALLS, "outcome", ENDS);
         let transitions = Tally::new(&name, names::CIRCUIT_BREAKER_TRANSITIONS, "to", states());
         Self {
@@ -149,15 +150,17 @@ impl Breaker {
     }
 
     fn observed(&self) -> &Tally<2> {
-        self.observed.get_or_init(|| match &self.group_observed {
-            Some(group) => group.part(),
-            None => Tally::new(self.name(), names::CIRCUIT_BREAKER_OBSERVED, "would_have", WOULD_HAVE),
+        self.observed.get_or_init(|| {
+            Box::new(match &self.group_observed {
+                Some(group) => group.part(),
+                None => Tally::new(self.name(), names::CIRCUIT_BREAKER_OBSERVED, "would_have", WOULD_HAVE),
+            })
         })
     }
 
     /// How often an observing breaker would have opened, and how many calls it would have rejected.
     pub(super) fn would_have(&self) -> [u64; 2] {
-        self.observed.get().map_or([0; 2], Tally::all)
+        self.observed.get().map_or([0; 2], |observed| observed.all())
     }
 
     /// Admits the call of a waiter, or counts and tells why not.
@@ -171,14 +174,15 @@ impl Breaker {
     /// Counts the end of a wait.
     #[cold]
     pub(super) fn wait_ended(&self, end: WaitEnd) {
-        let waits =
-            self.waits.get_or_init(|| Tally::new(self.name(), names::CIRCUIT_BREAKER_WAITS, "outcome", WAIT_ENDS));
+        let waits = self
+            .waits
+            .get_or_init(|| Box::new(Tally::new(self.name(), names::CIRCUIT_BREAKER_WAITS, "outcome", WAIT_ENDS)));
         waits.add(end as usize);
     }
 
     /// How many waits ended in each [`WaitEnd`].
     pub(super) fn wait_ends(&self) -> [u64; 5] {
-        self.waits.get().map_or([0; 5], Tally::all)
+        self.waits.get().map_or([0; 5], |waits| waits.all())
     }
 
     /// What a call would be refused with now, which counts as none; `None` if it would not.
