@@ -122,10 +122,9 @@ macro_rules! ready_methods {
             /// # Ok(())
             /// # }
             /// ```
-            pub fn oneshot<Req>(
-                self,
-                request: Req,
-            ) -> $crate::Oneshot<Self, Req, <Self as ::tower_service::Service<Req>>::Future>
+            // A type of its own for the future: named by a projection in the signature, a missing `Rejectable` would show as a bare
+            // "trait bounds not satisfied".
+            pub fn oneshot<Req, Fut>(self, request: Req) -> $crate::Oneshot<Self, Req, Fut>
             where
                 $inner: ::tower_service::Service<Req>,
                 <$inner as ::tower_service::Service<Req>>::Error: $crate::Rejectable,
@@ -133,6 +132,7 @@ macro_rules! ready_methods {
                         Req,
                         Response = <$inner as ::tower_service::Service<Req>>::Response,
                         Error = <$inner as ::tower_service::Service<Req>>::Error,
+                        Future = Fut,
                     >,
             {
                 $crate::Oneshot::new(self, request)

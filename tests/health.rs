@@ -391,6 +391,54 @@ async fn a_monitor_can_be_stopped_and_started_again() {
     assert_eq!((monitor.status(&"a"), script.asked().len()), (Healthy, 4));
 }
 
+/// What a target's page shows: since when it is what it is, and the results in a row.
+#[tokio::test(start_paused = true)]
+async fn a_status_begins_with_the_check_that_decides_it() {
+    let begin = Instant::now();
+    let (monitor, script) = (every_second().fall(3).build().unwrap(), Script::new("S"));
+    monitor.add("a", script.clone());
+    let seen = |monitor: &Monitor<&'static str>| {
+        let target = monitor.target(&"a").unwrap();
+        let at = (target.since - begin).as_secs_f64();
+        (target.status, at, target.passes, target.failures, target.last_failure.is_some())
+    };
+    assert_eq!(seen(&monitor), (Unknown, 0.0, 0, 0, false));
+    sleep(seconds(5.0)).await;
+    monitor.start().unwrap();
+    assert_eq!(seen(&monitor), (Unknown, 0.0, 0, 0, false), "unknown since it was added");
+    sleep(seconds(2.5)).await;
+    assert_eq!(seen(&monitor), (Healthy, 5.0, 3, 0, false));
+    script.set("F");
+    sleep(seconds(2.0)).await;
+    assert_eq!(seen(&monitor), (Healthy, 5.0, 0, 2, true), "two failures are not enough");
+    sleep(seconds(3.0)).await;
+    assert_eq!(seen(&monitor), (Unhealthy, 10.0, 0, 5, true));
+    monitor.stop();
+    assert_eq!(seen(&monitor), (Unknown, 12.5, 0, 0, true), "what went wrong last stays to be read");
+    sleep(seconds(1.0)).await;
+    monitor.stop();
+    assert_eq!(seen(&monitor), (Unknown, 12.5, 0, 0, true), "nothing new began");
+    monitor.start().unwrap();
+    sleep(seconds(0.5)).await;
+    assert_eq!(seen(&monitor), (Unhealthy, 13.5, 0, 1, true), "the first result decides again");
+    monitor.add("a", Script::new("S"));
+    assert_eq!(seen(&monitor), (Unknown, 14.0, 0, 0, false), "another probe, another history");
+}
+
+/// A stop ends the run of a target, and not what was found before; a start begins another run.
+#[tokio::test(start_paused = true)]
+async fn a_check_that_is_under_way_at_a_stop_is_neither_counted_nor_heard() {
+    let (heard, listener) = recorder();
+    let (monitor, script) = monitor_of("SH", every_second().timeout(seconds(5.0)).listener(listener));
+    sleep(seconds(2.5)).await;
+    monitor.stop();
+    let then = monitor.statistics();
+    assert_eq!((then.passed, then.timed_out, then.unknown), (1, 0, 1));
+    sleep(seconds(30.0)).await;
+    assert_eq!((monitor.statistics(), script.asked().len(), heard.lock().unwrap().len()), (then, 2, 1));
+    assert_eq!(monitor.target(&"a").unwrap().last_failure, None);
+}
+
 #[test]
 fn a_prober_that_died_with_its_runtime_reads_unknown_and_can_live_again() {
     let (heard, listener) = recorder();
@@ -586,6 +634,55 @@ async fn targets_can_come_and_go_from_many_threads() {
     }
     assert!(known.values().all(|status| *status == Unknown), "{known:?}");
     assert_eq!(Arc::strong_count(&alive), 1, "no probe is left");
+}
+
+/// The gauges follow each change: of a status, of the targets, and of whether there are checks at all.
+#[cfg(feature = "metrics")]
+#[test]
+fn the_gauges_of_targets_follow_every_change() {
+    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    metrics::with_local_recorder(&recorder, || {
+        // A snapshot shows by how much each has changed since the one before.
+        let mut levels = [0.0; 3];
+        let mut gauges = || {
+            for (key, _, _, value) in snapshotter.snapshot().into_vec() {
+                let at = match key.key().name() {
+                    "mainstay_health_targets" => 0,
+                    "mainstay_health_targets_unhealthy" => 1,
+                    "mainstay_health_targets_unknown" => 2,
+                    _ => continue,
+                };
+                if let DebugValue::Gauge(level) = value {
+                    levels[at] += level.into_inner();
+                }
+            }
+            levels
+        };
+        let runtime = paused_runtime();
+        runtime.block_on(async {
+            let monitor = every_second().fall(1).rise(1).build().unwrap();
+            let script = Script::new("S");
+            monitor.add("a", script.clone());
+            monitor.add("b", Script::new("S"));
+            assert_eq!(gauges(), [2.0, 0.0, 2.0], "added");
+            monitor.start().unwrap();
+            sleep(seconds(0.5)).await;
+            assert_eq!(gauges(), [2.0, 0.0, 0.0], "checked");
+            script.set("F");
+            sleep(seconds(1.0)).await;
+            assert_eq!(gauges(), [2.0, 1.0, 0.0], "a status changed");
+            monitor.remove(&"b");
+            assert_eq!(gauges(), [1.0, 1.0, 0.0], "removed");
+            monitor.stop();
+            assert_eq!(gauges(), [1.0, 0.0, 1.0], "stopped");
+            monitor.start().unwrap();
+            sleep(seconds(0.5)).await;
+            assert_eq!(gauges(), [1.0, 1.0, 0.0], "started again");
+        });
+    });
 }
 
 #[cfg(feature = "metrics")]

@@ -108,11 +108,11 @@ impl<K: Key, S, C, R> Pool<K, S, C, R> {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn oneshot<Req>(self, request: Req) -> Oneshot<Self, Req, <Self as Service<Req>>::Future>
+    pub fn oneshot<Req, Fut>(self, request: Req) -> Oneshot<Self, Req, Fut>
     where
         S: Service<Req> + Clone,
         S::Error: Rejectable,
-        Self: Service<Req, Response = S::Response, Error = S::Error>,
+        Self: Service<Req, Response = S::Response, Error = S::Error, Future = Fut>,
     {
         Oneshot::new(self, request)
     }
