@@ -215,6 +215,7 @@ impl<V, M> CacheBuilder<(), Response<V>, NoKey, DefaultClassifier, M> {
     /// # Ok(())
     /// # }
     /// ```
+    #[allow(clippy::type_complexity, reason = "the key function has no name")]
     pub fn http<B>(
         self,
         caching: HttpCaching,
