@@ -19,7 +19,7 @@ pub(crate) enum Ending {
     /// It was sent; whether it was answered is not known. A timeout that is a failure already, or an outcome from which
     /// nothing can be learnt.
     Unknown,
-    /// It was never sent: the time that it took is not the callee's.
+    /// It was never sent, or the body of its request failed: the time that it took is not the callee's.
     NotSent,
 }
 

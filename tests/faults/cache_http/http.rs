@@ -20,6 +20,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use mainstay::backoff::{BackoffConfig, Jitter};
 use mainstay::budget::Budget;
+use mainstay::circuit_breaker::{CircuitBreakerConfig, SlowCalls};
 use mainstay::http::{
     AcceptContextLayer, ContextHeaders, DeadlineBody, DeadlineBodyLayer, ErrorRules, IdleBodyError, IdleTimeout,
     PropagateLayer, ReplayBodies, ReplayBody, ReplayError, ReplayLayer,
@@ -406,8 +407,12 @@ where
         answer(if whole.is_ok() { 200 } else { 400 })
     })
     .await;
-    let layer =
-        CircuitBreakerLayer::builder("files").consecutive_failures(5).classify(HttpClassifier::new()).build().unwrap();
+    // A stalled upload is as slow as its caller, which is no evidence either.
+    let mut config = CircuitBreakerConfig::default();
+    config.slow_calls = Some(SlowCalls { longer_than: SECOND, rate: 0.1 });
+    config.minimum_calls = 2;
+    config.consecutive_failures = Some(5);
+    let layer = CircuitBreakerLayer::builder("files").config(config).classify(HttpClassifier::new()).build().unwrap();
     let service = layer.layer(client::<B>().map_err(BoxError::from));
     for number in 0..5 {
         let (sender, upload) = by_hand();
