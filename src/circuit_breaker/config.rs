@@ -59,7 +59,8 @@ pub struct CircuitBreakerConfig {
     pub consecutive_failures: Option<u32>,
     /// Trips when this many calls have failed within a period, whatever the number of calls that did not. Default: none.
     pub failures_per_period: Option<FailuresPerPeriod>,
-    /// How long the circuit stays open. Default: constantly 5 s, as Hystrix and Polly have it.
+    /// How long the circuit stays open. Default: 5 s, as Hystrix and Polly have it, and from 5 s to 5.5 s each time that the
+    /// probes have opened it again, so that the breakers of a fleet do not go on probing together.
     pub open_time: OpenTime,
     /// How many probes a half-open circuit admits: in all under [`ProbeRule::Rate`] and [`ProbeRule::FirstFailure`], at a
     /// time under [`ProbeRule::ConsecutiveSuccesses`]. From 1 to 1024. Default: 3.
@@ -170,6 +171,17 @@ pub struct SlowCalls {
 pub enum OpenTime {
     /// Always this long. Zero is allowed: the next call is then a probe.
     Constant(#[cfg_attr(feature = "serde", serde(with = "crate::cores::serde_duration"))] Duration),
+    /// `min` for the first opening since the circuit was last closed, and a time drawn evenly from `min` to `max` for each one
+    /// that follows. Clients that lost a callee at the same moment, and whose first probes failed together, then probe it one
+    /// after the other, and none before `min`.
+    Between {
+        /// The shortest time.
+        #[cfg_attr(feature = "serde", serde(with = "crate::cores::serde_duration"))]
+        min: Duration,
+        /// The longest time. At least `min`.
+        #[cfg_attr(feature = "serde", serde(with = "crate::cores::serde_duration"))]
+        max: Duration,
+    },
     /// `initial * factor ^ (n - 1)`, at most `max`, where n counts the openings since the circuit was last closed; then
     /// jitter.
     Exponential {
@@ -388,7 +400,7 @@ fn validate_rate(field: &'static str, rate: f64) -> Result<(), InvalidConfig> {
 
 impl Default for OpenTime {
     fn default() -> Self {
-        Self::Constant(Duration::from_secs(5))
+        Self::Between { min: Duration::from_secs(5), max: Duration::from_millis(5_500) }
     }
 }
 
@@ -406,7 +418,7 @@ impl OpenTime {
     #[must_use]
     pub fn wait(&self, opens: u32) -> Duration {
         match *self {
-            Self::Constant(wait) => wait,
+            Self::Constant(wait) | Self::Between { min: wait, .. } => wait,
             Self::Exponential { initial, factor, max, .. } => {
                 let exponent = i32::try_from(opens.saturating_sub(1)).unwrap_or(i32::MAX);
                 // An infinite or too long wait is the maximum.
@@ -423,11 +435,22 @@ impl OpenTime {
             Self::Exponential { max, jitter, .. } if jitter != Jitter::None => {
                 jitter.spread(self.wait(opens), max, draw())
             }
+            Self::Between { min, max } if min < max && opens > 1 => {
+                // The upper 53 bits of the draw are a share of 1, exactly.
+                #[allow(clippy::cast_precision_loss, reason = "53 bits")]
+                let share = (draw() >> 11) as f64 / (1_u64 << 53) as f64;
+                min + (max - min).mul_f64(share)
+            }
             _ => self.wait(opens),
         }
     }
 
     fn validate(&self) -> Result<(), InvalidConfig> {
+        if let Self::Between { min, max } = *self
+            && max < min
+        {
+            return Err(InvalidConfig::new("max", max, format!("must be at least the shortest {min:?}")));
+        }
         let Self::Exponential { initial, factor, max, jitter } = *self else { return Ok(()) };
         jitter.validate()?;
         if initial.is_zero() {
@@ -492,6 +515,9 @@ mod tests {
         assert_eq!(field_of(|c| c.open_time = exponential(Duration::ZERO, 2.0, second)), "open_time.initial");
         assert_eq!(field_of(|c| c.open_time = exponential(second, 0.9, second)), "open_time.factor");
         assert_eq!(field_of(|c| c.open_time = exponential(second, 2.0, Duration::ZERO)), "open_time.max");
+        let between = |min, max| OpenTime::Between { min, max };
+        assert_eq!(field_of(|c| c.open_time = between(second, second - Duration::from_nanos(1))), "open_time.max");
+        assert_eq!(field_of(|c| c.open_time = between(second, second)), "valid");
         assert_eq!(field_of(|c| c.probes = 0), "probes");
         assert_eq!(field_of(|c| c.probes = 1025), "probes");
         assert_eq!(field_of(|c| c.probe_rule = ProbeRule::ConsecutiveSuccesses(0)), "probe_rule");
@@ -534,6 +560,17 @@ mod tests {
         assert_eq!(wait.wait(0), Duration::from_secs(1));
         assert_eq!(wait.jittered(u32::MAX, || u64::MAX), max, "the maximum holds after jitter");
         assert_eq!(wait.jittered(u32::MAX, || 0), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_time_between_two_is_never_below_the_first_nor_above_the_second() {
+        let wait = |min, max, draw| OpenTime::Between { min, max }.jittered(2, || draw);
+        let (second, more) = (Duration::from_secs(1), Duration::from_secs(3));
+        assert_eq!((wait(second, more, 0), wait(second, more, 1 << 63)), (second, Duration::from_secs(2)));
+        assert!(wait(second, more, u64::MAX) <= more);
+        assert_eq!(wait(second, second, u64::MAX), second);
+        assert_eq!(OpenTime::Between { min: second, max: more }.jittered(1, || 1 << 63), second, "the first is exact");
+        assert_eq!(wait(Duration::ZERO, Duration::MAX, u64::MAX).min(second), second);
     }
 
     #[test]

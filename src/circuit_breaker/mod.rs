@@ -140,6 +140,11 @@
 //! [`throttled_opens`](CircuitBreakerConfig::throttled_opens), one `Throttled` verdict that says how long to wait opens the
 //! circuit for just that time.
 //!
+//! By default the first opening lasts 5 s, and each one that failed probes lead to lasts from 5 s to 5.5 s: see
+//! [`OpenTime::Between`]. No time is ever shorter than the configuration says, unless a [jitter](crate::backoff::Jitter) that
+//! shortens is set. The [`retry_after`](crate::CircuitOpen::retry_after) of a rejection is exact: what waits for it adds its own
+//! jitter on top.
+//!
 //! An open circuit turns half-open at the next call after its time. Two futures do so without a call, for whoever spawns them:
 //! [`follow_open_time`](CircuitBreakerHandle::follow_open_time) as soon as the time is over, and `follow_health` (with the
 //! feature `health`) before that, when active checks of the callee pass again. A probe of one's own says so by

@@ -69,13 +69,20 @@ impl Waiter {
             if self.task.as_ref().is_none_or(|task| !task.will_wake(cx.waker())) {
                 self.task = Some(cx.waker().clone());
             }
-            let Some(looks) = looks else { return Poll::Pending };
+            let Some(looks) = looks else { return self.pending() };
             let mut timer = Box::pin(sleep_until(looks.into()));
             if pin!(tokio::task::unconstrained(timer.as_mut())).poll(cx).is_pending() {
                 self.timer = Some(timer);
-                return Poll::Pending;
+                return self.pending();
             }
         }
+    }
+
+    /// It waits on. A limit that ends the wait at this moment rejects the call for the circuit's sake, not for its own.
+    fn pending<R>(&self) -> Poll<R> {
+        let breaker = self.handle.breaker();
+        context::record_awaited(|| breaker.open(breaker.shared.refuse(now)).into());
+        Poll::Pending
     }
 
     fn look(&mut self, waker: &Waker) -> Look {

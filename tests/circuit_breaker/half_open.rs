@@ -218,7 +218,9 @@ async fn a_straggler_admitted_before_the_trip_decides_nothing_r12() {
 
 #[tokio::test(start_paused = true)]
 async fn a_straggler_from_an_earlier_half_open_time_decides_nothing() {
-    let breaker = half_open(consecutive(1).probes(2).probe_rule(ProbeRule::ConsecutiveSuccesses(1)));
+    let open_time = OpenTime::Constant(secs(5));
+    let rule = ProbeRule::ConsecutiveSuccesses(1);
+    let breaker = half_open(consecutive(1).open_time(open_time).probes(2).probe_rule(rule));
     let straggler = permit(&breaker);
     run(&breaker, "F");
     advance(secs(5)).await;

@@ -93,7 +93,7 @@ async fn failures_in_a_row_and_per_period_are_kept() {
 
 #[tokio::test(start_paused = true)]
 async fn running_calls_and_probes_keep_their_say() {
-    let breaker = consecutive(9).probes(2).build_handle().unwrap();
+    let breaker = consecutive(9).open_time(OpenTime::Constant(secs(5))).probes(2).build_handle().unwrap();
     let call = permit(&breaker);
     change(&breaker, |it| {
         it.consecutive_failures = Some(1);

@@ -221,6 +221,19 @@ async fn entry_15_a_deadline_that_ends_a_wait_leaves_the_rejection_of_the_circui
     assert_eq!((calls.load(Relaxed), breaker.statistics().waits_timed_out), (0, 2));
 }
 
+#[tokio::test(start_paused = true)]
+async fn entry_15_a_total_timeout_that_counts_the_wait_reports_the_circuit_too() {
+    let breaker = builder().open_time(OpenTime::Constant(5 * SECOND)).admission(WAIT).build_handle().unwrap();
+    fail(&breaker, 20);
+    let (started, calls) = (Instant::now(), Arc::default());
+    let timeout = mainstay::TimeoutLayer::builder("total").timeout(SECOND).include_readiness(true).build().unwrap();
+    let service = timeout.layer(breaker.layer().layer(callee(started, &calls)));
+    let error = ServiceExt::oneshot(service, ()).await.unwrap_err();
+    let open = circuit_open(&error);
+    assert_eq!((started.elapsed(), open.state(), open.retry_after()), (SECOND, CircuitState::Open, Some(4 * SECOND)));
+    assert_eq!((breaker.statistics().waiting, breaker.statistics().state), (0, CircuitState::Open));
+}
+
 #[test]
 fn entry_25_a_timer_of_a_runtime_that_is_gone_does_not_panic_in_the_next() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
@@ -244,4 +257,28 @@ fn entry_25_a_timer_of_a_runtime_that_is_gone_does_not_panic_in_the_next() {
         service.ready().await.unwrap().call(()).await.unwrap();
     });
     assert_eq!(breaker.statistics().successes, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn entry_13_breakers_that_opened_together_do_not_go_on_probing_together_and_none_before_its_time() {
+    let breakers: Vec<_> = (0..200).map(|_| CircuitBreakerHandle::builder("db").build_handle().unwrap()).collect();
+    breakers.iter().for_each(|breaker| fail(breaker, 20));
+    let open_for = |breaker: &CircuitBreakerHandle| breaker.try_acquire().unwrap_err().retry_after().unwrap();
+    assert!(breakers.iter().all(|breaker| open_for(breaker) == 5 * SECOND), "what the configuration says");
+    tokio::time::advance(5 * SECOND).await;
+    // The callee is still down: all three probes of each fail at the same moment.
+    breakers.iter().for_each(|breaker| fail(breaker, 3));
+    let mut times: Vec<Duration> = breakers.iter().map(open_for).collect();
+    times.sort_unstable();
+    let (first, last) = (times[0], times[199]);
+    assert!(5 * SECOND <= first && last <= Duration::from_millis(5_500), "from {first:?} to {last:?}");
+    // 200 clients within half a second: 4 in 10 ms on average.
+    let most = times
+        .iter()
+        .map(|at| times.iter().filter(|other| (*at..*at + Duration::from_millis(10)).contains(other)).count());
+    assert!(most.max() <= Some(20), "they come together: {times:?}");
+    // A time that is set is exact.
+    let breaker = builder().build_handle().unwrap();
+    fail(&breaker, 20);
+    assert_eq!(breaker.try_acquire().unwrap_err().retry_after(), Some(SECOND));
 }

@@ -667,6 +667,7 @@ async fn entry_29_an_observing_breaker_reports_what_it_would_have_done() {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let log = lines.clone();
     let breaker = builder()
+        .open_time(OpenTime::Constant(secs(5)))
         .initial_state(CircuitState::Observing)
         .on_transition(|change| panic!("{change:?}"))
         .listener(move |event: &Event<'_>| log.lock().unwrap().push((event.kind().to_owned(), event.to_string())))
