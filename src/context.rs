@@ -63,7 +63,7 @@ use tokio::time::Instant;
 use crate::error::Identities;
 
 #[allow(unused_imports, reason = "used by the families, each behind its feature")]
-pub(crate) use awaited::{poll_awaited, record_awaited};
+pub(crate) use awaited::{is_last_poll, poll_awaited, record_awaited};
 #[allow(unused_imports, reason = "used by the families, each behind its feature")]
 pub(crate) use scope::{
     AttemptScope, ContextScope, DeadlineScope, FullScope, InScope, IsolatedScope, TimeoutScope, within,

@@ -8,7 +8,7 @@ use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use mainstay::backoff::{BackoffConfig, Jitter};
-use mainstay::budget::Budget;
+use mainstay::budget::{Budget, BudgetConfig};
 use mainstay::context::{self, Context};
 use mainstay::retry::{AfterAttempt, AttemptReport, EndedAttempt, GiveUpReason, RetryBuilder, RetryConfig};
 use mainstay::{BoxError, Outcome, Rejectable, Rejected, RetryLayer, classify_fn};
@@ -260,5 +260,157 @@ async fn readiness_is_waited_for_as_long_as_the_settings_say() {
         let counted = layer.handle().statistics();
         assert_eq!((counted.gave_up_not_ready, counted.gave_up_deadline), (1 - by_deadline, by_deadline));
         assert!(budget.balance() >= before - 0.2, "the attempt that was not made is given back");
+    }
+}
+
+/// Becomes ready for each further attempt after 400 ms, which then takes 5 s and succeeds.
+#[derive(Default)]
+struct SlowToBeReady(Option<std::pin::Pin<Box<tokio::time::Sleep>>>);
+
+impl Clone for SlowToBeReady {
+    fn clone(&self) -> Self {
+        Self(None)
+    }
+}
+
+impl Service<()> for SlowToBeReady {
+    type Response = u32;
+    type Error = BoxError;
+    type Future = std::pin::Pin<Box<dyn Future<Output = Result<u32, BoxError>>>>;
+
+    fn poll_ready(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), BoxError>> {
+        if context::current().attempt() < 2 {
+            return Poll::Ready(Ok(()));
+        }
+        let timer = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep(Duration::from_millis(400))));
+        timer.as_mut().poll(cx).map(Ok)
+    }
+
+    fn call(&mut self, (): ()) -> Self::Future {
+        if context::current().attempt() == 1 {
+            return Box::pin(reset());
+        }
+        Box::pin(async {
+            tokio::time::sleep(5 * SECOND).await;
+            Ok(7)
+        })
+    }
+}
+
+/// The limit of the wait is not that of the attempt that follows.
+#[tokio::test(start_paused = true)]
+async fn an_attempt_may_take_longer_than_its_readiness_was_waited_for() {
+    let set: [fn(RetryBuilder) -> RetryBuilder; 3] = [
+        |builder| builder.ready_timeout(SECOND),
+        |builder| builder.ready_timeout(SECOND).attempt_timeout(6 * SECOND),
+        |builder| builder.max_elapsed(2 * SECOND),
+    ];
+    for set in set {
+        let layer = set(every(SECOND)).build().unwrap();
+        let start = Instant::now();
+        let service = layer.layer(SlowToBeReady::default());
+        assert_eq!(service.oneshot(()).await.unwrap(), 7);
+        assert_eq!(start.elapsed(), Duration::from_millis(6_400));
+    }
+    // And the attempt has its own.
+    let layer = every(SECOND).ready_timeout(SECOND).attempt_timeout(3 * SECOND).max_attempts(2).build().unwrap();
+    let error = layer.layer(SlowToBeReady::default()).oneshot(()).await.unwrap_err();
+    assert_eq!(error.as_rejected(), Some(&Rejected::Timeout { timeout: 3 * SECOND, sent: true }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_observer_sees_a_success_at_a_later_attempt_and_a_wait_that_was_given_up() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let observed = |builder: RetryBuilder| {
+        let log = seen.clone();
+        builder.on_attempt(move |report: &AttemptReport| {
+            log.lock().unwrap().push((report.attempt, report.outcome, report.sent, report.next));
+        })
+    };
+    let (transient, delay) = (Outcome::Transient, SECOND);
+    let retry = observed(every(SECOND)).build().unwrap();
+    let mut answers = [Err(BoxError::from("reset")), Ok(7)].into_iter();
+    retry.run(|| ready(answers.next().unwrap())).await.unwrap();
+    let expected =
+        [(1, transient, true, AfterAttempt::Retrying { delay }), (2, Outcome::Success, true, AfterAttempt::Returned)];
+    assert_eq!(std::mem::take(&mut *seen.lock().unwrap()), expected);
+
+    let retry = observed(every(SECOND).ready_timeout(SECOND)).build().unwrap();
+    retry.layer(ReadyOnce(false)).oneshot(()).await.unwrap_err();
+    let expected = [
+        (1, transient, true, AfterAttempt::Retrying { delay }),
+        (1, transient, true, AfterAttempt::GaveUp(GiveUpReason::NotReady)),
+    ];
+    assert_eq!(*seen.lock().unwrap(), expected);
+}
+
+/// However an inner retry gives up while it waits, an outer one leaves it at that.
+#[tokio::test(start_paused = true)]
+async fn giving_up_while_the_next_attempt_is_waited_for_marks_the_result() {
+    let set: [fn(RetryBuilder) -> RetryBuilder; 2] =
+        [|builder| builder.ready_timeout(SECOND), |builder| builder.max_elapsed(3 * SECOND)];
+    for set in set {
+        let (outer, inner) = (every(SECOND).build().unwrap(), set(every(SECOND)).build().unwrap());
+        outer.layer(inner.layer(ReadyOnce(false))).oneshot(()).await.unwrap_err();
+        let counted = (inner.handle().statistics(), outer.handle().statistics());
+        assert_eq!((counted.0.gave_up(), counted.1.gave_up_inner, counted.1.retries), (1, 1, 0));
+    }
+}
+
+/// The reserve is for what is sent: attempts that are rejected further in use none of it up, however many.
+#[tokio::test(start_paused = true)]
+async fn attempts_that_were_never_sent_use_up_no_reserve() {
+    let budget = Budget::new(BudgetConfig::default()).unwrap();
+    let rejected = || BoxError::from_rejected(Rejected::Limited { retry_after: None });
+    let layer = every(Duration::ZERO).max_attempts(30).budget(budget.clone()).build().unwrap();
+    let mut first = true;
+    layer
+        .run(|| ready(Err::<u32, _>(if std::mem::take(&mut first) { "reset".into() } else { rejected() })))
+        .await
+        .unwrap_err();
+    let counted = layer.handle().statistics();
+    assert_eq!((counted.retries, counted.gave_up_attempts), (29, 1));
+    assert!((budget.balance() - 10.2).abs() < 1e-9, "{}", budget.balance());
+    // An attempt that is sent later earns once for the call, and is charged.
+    let mut sent = [false, true, false, true].into_iter();
+    let attempt = || ready(Err::<u32, _>(if sent.next().unwrap() { "reset".into() } else { rejected() }));
+    let layer = every(Duration::ZERO).max_attempts(4).budget(budget.clone()).build().unwrap();
+    layer.run(attempt).await.unwrap_err();
+    assert!((budget.balance() - 9.4).abs() < 1e-9, "{}", budget.balance());
+}
+
+/// Each retry is counted by what the attempt before ended in.
+#[cfg(feature = "metrics")]
+#[test]
+fn retries_are_counted_by_cause() {
+    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    metrics::with_local_recorder(&recorder, || {
+        let layer = every(Duration::ZERO).max_attempts(9).classify(classify_fn(by_status_at_once)).build().unwrap();
+        let limited = || Err(BoxError::from_rejected(Rejected::Limited { retry_after: None }));
+        let mut answers = [Ok(503), Ok(429), limited(), Ok(503), Ok(429), Ok(503), Ok(502), Ok(200)].into_iter();
+        let mut call = tokio_test::task::spawn(layer.run(|| ready(answers.next().unwrap())));
+        assert_eq!(tokio_test::assert_ready_ok!(call.poll()), 200);
+    });
+    let mut counts = Vec::new();
+    for (key, _, _, value) in snapshotter.snapshot().into_vec() {
+        if let ("mainstay_retries_total", DebugValue::Counter(count)) = (key.key().name(), value) {
+            let cause = key.key().labels().find(|label| label.key() == "cause").unwrap().value().to_owned();
+            counts.push((cause, count));
+        }
+    }
+    counts.sort();
+    assert_eq!(counts, [("not_sent".to_owned(), 2), ("throttled".to_owned(), 2), ("transient".to_owned(), 3)]);
+}
+
+/// As `by_status`, but a throttle names no time, and 502 means that nothing was sent.
+#[cfg(feature = "metrics")]
+fn by_status_at_once(result: Result<&u32, &BoxError>) -> Outcome {
+    match result {
+        Ok(429) => Outcome::Throttled { retry_after: None },
+        Ok(502) => Outcome::NotSent,
+        other => by_status(other),
     }
 }

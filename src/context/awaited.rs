@@ -32,6 +32,12 @@ pub(crate) fn record_awaited(rejection: impl FnOnce() -> Rejected) {
     }
 }
 
+/// Whether a limit that has run out is polling for the last time: a layer that waits and has a result returns it now.
+#[inline]
+pub(crate) fn is_last_poll() -> bool {
+    ENDING.get()
+}
+
 /// The last poll of what a limit that has run out limits: collects the note of that poll until it is dropped.
 struct LastPoll {
     /// Whether a limit further out is ending a wait, too, and the note that it has.

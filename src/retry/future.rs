@@ -202,10 +202,6 @@ where
             match *progress.stage {
                 Stage::Attempting => {}
                 Stage::Between => {
-                    if started == ATTEMPTS_PER_POLL {
-                        // Its first poll is always pending, and has the task woken after timers and I/O were driven.
-                        ready!(pin!(tokio::task::yield_now()).poll(cx));
-                    }
                     let next = Next {
                         attempt: this.attempt.as_mut(),
                         service: this.service,
@@ -214,7 +210,24 @@ where
                         limit: this.limit,
                         over_at: this.call.over_at,
                     };
-                    if let Some(result) = ready!(Self::poll_between(shared, next, &mut progress, cx)) {
+                    let between = if started == ATTEMPTS_PER_POLL {
+                        // The first poll of a yield is always pending, and has the task woken after timers and I/O were driven.
+                        pin!(tokio::task::yield_now()).poll(cx).map(|()| None)
+                    } else {
+                        Self::poll_between(shared, next, &mut progress, cx)
+                    };
+                    let result = match between {
+                        Poll::Ready(result) => result,
+                        Poll::Pending if context::is_last_poll() => {
+                            // A limit further out ends the wait: it gets the last result in place of its own rejection.
+                            let last = ready!(this.last.take().map_or(Poll::Pending, Poll::Ready));
+                            let attempt = this.attempt.scope();
+                            Self::give_up_waiting(core, attempt, &last, GiveUpReason::Deadline, &mut progress);
+                            Some(last)
+                        }
+                        Poll::Pending => return Poll::Pending,
+                    };
+                    if let Some(result) = result {
                         this.progress.set(None);
                         *this.last = None;
                         return Poll::Ready(result);
@@ -243,8 +256,9 @@ where
                 Poll::Ready(Err(error)) => ended = Some(Err(error)),
                 Poll::Pending => {
                     let rejected = ready!(Self::poll_cutoff(*this.limit, progress.timer.as_mut(), cx));
-                    this.attempt.as_mut().clear();
-                    ended = Some(Err(S::Error::from_rejected(rejected)));
+                    let lost = Guard(Lost { core, stage: progress.stage, paid: *progress.paid });
+                    ended = Some(Self::cut_off(this.attempt.as_mut(), rejected, cx));
+                    lost.disarm();
                 }
             }
         }
@@ -257,9 +271,25 @@ where
         let mut this = self.as_mut().project();
         this.progress.set(Some(Progress::start()));
         let Some(progress) = this.progress.as_pin_mut() else { return Poll::Pending };
-        let rejected = ready!(Self::poll_cutoff(*this.limit, progress.project().timer, cx));
-        this.attempt.clear();
-        self.go_on(Some(Err(S::Error::from_rejected(rejected))), None, cx)
+        let mut progress = progress.project();
+        let rejected = ready!(Self::poll_cutoff(*this.limit, progress.timer.as_mut(), cx));
+        let lost = Guard(Lost { core: &this.shared.core, stage: progress.stage, paid: *progress.paid });
+        let ended = Self::cut_off(this.attempt, rejected, cx);
+        lost.disarm();
+        self.go_on(Some(ended), None, cx)
+    }
+
+    /// Ends an attempt whose time is over: with its result, if it is ready after all, or with the rejection of what it waits for,
+    /// if a layer below has recorded one, or else with `rejected`.
+    fn cut_off(
+        mut attempt: Pin<&mut InScope<AttemptScope, S::Future>>,
+        rejected: Rejected,
+        cx: &mut Context<'_>,
+    ) -> Ending<S, Req> {
+        context::poll_awaited(|| attempt.as_mut().poll(cx)).unwrap_or_else(|awaited| {
+            attempt.clear();
+            Err(S::Error::from_rejected(awaited.unwrap_or(rejected)))
+        })
     }
 
     /// Returns the rejection of a call that was not made, once.
@@ -437,12 +467,7 @@ where
             return None;
         }
         let last = next.last.take()?;
-        let lost = || core.lose(progress.stage, *progress.paid);
-        on_unwind(lost, || Self::mark(&last));
-        core.refund(*progress.paid);
-        // The scope is already that of the attempt that does not start.
-        let attempts = next.attempt.scope().attempt().number().saturating_sub(1);
-        core.give_up(attempts, *progress.outcome, *progress.sent, GiveUpReason::NotReplayable);
+        Self::give_up_waiting(core, next.attempt.scope(), &last, GiveUpReason::NotReplayable, progress);
         Some(last)
     }
 
@@ -473,13 +498,20 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Ending<S, Req>>> {
         let core = &*shared.core;
-        let (result, gave_up) = match ready {
-            Poll::Ready(Err(error)) => (Err(error), None),
+        let limit = match ready {
+            Poll::Ready(Err(error)) => {
+                let (result, paid) = (Err(error), *progress.paid);
+                let lost = || core.lose(progress.stage, paid);
+                let outcome = on_unwind(lost, || judge(&shared.classifier, result.as_ref()));
+                core.refund(paid);
+                core.record_return(outcome);
+                return Poll::Ready(Some(result));
+            }
             // The delay, or the wait, ended late: no attempt is started for a caller that no longer waits.
             Poll::Ready(Ok(())) => {
                 let limit = WaitLimit::nearest(None, context::deadline(), next.over_at);
                 let Some(limit) = limit.filter(|limit| limit.at <= Instant::now()) else { return Poll::Ready(None) };
-                (Self::out_of_time(core, next, progress, limit), Some(limit.reason))
+                limit
             }
             Poll::Pending => {
                 let limit = *progress.ready_limit.get_or_insert_with(|| {
@@ -492,48 +524,42 @@ where
                 if limit.at > Instant::now() {
                     ready!(progress.timer.as_mut().poll_at(limit.at, cx));
                 }
-                (Self::out_of_time(core, next, progress, limit), Some(limit.reason))
+                limit
             }
         };
-        let paid = *progress.paid;
-        let lost = || core.lose(progress.stage, paid);
-        let outcome = on_unwind(lost, || {
-            if gave_up.is_some() {
-                Self::mark(&result);
-            }
-            judge(&shared.classifier, result.as_ref())
+        // The error of the last attempt; a response that was dropped before the wait is replaced by a rejection.
+        let result = next.last.take().unwrap_or_else(|| {
+            let sent = *progress.sent;
+            let rejected = match limit.reason {
+                GiveUpReason::Deadline => Rejected::DeadlineExceeded { sent },
+                GiveUpReason::Elapsed => Rejected::Timeout { timeout: core.max_elapsed().unwrap_or_default(), sent },
+                _ => Rejected::Timeout { timeout: limit.timeout, sent },
+            };
+            *progress.outcome = rejected.outcome();
+            Err(S::Error::from_rejected(rejected))
         });
-        core.refund(paid);
-        match gave_up {
-            Some(reason) => {
-                core.record_give_up(next.attempt.scope().attempt().number().saturating_sub(1), outcome, reason);
-            }
-            None => core.record_return(outcome),
-        }
+        Self::give_up_waiting(core, next.attempt.scope(), &result, limit.reason, progress);
         Poll::Ready(Some(result))
+    }
+
+    /// The call ends with `result`, although another attempt might have helped: it does not start. The scope is already that of this
+    /// attempt.
+    fn give_up_waiting(
+        core: &Core,
+        scope: &AttemptScope,
+        result: &Ending<S, Req>,
+        reason: GiveUpReason,
+        progress: &mut ProgressParts<'_>,
+    ) {
+        let paid = *progress.paid;
+        on_unwind(|| core.lose(progress.stage, paid), || Self::mark(result));
+        core.refund(paid);
+        core.give_up(scope.attempt().number().saturating_sub(1), *progress.outcome, *progress.sent, reason);
     }
 
     /// Marks the result of this call for a retry further out: it is final.
     fn mark(result: &Ending<S, Req>) {
         context::mark_gave_up(|| Identities::of(result.as_ref().err()?));
-    }
-
-    /// Returns what a call ends in whose wait for the next attempt was ended by a limit: the result of the last attempt. A response
-    /// that was dropped before the wait is replaced by a rejection.
-    fn out_of_time(
-        core: &Core,
-        next: &mut Next<'_, S, Req>,
-        progress: &ProgressParts<'_>,
-        limit: WaitLimit,
-    ) -> Ending<S, Req> {
-        next.last.take().unwrap_or_else(|| {
-            let sent = *progress.sent;
-            Err(S::Error::from_rejected(match limit.reason {
-                GiveUpReason::Deadline => Rejected::DeadlineExceeded { sent },
-                GiveUpReason::Elapsed => Rejected::Timeout { timeout: core.max_elapsed().unwrap_or_default(), sent },
-                _ => Rejected::Timeout { timeout: limit.timeout, sent },
-            }))
-        })
     }
 
     /// Starts the next attempt.
@@ -623,5 +649,70 @@ where
             .field("attempt", &attempt)
             .field("progress", &self.progress)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, poll_fn};
+    use std::time::Duration;
+
+    use tokio::time::Instant;
+
+    use crate::backoff::BackoffConfig;
+    use crate::context::{Context, record_awaited};
+    use crate::retry::{RetryBuilder, RetryLayer};
+    use crate::{BoxError, NoEndpoint, NoEndpointReason, Rejectable, Rejected};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn every(delay: Duration) -> RetryBuilder {
+        RetryLayer::builder("test").backoff(BackoffConfig::constant(delay))
+    }
+
+    fn empty() -> Rejected {
+        NoEndpoint::new("app", NoEndpointReason::Empty).into()
+    }
+
+    /// What a layer does that waits without end.
+    async fn wait() -> Result<u32, BoxError> {
+        poll_fn(|_| {
+            record_awaited(empty);
+            std::task::Poll::Pending
+        })
+        .await
+    }
+
+    /// Entry 15, at the first attempt and at a later one.
+    #[tokio::test(start_paused = true)]
+    async fn an_attempt_timeout_that_ends_a_wait_returns_what_was_waited_for() {
+        for attempts in [1, 2] {
+            let layer = every(SECOND).attempt_timeout(SECOND).max_attempts(attempts).build().unwrap();
+            let start = Instant::now();
+            let error = layer.run(wait).await.unwrap_err();
+            assert_eq!(error.as_rejected(), Some(&empty()));
+            assert_eq!(start.elapsed(), SECOND * (2 * attempts - 1));
+            assert_eq!(layer.handle().budget().balance(), 10.0, "nothing was sent");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_attempt_timeout_without_a_known_cause_returns_itself_and_a_late_result_wins() {
+        let layer = every(SECOND).attempt_timeout(SECOND).max_attempts(1).build().unwrap();
+        let error = layer.run(pending::<Result<u32, BoxError>>).await.unwrap_err();
+        assert_eq!(error.as_rejected(), Some(&Rejected::Timeout { timeout: SECOND, sent: true }));
+        let deadline = Context::new().with_deadline(Instant::now() + SECOND / 2);
+        let call = async { layer.run(pending::<Result<u32, BoxError>>).await };
+        let error = deadline.scope(call).await.unwrap_err();
+        assert_eq!(error.as_rejected(), Some(&Rejected::DeadlineExceeded { sent: true }));
+        // Its polls: the first, the one of the timer, and the last.
+        let polls = std::cell::Cell::new(0);
+        let late = || {
+            poll_fn(|_| {
+                polls.set(polls.get() + 1);
+                if polls.get() == 3 { std::task::Poll::Ready(Ok::<_, BoxError>(7)) } else { std::task::Poll::Pending }
+            })
+        };
+        assert_eq!(layer.run(late).await.unwrap(), 7);
     }
 }

@@ -530,18 +530,13 @@ impl Core {
         self.calls.add(PANICKED);
     }
 
-    #[cold]
-    pub(super) fn record_give_up(&self, attempts: u32, outcome: Outcome, reason: GiveUpReason) {
-        self.calls.add(GAVE_UP + reason as usize);
-        let kind = RetryEventKind::GaveUp { attempts, outcome, reason: reason.as_str() };
-        self.emitter.emit(|name| Event::Retry(RetryEvent { name, kind }));
-    }
-
     /// The call ends after this many attempts, although another might have helped.
     #[cold]
     #[inline(never)]
     pub(super) fn give_up(&self, attempts: u32, outcome: Outcome, sent: bool, reason: GiveUpReason) {
-        self.record_give_up(attempts, outcome, reason);
+        self.calls.add(GAVE_UP + reason as usize);
+        let kind = RetryEventKind::GaveUp { attempts, outcome, reason: reason.as_str() };
+        self.emitter.emit(|name| Event::Retry(RetryEvent { name, kind }));
         self.hooks.observe(attempts, outcome, sent, AfterAttempt::GaveUp(reason));
     }
 

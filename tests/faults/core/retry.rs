@@ -1046,3 +1046,20 @@ async fn entry_30_a_call_that_runs_is_reconfigured_too() {
     call.await.unwrap().unwrap_err();
     assert_eq!((handle.statistics().attempts(), start.elapsed()), (4, millis(510)));
 }
+
+/// A timeout that sets no deadline ends the retry's wait: before a delay that is too long, or between attempts without any.
+#[cfg(feature = "timeout")]
+#[tokio::test(start_paused = true)]
+async fn entry_15_a_timeout_around_a_retry_returns_the_last_error_of_its_wait() {
+    let budget = Budget::default();
+    let layer = every(10 * SECOND).budget(budget.clone()).build().unwrap();
+    let timeout = mainstay::timeout::TimeoutLayer::attempt("outer", SECOND).unwrap();
+    let service = timeout.layer(layer.layer(service_fn(|(): ()| fails::<u32>("reset"))));
+    let start = Instant::now();
+    let error = service.oneshot(()).await.unwrap_err();
+    assert_eq!((error.to_string().as_str(), start.elapsed()), ("reset", SECOND));
+    let counted = layer.handle().statistics();
+    assert_eq!((counted.gave_up_deadline, counted.calls(), counted.retries), (1, 1, 0));
+    assert!((budget.balance() - 10.2).abs() < 1e-9, "the attempt that was not made is given back");
+    assert_eq!(timeout.handle().statistics().calls(), 1);
+}
