@@ -212,7 +212,7 @@ where
                 pilot.land(Landing::Found(entry));
                 return;
             }
-            if wants != Wants::Alone && entry.may_stand_in(now.into_std()) {
+            if wants != Wants::Alone {
                 previous = pilot.set_stand_in(Arc::clone(&entry)).then_some(entry);
             }
         }

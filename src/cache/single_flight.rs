@@ -291,6 +291,12 @@ impl<V> Flight<V> {
             Phase::Loading => state.invalidated,
             // Landed, but perhaps not yet in the store.
             Phase::Landed(Landing::Loaded(entry)) if is_fresh(entry) => false,
+            Phase::Landed(Landing::Loaded(entry)) => {
+                // An invalidation does not find the flight once another one takes its place.
+                entry.kill();
+                state.invalidated = true;
+                return None;
+            }
             Phase::CalledOff | Phase::Landed(_) => return None,
         };
         state.callers += 1;
@@ -1021,6 +1027,26 @@ mod model {
             let stored = shared.look();
             assert_eq!(stored.as_ref().and_then(|entry| entry.answer().ok()), Some(&2));
             assert_eq!(shared.flights.loads(), 0);
+        });
+    }
+
+    /// A flight whose answer is no longer fresh before it is stored gives way to another one, and the key is invalidated.
+    #[test]
+    fn what_gave_way_to_another_flight_is_not_stored_after_an_invalidation() {
+        every_order(|| {
+            let shared = Shared::new(None);
+            let (pilot, _seat) = lead(&shared.flights);
+            assert!(pilot.begin());
+            let loader = {
+                let shared = Arc::clone(&shared);
+                spawn(move || shared.load(pilot))
+            };
+            let boarded = shared.flights.board(&1, Wants::Load, |_| false);
+            shared.source.store(2, Ordering::Relaxed);
+            shared.invalidate();
+            join(loader);
+            drop(boarded);
+            assert!(shared.look().is_none_or(|entry| entry.answer().ok() == Some(&2)));
         });
     }
 

