@@ -51,14 +51,17 @@ use http::{Request, StatusCode};
 use mainstay::backoff::BackoffConfig;
 use mainstay::balance::{EjectionConfig, Picker, Pool};
 use mainstay::cache::CacheLayer;
-use mainstay::circuit_breaker::{CircuitBreakerConfig, CircuitBreakerHandle, CircuitBreakerLayer, OpenTime, Window};
+use mainstay::circuit_breaker::{
+    AdmissionMode, CircuitBreakerConfig, CircuitBreakerHandle, CircuitBreakerLayer, OpenTime, Window,
+};
 use mainstay::health::Monitor;
 use mainstay::http::{HttpClassifier, PropagateLayer};
 use mainstay::retry::RetryLayer;
 use mainstay::telemetry::TelemetryLayer;
-use mainstay::timeout::TimeoutLayer;
-use mainstay::{CircuitState, Outcome};
+use mainstay::timeout::{TimeoutKind, TimeoutLayer};
+use mainstay::{BoxError, CircuitState, Outcome, Rejectable, Rejected};
 use tower::ServiceBuilder;
+use tower::load_shed::error::Overloaded;
 
 use crate::application::{Cached, Database, NoCache};
 use crate::balancer::{Members, PoolMembers, Server, ServerPool, Servers};
@@ -75,6 +78,9 @@ pub(crate) const USER_DEADLINE: Duration = Duration::from_secs(3);
 pub(crate) const SERVER_ATTEMPT: Duration = Duration::from_secs(1);
 pub(crate) const DATABASE_DEADLINE: Duration = Duration::from_millis(700);
 pub(crate) const DATABASE_ATTEMPT: Duration = Duration::from_millis(300);
+/// How long a call waits for the circuit of the database: enough for a restart that takes 300 ms, and less than
+/// [`DATABASE_DEADLINE`], so that some of it is left for the call.
+const DATABASE_WAIT: AdmissionMode = AdmissionMode::Wait { max: Duration::from_millis(600), queue: 50 };
 
 /// Requests that the balancer has under way at once; what comes beyond that is refused. A third of a second's worth: enough
 /// for all that may hang while the database does, and little enough that the wait for a worker stays short, since the servers
@@ -180,7 +186,15 @@ fn in_front_of_database(address: SocketAddr, without: Option<Family>, faults: Fa
         .option_layer((without != Some(Family::Cache)).then_some(cache))
         .map_request(application::announce_miss)
         .service(database.clone());
-    Ok(Database::new(HttpStack::new(reads), database, handle, circuit))
+    // A read waits for the circuit, and its answer serves many. A write does not: its user gets a quick 503 instead.
+    let writes = ServiceBuilder::new()
+        .map_err(|error: BoxError| match error.downcast_ref::<Overloaded>() {
+            Some(_) => BoxError::from_rejected(Rejected::shed()),
+            None => error,
+        })
+        .load_shed()
+        .service(database);
+    Ok(Database::new(HttpStack::new(reads), HttpStack::new(writes), handle, circuit))
 }
 
 /// 5. What the cache does not have, and what is written, goes to the database: for all of it there is one breaker.
@@ -188,23 +202,26 @@ fn calls_of_database(
     address: SocketAddr,
     without: Option<Family>,
 ) -> anyhow::Result<(HttpStack, Option<CircuitBreakerHandle>)> {
-    let retry = RetryLayer::builder("database")
-        .http()
-        .max_attempts(2)
-        .backoff(BackoffConfig::exponential(Duration::from_millis(5)))
-        // The time that an open circuit has left is not waited for: a quick no is worth more.
-        .max_retry_after(Duration::ZERO)
-        .build()?;
+    let retry = RetryLayer::builder("database").http().max_attempts(2).build()?;
     let breaker = CircuitBreakerLayer::builder("database")
         .classify(HttpClassifier::new())
         .consecutive_failures(5)
         .open_time(OpenTime::Constant(Duration::from_millis(200)))
+        // A probe that fails is a call of a user, and one that succeeds is enough to go by.
+        .probes(1)
+        .admission(DATABASE_WAIT)
         .build()?;
     let breaker = (without != Some(Family::Breaker)).then_some(breaker);
     let handle = breaker.as_ref().map(CircuitBreakerLayer::handle);
+    // The wait for the circuit counts.
+    let database_deadline = TimeoutLayer::builder("database-deadline")
+        .kind(TimeoutKind::Total)
+        .timeout(DATABASE_DEADLINE)
+        .include_readiness(true)
+        .build()?;
     let stack = ServiceBuilder::new()
         .map_request(count(&counts::DATABASE_CALLS))
-        .layer(TimeoutLayer::total("database-deadline", DATABASE_DEADLINE)?)
+        .layer(database_deadline)
         .option_layer((without != Some(Family::Retry)).then_some(retry))
         .option_layer(breaker)
         .layer(TimeoutLayer::attempt("database-attempt", DATABASE_ATTEMPT)?)
