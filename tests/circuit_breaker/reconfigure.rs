@@ -304,3 +304,36 @@ fn no_call_is_lost_or_doubled_while_the_settings_change() {
         assert_eq!(breaker.statistics().calls(), 48_000);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_was_slow_by_the_threshold_of_before_is_counted_although_nothing_looked_since() {
+    let slow_calls = SlowCalls { longer_than: secs(8), rate: 1.0 };
+    let breaker = counting(10, 10, 1.0).slow_calls(slow_calls).watch_in_flight(true).build_handle().unwrap();
+    let hanging = permit(&breaker);
+    advance(secs(20)).await;
+    change(&breaker, |it| it.slow_calls = slow(secs(100)));
+    assert_eq!(window(&breaker), (1, 0, 1));
+    hanging.success();
+    assert_eq!(window(&breaker), (1, 0, 1), "once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn running_calls_stay_watched_while_the_threshold_is_the_same() {
+    let slow_calls = SlowCalls { longer_than: secs(8), rate: 1.0 };
+    let breaker = counting(10, 10, 1.0).slow_calls(slow_calls).watch_in_flight(true).build_handle().unwrap();
+    let _hanging = permit(&breaker);
+    change(&breaker, |it| it.minimum_calls = 5);
+    advance(secs(10)).await;
+    assert_eq!(window(&breaker), (1, 0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn successes_that_took_no_lock_keep_their_age() {
+    let breaker = builder().window(Window::Time { length: secs(10) }).build_handle().unwrap();
+    run(&breaker, "SSSSS");
+    advance(millis(9_500)).await;
+    change(&breaker, |it| it.window = Window::Time { length: secs(20) });
+    assert_eq!(window(&breaker), (5, 0, 0));
+    advance(millis(12_500)).await;
+    assert_eq!(window(&breaker), (0, 0, 0), "22 s old");
+}
