@@ -314,8 +314,6 @@ impl Breaker {
     pub(super) fn reconfigure(&self, config: CircuitBreakerConfig) -> Result<(), InvalidConfig> {
         config.validate_with(self.shared.with_settings(|machine| machine.has_own_trip()))?;
         self.shared.reconfigure(config, now());
-        // What refuses, and for how long, may be different now.
-        self.watchers.wake();
         Ok(())
     }
 

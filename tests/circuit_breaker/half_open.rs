@@ -364,7 +364,8 @@ async fn exactly_one_attempt_after_the_sleep_window_scenario_35() {
 
 #[tokio::test(start_paused = true)]
 async fn successes_in_a_row_of_one_half_open_time_are_not_carried_into_the_next() {
-    let breaker = half_open(consecutive(1).probes(1).probe_rule(ProbeRule::ConsecutiveSuccesses(3)));
+    let rule = ProbeRule::ConsecutiveSuccesses(3);
+    let breaker = half_open(consecutive(1).open_time(OpenTime::Constant(secs(5))).probes(1).probe_rule(rule));
     run(&breaker, "SSF");
     assert_eq!(breaker.state(), CircuitState::Open);
     advance(secs(5)).await;

@@ -324,6 +324,8 @@ async fn running_calls_stay_watched_while_the_threshold_is_the_same() {
     let _hanging = permit(&breaker);
     change(&breaker, |it| it.minimum_calls = 5);
     advance(secs(10)).await;
+    // The next call that asks sees it.
+    run(&breaker, "I");
     assert_eq!(window(&breaker), (1, 0, 1));
 }
 

@@ -286,6 +286,18 @@ async fn entry_04_a_response_is_an_answer_whatever_its_outcome() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn entry_04_an_attempt_timeout_is_a_failure_and_no_answer() {
+    let breaker = builder().build_handle().unwrap();
+    abandon(&breaker, 19);
+    let timed_out = Rejected::Timeout { timeout: secs(1), sent: true };
+    breaker.call(async { Err::<(), _>(BoxError::from_rejected(timed_out)) }).await.unwrap_err();
+    let now = breaker.statistics();
+    assert_eq!((now.failures, now.window_unanswered), (1, 19));
+    abandon(&breaker, 1);
+    assert_eq!(breaker.state(), CircuitState::Open);
+}
+
+#[tokio::test(start_paused = true)]
 async fn entry_04_what_is_ignored_at_the_deadline_was_cut_by_it() {
     let ignores_errors = classify_fn(|result: Result<&bool, &BoxError>| match result {
         Ok(true) => Outcome::Success,
