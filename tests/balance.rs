@@ -411,6 +411,50 @@ async fn the_pause_after_a_failed_readiness_doubles_and_begins_afresh_after_a_re
     }
 }
 
+/// Six endpoints that are all known not to be ready.
+async fn paused(picker: Picker) -> (Pool<usize, Fake>, Vec<Fake>) {
+    let fakes = fakes(6);
+    fakes.iter().for_each(|fake| fake.readiness(Ready::Never));
+    let pool = pool_of(picker, &fakes);
+    let mut clones = [(); 5].map(|()| pool.clone());
+    drop(clones.each_mut().map(|pool| poll_once(task::spawn(pool.call(0)))));
+    assert!(pool.handle().endpoints().iter().all(|endpoint| endpoint.against == Some(OutReason::Unready)));
+    (pool, fakes)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiting_call_asks_the_endpoints_it_does_not_wait_for_when_their_pauses_end() {
+    for picker in [Picker::InFlight, Picker::PeakEwma, Picker::RoundRobin] {
+        let mut late = 0;
+        for ready in 0..6 {
+            let (pool, fakes) = paused(picker).await;
+            // Nobody is woken: it has to be asked.
+            fakes[ready].shared.ready.send_replace(Ready::Yes);
+            let start = Instant::now();
+            assert_eq!(pool.clone().oneshot(0).await.unwrap(), ready);
+            assert!(start.elapsed() <= 101 * MS, "{:?}: the first pause is 100 ms", start.elapsed());
+            late += usize::from(start.elapsed() >= 50 * MS);
+            assert_all_settled(&pool.handle(), 6);
+        }
+        assert!(late >= 4, "{picker:?}: a call waits for two of six");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_call_finds_ready_serves_the_others_that_wait() {
+    let (pool, fakes) = paused(Picker::InFlight).await;
+    let calls: Vec<_> = (0..3).map(|_| tokio::spawn(pool.clone().oneshot(0))).collect();
+    sleep(MS).await;
+    // One of the calls is woken, because it waits for this one; the others wait for others.
+    let waited_for = pool.handle().endpoints().into_iter().find(|endpoint| endpoint.in_flight == 1).unwrap();
+    let start = Instant::now();
+    fakes[waited_for.key].readiness(Ready::Yes);
+    for call in calls {
+        assert_eq!(call.await.unwrap().unwrap(), waited_for.key);
+    }
+    assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_call_abandoned_after_its_second_choice_is_counted_once() {
     // Both are waited for, and one of them answers, before the caller leaves.
@@ -443,6 +487,22 @@ async fn a_call_abandoned_after_its_second_choice_is_counted_once() {
         assert_all_settled(&pool.handle(), 1);
         assert_eq!(pool.handle().statistics().abandoned, 1);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_the_second_of_two_serves_is_a_repick_and_one_that_the_first_serves_is_none() {
+    let mut repicks = Vec::new();
+    for ready in 0..2 {
+        let fakes = fakes(2);
+        fakes.iter().for_each(|fake| fake.readiness(Ready::Never));
+        let pool = pool_of(Picker::RoundRobin, &fakes);
+        let call = tokio::spawn(pool.clone().oneshot(0));
+        sleep(MS).await;
+        fakes[ready].readiness(Ready::Yes);
+        assert_eq!(call.await.unwrap().unwrap(), ready);
+        repicks.push(pool.handle().statistics().repicks);
+    }
+    assert_eq!(repicks, [1, 0], "the seed picks the second endpoint first");
 }
 
 #[tokio::test(start_paused = true)]
@@ -572,6 +632,30 @@ async fn r6_an_empty_pool_refuses_within_the_configured_wait_and_serves_when_it_
     assert_eq!(start.elapsed(), 1_300 * MS);
     drop(task::spawn(pool.clone().call(0)));
     assert_all_settled(&pool.handle(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_waits_for_an_endpoint_is_served_as_soon_as_one_may_be_used() {
+    let pool = Pool::builder("test").empty_wait(Duration::from_secs(1)).panic_threshold(0.0).build().unwrap();
+    fill(&pool, &fakes(2));
+    let handle = pool.handle();
+    let steps: [(&dyn Fn(), &dyn Fn()); 2] = [
+        (&|| (0..2).for_each(|key| assert!(handle.disable(&key))), &|| assert!(handle.enable(&1))),
+        (&|| (0..2).for_each(|key| assert!(handle.set_health(&key, HealthStatus::Unhealthy))), &|| {
+            assert!(handle.set_health(&1, HealthStatus::Healthy))
+        }),
+    ];
+    for (take_out, bring_back) in steps {
+        take_out();
+        let start = Instant::now();
+        let call = tokio::spawn(pool.clone().oneshot(0));
+        sleep(10 * MS).await;
+        assert!(!call.is_finished());
+        bring_back();
+        assert_eq!(call.await.unwrap().unwrap(), 1);
+        assert_eq!(start.elapsed(), 10 * MS);
+        assert!(handle.enable(&0) && handle.set_health(&0, HealthStatus::Unknown));
+    }
 }
 
 #[tokio::test]
@@ -780,6 +864,23 @@ async fn an_ejection_by_hand_ends_by_itself_and_does_not_lengthen_later_ones() {
     assert!(is_out());
     sleep(Duration::from_secs(31)).await;
     assert!(!is_out(), "the first of its own, so thirty seconds");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_success_lifts_an_ejection_by_hand_and_it_brings_nothing_back() {
+    let fakes = fakes(1);
+    let pool = pool_of(Picker::RoundRobin, &fakes);
+    fakes[0].answers(Answer::Fails, Duration::ZERO);
+    fail(&pool, 5).await;
+    sleep(Duration::from_secs(61)).await;
+    let endpoint = || pool.handle().endpoints().remove(0);
+    assert_eq!((endpoint().against, endpoint().ejections), (None, 0));
+    assert!(pool.handle().eject(&0, Duration::from_secs(60)));
+    fakes[0].answers(Answer::Ok, Duration::ZERO);
+    picks(&pool, 10).await;
+    assert_eq!((endpoint().against, endpoint().ejections), (Some(OutReason::Ejected), 0));
+    sleep(Duration::from_secs(61)).await;
+    assert_eq!((endpoint().against, endpoint().ejections), (None, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -1039,6 +1140,10 @@ async fn a_service_put_in_place_of_another_takes_over_and_keeps_the_weight() {
     pool.handle().add(9, fakes[2].clone());
     assert_eq!(pool.handle().endpoints()[1].weight, 4);
     assert_eq!(counts(&picks(&pool, 5).await), HashMap::from([(0, 1), (2, 4)]));
+    // With a weight it takes that one over.
+    pool.handle().add_weighted(9, fakes[1].clone(), 2.try_into().unwrap());
+    assert_eq!(pool.handle().endpoints()[1].weight, 2);
+    assert_eq!(counts(&picks(&pool, 9).await), HashMap::from([(0, 3), (1, 6)]));
 }
 
 #[tokio::test]
@@ -1355,6 +1460,8 @@ mod follow_health {
                 a_moment().await;
             }
             assert_eq!(health(&handle, "a"), HealthStatus::Unknown, "monitor goes: {monitor_goes}");
+            // Nor is it remembered for an endpoint that comes later.
+            assert!(handle.remove(&"a"));
             handle.add("a", ());
             assert_eq!(health(&handle, "a"), HealthStatus::Unknown);
         }

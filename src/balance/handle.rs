@@ -308,7 +308,8 @@ impl<K: Key, S> PoolHandle<K, S> {
     }
 
     /// Ejects an endpoint for `time`. It counts against [`max_out`](super::PoolConfig::max_out) as every ejection does, and
-    /// not towards the length of later ones.
+    /// not towards the length of later ones. Successes of an endpoint that the pool cannot do without do not lift it; only
+    /// [`reset`](Self::reset) does.
     ///
     /// # Examples
     ///

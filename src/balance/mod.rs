@@ -79,7 +79,7 @@
 //! and nothing else: not `disable`, health, ejections, statistics, the breaker, or loads. A draining endpoint has given up its
 //! key: what is added then is its successor, of which nothing is known.
 //!
-//! An endpoint that is used in spite of an ejection and succeeds is acquitted. Only results that the classifier calls failures
+//! An endpoint that is used in spite of an ejection for failures and succeeds is acquitted. Only results that the classifier calls failures
 //! ([`Outcome::is_failure`](crate::Outcome::is_failure)) are evidence: `Refused` and `DependencyFailed` come from healthy
 //! endpoints.
 //!

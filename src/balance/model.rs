@@ -157,11 +157,13 @@ fn failures_in_a_row_eject_once_however_they_come() {
 #[test]
 fn a_straggler_lifts_no_ejection() {
     with_interruptions(3, || {
-        let registry = pool(quiet(), [1, 2]);
+        let ejection = EjectionConfig { consecutive_failures: 1, ..EjectionConfig::default() };
+        let registry = pool(PoolConfig { ejection: Some(ejection), ..PoolConfig::default() }, [1, 2]);
         let endpoint = only(&registry);
-        let mut flight = Flight::begin(&endpoint, &Now::unread()).expect("it takes calls");
+        let [mut flight, mut failing] =
+            [(); 2].map(|()| Flight::begin(&endpoint, &Now::unread()).expect("it takes calls"));
         let straggler = spawn(move || flight.finish(Outcome::Success));
-        registry.eject_by_hand(&1, Duration::from_secs(60));
+        failing.finish(Outcome::Transient);
         join(straggler);
         assert!(!registry.look(|members, _, _| members[0].verdict.usable));
     });

@@ -54,9 +54,12 @@ impl Ejection {
         time
     }
 
-    /// Takes the endpoint out for `time`, by hand; it does not count towards later ejections.
-    pub(crate) fn eject_for(&mut self, now: Instant, time: Duration) {
+    /// Takes the endpoint out for `time`, by hand; it does not count towards later ejections. What counts of earlier ones by now
+    /// does so until the endpoint is back: their clean time begins then.
+    pub(crate) fn eject_for(&mut self, now: Instant, time: Duration, decay_interval: Duration) {
         self.settle(now);
+        self.count = self.decayed(now, decay_interval);
+        self.returned = None;
         self.out = Some(Span::new(now, time));
     }
 
@@ -198,18 +201,25 @@ mod tests {
         assert!(ejection.settle(after(45)));
         assert!(!ejection.settle(after(46)));
         assert_eq!([45, 59, 60, 90].map(|at| ejection.decayed(after(at), interval)), [1, 1, 0, 0]);
-        // The next begins with what is left of the last, noticed or not.
         assert_eq!(ejection.eject(after(59), &config), Duration::from_secs(60));
-        assert_eq!(ejection.eject(after(119 + 29), &config), Duration::from_secs(90));
+        assert_eq!(ejection.decayed(after(118), interval), 2, "in force");
+        // One that is over and was not noticed is noticed by the next, which begins with what is left of it.
+        assert_eq!(ejection.eject(after(149), &config), Duration::from_secs(60));
         // Lifted, its clean time begins at the lift; a lift of nothing changes nothing.
-        ejection.lift(after(150));
+        ejection.lift(after(160));
         ejection.lift(after(200));
-        assert_eq!([179, 180, 239, 240].map(|at| ejection.decayed(after(at), interval)), [3, 2, 1, 0]);
-        // One by hand counts for nothing itself; while it lasts, earlier ones are forgotten as before.
-        ejection.eject_for(after(185), Duration::from_secs(40));
-        assert_eq!([185, 210].map(|at| ejection.decayed(after(at), interval)), [2, 1]);
-        assert_eq!(ejection.span(after(224)), Some(Span { since: after(185), until: after(225) }));
-        assert_eq!(ejection.span(after(225)), None);
+        assert_eq!([189, 190, 219, 220].map(|at| ejection.decayed(after(at), interval)), [2, 1, 1, 0]);
+        // One by hand counts for nothing itself, brings nothing back, and is no clean time.
+        ejection.eject_for(after(195), Duration::from_secs(40), interval);
+        assert_eq!([195, 234].map(|at| ejection.decayed(after(at), interval)), [1, 1]);
+        assert_eq!(ejection.span(after(234)), Some(Span { since: after(195), until: after(235) }));
+        assert_eq!(ejection.span(after(235)), None);
+        assert!(ejection.settle(after(240)));
+        assert_eq!([264, 265].map(|at| ejection.decayed(after(at), interval)), [1, 0]);
+        // It notices one that is over, too.
+        ejection.eject(after(300), &config);
+        ejection.eject_for(after(400), Duration::from_secs(10), interval);
+        assert_eq!(ejection.decayed(after(400), interval), 0);
     }
 
     #[test]
@@ -231,7 +241,7 @@ mod tests {
     fn an_endless_ejection_does_not_overflow() {
         let mut ejection = Ejection::default();
         let now = instant();
-        ejection.eject_for(now, Duration::MAX);
+        ejection.eject_for(now, Duration::MAX, Duration::from_secs(30));
         assert!(ejection.span(now + Duration::from_secs(1_000_000)).is_some());
     }
 

@@ -308,8 +308,11 @@ impl<K: Key, S> Registry<K, S> {
 
     pub(crate) fn eject_by_hand(&self, key: &K, time: Duration) -> bool {
         self.change_one(key, |member, notices| {
-            member.standing.ejection.eject_for(Now::unread().get(), time);
-            member.endpoint.set_ejected(true);
+            // Without ejections by failures there are none to forget.
+            let decay_interval = self.core.config.ejection.as_ref().map_or(time, |config| config.decay_interval);
+            member.standing.ejection.eject_for(Now::unread().get(), time, decay_interval);
+            // A success does not lift what was ordered, and failures add nothing to it.
+            member.endpoint.set_ejected(false);
             self.core.ejections.add(1);
             notices.push(Notice::Ejected { endpoint: member.endpoint.clone(), time, failures: 0 });
         })

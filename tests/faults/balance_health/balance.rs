@@ -615,6 +615,40 @@ async fn entry_09_a_waiting_call_whose_pool_empties_is_rejected_in_time_or_serve
     }
 }
 
+// === 15: gauges ===
+
+#[cfg(feature = "metrics")]
+#[test]
+fn entry_15_gauges_of_pools_with_one_name_add_up_and_leave_with_their_pool() {
+    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+    let recorder = DebuggingRecorder::new();
+    // A snapshot holds what was added since the one before.
+    let (snapshotter, mut sums) = (recorder.snapshotter(), [0.0; 3]);
+    let mut gauges = || {
+        for (key, _, _, value) in snapshotter.snapshot().into_vec() {
+            let names = ["mainstay_balance_endpoints", "mainstay_balance_endpoints_usable", "mainstay_balance_panic"];
+            let which = names.iter().position(|name| *name == key.key().name());
+            if let (Some(which), DebugValue::Gauge(added)) = (which, value) {
+                sums[which] += added.into_inner();
+            }
+        }
+        sums
+    };
+    metrics::with_local_recorder(&recorder, || {
+        let old = pool_of(Picker::PeakEwma, &servers(4, Duration::ZERO));
+        old.handle().disable(&0);
+        assert_eq!(gauges(), [4.0, 3.0, 0.0]);
+        let new = pool_of(Picker::PeakEwma, &servers(2, Duration::ZERO));
+        assert_eq!(gauges(), [6.0, 5.0, 0.0]);
+        (0..2).for_each(|key| assert!(new.handle().set_health(&key, HealthStatus::Unhealthy)));
+        assert_eq!(gauges(), [6.0, 5.0, 1.0]);
+        drop(old);
+        assert_eq!(gauges(), [2.0, 2.0, 1.0]);
+        drop(new);
+        assert_eq!(gauges(), [0.0; 3]);
+    });
+}
+
 // === 18: a panic while a second endpoint is asked ===
 
 #[tokio::test]
