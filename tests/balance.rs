@@ -384,6 +384,7 @@ async fn r2_an_endpoint_that_fails_to_become_ready_is_tried_again_after_a_pause(
     assert_eq!(picks(&pool, 10).await, [1; 10]);
     let endpoint = &pool.handle().endpoints()[0];
     assert_eq!((endpoint.usable, endpoint.against), (false, Some(OutReason::Unready)));
+    assert!(endpoint.load > 1.9, "a failure costs load: {}", endpoint.load);
     fakes[0].readiness(Ready::Yes);
     assert_eq!(picks(&pool, 10).await, [1; 10], "the pause is not over");
     sleep(100 * MS).await;

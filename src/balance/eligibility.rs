@@ -435,6 +435,14 @@ pub(crate) mod tests {
         standings[2].health = HealthStatus::Unhealthy;
         pause(&mut standings[2]);
         assert_eq!(usable(&standings, HALF, now), [1]);
+        // They count against the pool as the others do that are out.
+        let mut standings = pool(10);
+        standings[..4].iter_mut().for_each(pause);
+        for (panic_threshold, panic) in [(0.6, false), (0.7, true)] {
+            let decision = decide(standings.iter(), Limits { panic_threshold, ..HALF }, now);
+            let used = decision.verdicts.iter().filter(|verdict| verdict.usable).count();
+            assert_eq!((decision.panic, used), (panic, 6));
+        }
         // With no other left, they are used; and again when the pause is over.
         let mut standings = pool(3);
         standings.iter_mut().for_each(pause);

@@ -294,12 +294,11 @@ impl<K, S> Endpoint<K, S> {
         core.measures_latency().then(|| self.latency.estimate(&core.rule, now.tick(core)))
     }
 
-    /// Forgets loads and failures in a row.
+    /// Forgets loads.
     pub(crate) fn forget(&self, now: &Now) {
         self.latency.reset(&self.core.rule, now.tick(&self.core));
         self.penalty.reset();
         self.owed.store(0, Ordering::Relaxed);
-        self.streak.store(0, Ordering::Relaxed);
     }
 
     /// Takes no more calls from here on, for good. Those in flight go on.

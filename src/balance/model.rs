@@ -1,12 +1,15 @@
 //! Every order in which calls, endings and changes of a pool can come; see `crate::cores::sync`.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering::Relaxed};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use super::config::{EjectionConfig, Picker, PoolConfig};
 use super::core::{Core, Now};
 use super::endpoint::{Endpoint, Flight};
+use super::handle::PoolHandle;
 use super::registry::{Membership, Registry};
 use super::snapshot::Tried;
 use crate::circuit_breaker::{CircuitBreakerConfig, OpenTime};
@@ -74,8 +77,8 @@ fn a_drained_endpoint_is_gone_when_the_wait_for_it_is_over_and_its_successor_sta
         let endpoint = only(&registry);
         let mut flight = Flight::begin(&endpoint, &Now::unread()).expect("it takes calls");
         let caller = spawn(move || flight.finish(Outcome::Success));
-        registry.drain(&1);
-        if endpoint.is_idle() && endpoint.has_left() {
+        let mut drained = Box::pin(PoolHandle::new(Arc::clone(&registry)).drain(&1).expect("it is there"));
+        if drained.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
             assert_eq!(members(&registry), 0, "the wait is over, and it is still there");
         }
         registry.apply([insert(1)]);

@@ -23,11 +23,13 @@ use tower_service::Service;
 const MS: Duration = Duration::from_millis(1);
 const PICKERS: [Picker; 3] = [Picker::PeakEwma, Picker::InFlight, Picker::RoundRobin];
 
+type Latency = Arc<Mutex<Box<dyn FnMut() -> Duration + Send>>>;
+
 /// An endpoint that answers its number after `latency`, and counts its calls.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct Server {
     number: usize,
-    latency: Duration,
+    latency: Latency,
     calls: Arc<AtomicUsize>,
     ready: Arc<AtomicBool>,
     fails: Arc<AtomicBool>,
@@ -38,7 +40,12 @@ impl Server {
     fn new(number: usize, latency: Duration) -> Self {
         let flag = |value| Arc::new(AtomicBool::new(value));
         let (ready, fails) = (flag(true), flag(false));
+        let latency: Latency = Arc::new(Mutex::new(Box::new(move || latency)));
         Self { number, latency, calls: Arc::default(), ready, fails, wakers: Arc::default() }
+    }
+
+    fn set_latency(&self, latency: impl FnMut() -> Duration + Send + 'static) {
+        *self.latency.lock().unwrap() = Box::new(latency);
     }
 
     fn set_ready(&self, ready: bool) {
@@ -66,7 +73,7 @@ impl Service<()> for Server {
 
     fn call(&mut self, (): ()) -> Self::Future {
         self.calls.fetch_add(1, Ordering::Relaxed);
-        let Self { number, latency, .. } = *self;
+        let (number, latency) = (self.number, self.latency.lock().unwrap()());
         let fails = self.fails.load(Ordering::Relaxed);
         Box::pin(async move {
             if !latency.is_zero() {
@@ -181,6 +188,30 @@ async fn entry_02_equally_fast_endpoints_get_shares_by_weight_at_any_concurrency
                     assert!(off <= 0.05, "{picker:?} {weights:?} {callers}: {} of {due}", server.calls());
                 }
             }
+        }
+    }
+}
+
+/// Chance moves calls from one endpoint to another now and then; in the long run it evens out.
+#[tokio::test(start_paused = true)]
+async fn entry_02_shares_follow_the_weights_where_latencies_vary() {
+    for weights in [&[1, 2][..], &[1, 2, 3], &[3, 3, 3, 3]] {
+        let (pool, servers) = weighted(Picker::InFlight, weights, Duration::ZERO);
+        for server in &servers {
+            // As fast as the others on average: 5 to 15 ms, in an order of its own.
+            let (number, step) = (server.number as u64, 3 + server.number as u64);
+            let varies = Arc::new(AtomicUsize::new(0));
+            server.set_latency(move || {
+                let turn = varies.fetch_add(1, Ordering::Relaxed) as u64;
+                (5 + (number + turn * step * 7919 / 13) % 11) as u32 * MS
+            });
+        }
+        load(&pool, 4, 10_000).await;
+        let total: u32 = weights.iter().sum();
+        for (server, weight) in servers.iter().zip(weights) {
+            let due = 10_000.0 * f64::from(*weight) / f64::from(total);
+            let off = (server.calls() as f64 - due).abs() / due;
+            assert!(off <= 0.02, "{weights:?}: {} of {due}", server.calls());
         }
     }
 }

@@ -19,6 +19,7 @@ const LEDGER: &str = "src/budget/ledger.rs";
 const IN_FLIGHT: &str = "src/budget/in_flight.rs";
 const ENDPOINT: &str = "src/balance/endpoint.rs";
 const REGISTRY: &str = "src/balance/registry.rs";
+const POOL_HANDLE: &str = "src/balance/handle.rs";
 const VERSIONS: &str = "src/cache/versions.rs";
 const SINGLE_FLIGHT: &str = "src/cache/single_flight.rs";
 const SHARED: &str = "src/circuit_breaker/shared.rs";
@@ -233,10 +234,10 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         model: "balance::model::a_drained_endpoint_is_gone_when_the_wait_for_it_is_over_and_its_successor_stays",
     },
     Mutant {
-        name: "a drained endpoint has left before it is gone",
-        file: REGISTRY,
-        text: "            members.retiring.drain(..).for_each(|endpoint| endpoint.retire());\n",
-        fault: "            members.retiring.drain(..).for_each(|endpoint| {\n                endpoint.retire();\n                endpoint.leave();\n            });\n",
+        name: "a drain is over before the endpoint is gone",
+        file: POOL_HANDLE,
+        text: "this.endpoint.is_idle() && this.endpoint.has_left()",
+        fault: "this.endpoint.is_idle()",
         model: "balance::model::a_drained_endpoint_is_gone_when_the_wait_for_it_is_over_and_its_successor_stays",
     },
     Mutant {
