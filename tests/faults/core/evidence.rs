@@ -9,8 +9,8 @@ use mainstay::circuit_breaker::{
 };
 use mainstay::telemetry::Event;
 use mainstay::{
-    BoxError, CircuitBreakerLayer, CircuitState, DefaultClassifier, Outcome, Rejectable, Rejected, TimeoutLayer,
-    classify_fn,
+    BoxError, CircuitBreakerLayer, CircuitState, DefaultClassifier, LoadFailed, Outcome, Rejectable, Rejected,
+    TimeoutLayer, classify_fn,
 };
 use tokio::time::advance;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
@@ -115,6 +115,17 @@ async fn entry_03_time_before_a_local_rejection_is_not_the_callees() {
     }
     let now = breaker.statistics();
     assert_eq!((now.state, now.ignored, now.window_calls), (CircuitState::Closed, 50, 0));
+
+    // Nor is a probe slow that was never sent.
+    breaker.transition_to(CircuitState::Open).unwrap();
+    breaker.transition_to(CircuitState::HalfOpen).unwrap();
+    let queue_then_shed = async {
+        tokio::time::sleep(secs(2)).await;
+        Err::<(), BoxError>(BoxError::from_rejected(Rejected::shed()))
+    };
+    breaker.call(queue_then_shed).await.unwrap_err();
+    let now = breaker.statistics();
+    assert_eq!((now.state, now.window_calls, now.probes_in_flight), (CircuitState::HalfOpen, 0, 0));
 }
 
 // === 4 ===
@@ -269,9 +280,12 @@ async fn entry_04_what_was_never_sent_or_never_judged_is_no_black_hole() {
         let late = async { Err::<(), _>(BoxError::from_rejected(Rejected::DeadlineExceeded { sent: false })) };
         breaker.call(late).await.unwrap_err();
         answer(&breaker, Outcome::Ignored);
+        // A load that several calls shared and whose leader left.
+        let failed = LoadFailed::new(Outcome::Ignored, Arc::new(std::io::Error::other("the leader left")));
+        breaker.call(async { Err::<(), _>(BoxError::from_rejected(failed.into())) }).await.unwrap_err();
     }
     let now = breaker.statistics();
-    assert_eq!((now.state, now.ignored, now.window_unanswered), (CircuitState::Closed, 300, 0));
+    assert_eq!((now.state, now.ignored, now.window_unanswered), (CircuitState::Closed, 400, 0));
 }
 
 #[tokio::test(start_paused = true)]

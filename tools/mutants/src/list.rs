@@ -427,8 +427,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "a slot that was given back is not free",
         file: PROBES,
-        text: "self.slots[slot as usize] = Slot::Free;\n    }\n\n    /// The verdict",
-        fault: "self.slots[slot as usize] = Slot::Spent;\n    }\n\n    /// The verdict",
+        text: "self.slots[slot as usize] = Slot::Free;\n    }\n\n    /// Counts a probe",
+        fault: "self.slots[slot as usize] = Slot::Spent;\n    }\n\n    /// Counts a probe",
         model: "circuit_breaker::shared::model::no_two_probes_share_one_slot_and_it_is_not_lost",
     },
     Mutant {
