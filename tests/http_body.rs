@@ -189,8 +189,11 @@ fn the_last_byte_of_an_announced_length_is_the_end_for_whoever_wants_no_trailers
 #[cfg(feature = "circuit-breaker")]
 mod breaker {
     use http::Response;
-    use mainstay::http::StreamBreakerLayer;
-    use mainstay::{BoxError, CircuitBreakerConfig, CircuitBreakerHandle, CircuitState, HttpClassifier, Rejectable};
+    use mainstay::http::{ClassifyEnd, StreamBreakerLayer};
+    use mainstay::{
+        BoxError, CircuitBreakerConfig, CircuitBreakerHandle, CircuitState, Classify, HttpClassifier, Outcome,
+        Rejectable,
+    };
     use tower::{Layer, Service, ServiceExt, service_fn};
 
     use super::*;
@@ -212,6 +215,44 @@ mod breaker {
             async { Ok::<_, BoxError>(response) }
         }));
         (sender, service.oneshot(()).await.unwrap())
+    }
+
+    /// Judges by the head where it says so, and else every end as a failure.
+    #[derive(Clone)]
+    struct ByHead;
+
+    impl<B, E> Classify<Response<B>, E> for ByHead {
+        fn classify(&self, _: Result<&Response<B>, &E>) -> Outcome {
+            Outcome::Success
+        }
+    }
+
+    impl<E> ClassifyEnd<E> for ByHead {
+        fn is_final(&self, head: &HeaderMap) -> bool {
+            head.contains_key("x-final")
+        }
+
+        fn classify_end(&self, _: Result<Option<&HeaderMap>, &E>) -> Outcome {
+            Outcome::Permanent
+        }
+    }
+
+    #[tokio::test]
+    async fn a_head_that_is_final_is_the_verdict_however_the_body_ends() {
+        for (is_final, counted) in [(true, (1, 0)), (false, (0, 1))] {
+            let handle = breaker(CircuitBreakerConfig::default());
+            let (sender, body) = by_hand();
+            let mut body = Some(body);
+            let service = StreamBreakerLayer::new(handle.clone(), ByHead).layer(service_fn(move |()| {
+                let response = Response::builder().header(if is_final { "x-final" } else { "x-other" }, "1");
+                std::future::ready(Ok::<_, BoxError>(response.body(body.take().unwrap()).unwrap()))
+            }));
+            let response = ServiceExt::oneshot(service, ()).await.unwrap();
+            assert_eq!(handle.statistics().calls(), u64::from(is_final), "before the body was read");
+            drop(sender);
+            response.into_body().collect().await.unwrap();
+            assert_eq!((handle.statistics().successes, handle.statistics().failures), counted);
+        }
     }
 
     #[tokio::test(start_paused = true)]

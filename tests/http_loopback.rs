@@ -171,16 +171,22 @@ async fn a_request_of_reqwest_is_retried_where_it_can_be_copied() {
     let layer = RetryLayer::builder("reqwest")
         .clone_with(reqwest::Request::try_clone)
         .classify(HttpClassifier::new())
+        .idempotent_if(|request: &reqwest::Request| request.method() != Method::POST)
         .build()
         .unwrap();
     let streams = reqwest::Body::wrap(by_hand().1);
-    for (request, attempts) in [(reqwest.put(&url).body("text"), 3), (reqwest.put(&url).body(streams), 1)] {
+    for (request, attempts) in [
+        (reqwest.put(&url).body("text"), 3),
+        (reqwest.put(&url).body(streams), 1),
+        (reqwest.post(&url).body("text"), 1),
+    ] {
         asked.store(0, Relaxed);
         let response = layer.layer(service.clone()).oneshot(request.build().unwrap()).await.unwrap();
         assert_eq!((response.status(), asked.load(Relaxed)), (StatusCode::SERVICE_UNAVAILABLE, attempts));
     }
     let counted = layer.handle().statistics();
     assert_eq!((counted.gave_up_attempts, counted.gave_up_not_cloneable), (1, 1));
+    assert_eq!(counted.gave_up_not_idempotent, 1);
 }
 
 /// Retry, R10: nobody listens, so nothing was sent; but it is hyper that knows that, and no layer of this crate.

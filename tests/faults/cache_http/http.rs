@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
-use http_body::{Body, Frame};
+use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Incoming;
@@ -344,16 +344,52 @@ async fn entry_01_trailers_come_once_and_a_copy_announces_no_length_that_would_d
     sender.send(Ok(Frame::trailers(trailers()))).unwrap();
     drop(sender);
     let first = ReplayBody::new(body, 64);
-    let mut copy = first.again();
-    first.collect().await.unwrap();
-    assert_eq!(copy.size_hint().lower(), 4);
-    assert_eq!(copy.size_hint().upper(), None, "HTTP/1 sends no trailers after a body of an announced length");
-    let mut frames = Vec::new();
-    while let Some(frame) = copy.frame().await {
-        frames.push(frame.unwrap().is_trailers());
+    let copy = first.again();
+    let mut announced = SizeHint::default();
+    for mut body in [first, copy] {
+        assert_eq!((body.size_hint().lower(), body.size_hint().upper()), (announced.lower(), None));
+        let mut frames = Vec::new();
+        while let Some(frame) = body.frame().await {
+            frames.push(frame.unwrap().is_trailers());
+        }
+        assert_eq!(frames, [false, true]);
+        assert!(body.is_end_stream());
+        // Of the copy as much is known, and no exact length: HTTP/1 sends no trailers after a body of an announced length.
+        announced.set_lower(4);
     }
-    assert_eq!(frames, [false, true]);
-    assert!(copy.is_end_stream());
+}
+
+/// What was withdrawn for the attempt that is not made goes back.
+#[tokio::test(start_paused = true)]
+async fn entry_01_an_attempt_that_is_not_made_costs_no_budget() {
+    #[derive(Clone)]
+    struct Lost;
+    struct Policy(AtomicU32);
+    impl RequestPolicy<Lost> for Policy {
+        fn try_clone(&self, request: &Lost) -> Option<Lost> {
+            Some(request.clone())
+        }
+
+        fn is_replayable(&self, _: &Lost) -> bool {
+            // Yes after the attempt, and no after the delay.
+            self.0.fetch_add(1, Relaxed).is_multiple_of(2)
+        }
+    }
+    let budget = Budget::default();
+    let layer = RetryLayer::builder("lost")
+        .backoff(BackoffConfig::constant(Duration::from_millis(1)).with_jitter(Jitter::None))
+        .budget(budget.clone())
+        .requests(Policy(AtomicU32::new(0)))
+        .build()
+        .unwrap();
+    let service = layer.layer(service_fn(|_: Lost| std::future::ready(Err::<(), BoxError>("failure".into()))));
+    let before = budget.balance();
+    for _ in 0..100 {
+        ServiceExt::oneshot(service.clone(), Lost).await.unwrap_err();
+    }
+    let counted = layer.handle().statistics();
+    assert_eq!((counted.gave_up_not_replayable, counted.gave_up_budget, counted.retries), (100, 0, 0));
+    assert!(budget.balance() >= before, "{before} {}", budget.balance());
 }
 
 /// The same for a policy of a user: it is consulted again after the delay, and the last result is returned.
@@ -500,6 +536,8 @@ fn entry_06_a_rule_of_the_classifier_knows_other_bodies() {
         assert_eq!(of(&by_body), [expected; 2]);
         assert_eq!(of(&by_client), [expected; 2]);
         assert_eq!(judge(&by_client, Err::<&Response<()>, _>(&lifted)), expected);
+        let lifted_box = mainstay::Error::Service(BoxError::from(Client(Broken(text))));
+        assert_eq!(judge(&by_body, Err::<&Response<()>, _>(&lifted_box)), expected);
         assert_eq!(by_client.classify(Err::<&Response<()>, _>(&Client(Broken(text)))), expected);
         assert_eq!(grpc(&boxed), expected);
     }
@@ -990,7 +1028,7 @@ mod caching {
             assert!(!stored(&caching, &[credentials], &[]));
             assert!(!stored(&caching, &[credentials], &[("cache-control", "max-age=60")]));
             assert!(!stored(&caching, &[credentials], &[("cache-control", "private=\"a, public\", max-age=60")]));
-            assert!(!stored(&caching, &[credentials], &[("cache-control", "extension=\"a, public\"")]));
+            assert!(!stored(&caching, &[credentials], &[("cache-control", "extension=\"a, public, b\"")]));
             assert!(stored(&caching, &[credentials], &[("cache-control", "PUBLIC")]));
             assert!(stored(&caching, &[credentials], &[("cache-control", "s-maxage=60")]));
             assert_ne!(get(&[credentials]), get(&[]), "nor does it get the answer to one without");
@@ -1031,6 +1069,8 @@ mod caching {
         assert_eq!(of(&[("cache-control", "max-age=60"), ("age", "59")]), Some(1));
         assert_eq!(of(&[("cache-control", "max-age=60"), ("age", "61")]), Some(0));
         assert_eq!(of(&[("cache-control", "max-age=60"), ("cache-control", "max-age=6")]), Some(6));
+        assert_eq!(of(&[("cache-control", "max-age=6, max-age=60")]), Some(6), "the shorter one holds");
+        assert_eq!(of(&[("cache-control", "s-maxage=6"), ("cache-control", "s-maxage=60")]), Some(6));
         assert_eq!(of(&[("cache-control", "max-age=99999999999999999999")]), Some(u64::MAX));
         for unreadable in ["max-age", "max-age=", "max-age=soon", "max-age=-1"] {
             assert_eq!(of(&[("cache-control", unreadable)]), Some(0), "{unreadable}");
