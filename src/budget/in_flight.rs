@@ -96,10 +96,10 @@ impl InFlight {
         self.calls.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// One more extra attempt, if there is room for it.
-    pub(super) fn try_start(&self) -> bool {
+    /// One more extra attempt that counts for `cost`, if there is room for it.
+    pub(super) fn try_start(&self, cost: u32) -> bool {
         let limit = self.limit();
-        let fits = |extra: u64| Some(extra + 1).filter(|&extra| extra <= limit);
+        let fits = |extra: u64| Some(extra + u64::from(cost)).filter(|&extra| extra <= limit);
         self.extra.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok()
     }
 
@@ -152,9 +152,9 @@ mod tests {
         for (calls, allowed) in [(0, 3), (15, 3), (19, 3), (20, 4), (100, 20)] {
             let in_flight = InFlight::new(InFlightConfig::default());
             (0..calls).for_each(|_| in_flight.start_call());
-            assert_eq!((0..1_000).filter(|_| in_flight.try_start()).count(), allowed, "{calls}");
+            assert_eq!((0..1_000).filter(|_| in_flight.try_start(1)).count(), allowed, "{calls}");
             in_flight.end();
-            assert!(in_flight.try_start() && !in_flight.try_start(), "room for one again");
+            assert!(in_flight.try_start(1) && !in_flight.try_start(1), "room for one again");
         }
     }
 
@@ -162,7 +162,7 @@ mod tests {
     fn what_is_ended_twice_makes_no_room() {
         let in_flight = InFlight::new(InFlightConfig { ratio: 0.0, minimum: 1 });
         in_flight.end();
-        assert!(in_flight.try_start() && !in_flight.try_start());
+        assert!(in_flight.try_start(1) && !in_flight.try_start(1));
     }
 
     #[test]
@@ -191,7 +191,7 @@ mod model {
                 let (in_flight, running) = (Arc::clone(&in_flight), Arc::clone(&running));
                 spawn(move || {
                     for _ in 0..tries {
-                        if in_flight.try_start() {
+                        if in_flight.try_start(1) {
                             assert_eq!(running.fetch_add(1, Ordering::Relaxed), 0, "one at a time");
                             in_flight.balance();
                             running.fetch_sub(1, Ordering::Relaxed);
@@ -202,7 +202,7 @@ mod model {
             });
             threads.into_iter().for_each(join);
             assert_eq!(in_flight.balance(), 1.0);
-            assert!(in_flight.try_start() && !in_flight.try_start());
+            assert!(in_flight.try_start(1) && !in_flight.try_start(1));
         });
     }
 
@@ -214,13 +214,13 @@ mod model {
                 let in_flight = Arc::clone(&in_flight);
                 spawn(move || {
                     in_flight.start_call();
-                    (CallInFlight(Some(Arc::clone(&in_flight))), in_flight.try_start())
+                    (CallInFlight(Some(Arc::clone(&in_flight))), in_flight.try_start(1))
                 })
             });
             let (calls, started): (Vec<_>, Vec<_>) = threads.into_iter().map(join).unzip();
             // A call that has just begun may not be seen yet by another thread.
             let started = started.into_iter().filter(|started| *started).count();
-            let more = (0..3).filter(|_| in_flight.try_start()).count();
+            let more = (0..3).filter(|_| in_flight.try_start(1)).count();
             assert!(started >= 1 && started + more == 2, "{started} and {more} for two calls");
             drop(calls);
             assert_eq!(in_flight.limit(), 0);

@@ -1,7 +1,8 @@
 //! [`Ledger`]: a [`Window`] and the calls that were not yet entered into it. Pure: takes `now`.
 //!
-//! A call that succeeds should cost a budget nothing worth mentioning. So calls are counted in a stripe of the thread's own, and
-//! entered into the window in batches: by each [`BATCH`]th call of a thread, and by a withdrawal that finds no credit.
+//! While few calls are made, each is entered into the window at once, with the time that it has read for that. While many are,
+//! a call should cost a budget nothing worth mentioning: they are counted in a stripe of the thread's own and entered in
+//! batches, by each [`BATCH`]th call of a thread and by a withdrawal that finds no credit. They are then dated with the batch.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -13,8 +14,11 @@ use crate::cores::sync::atomic::{AtomicU64, Ordering};
 use crate::cores::sync::{Mutex, lock};
 use crate::error::InvalidConfig;
 
-/// How many calls of a thread may wait to be entered.
+/// How many calls of a thread form a batch; a power of two.
 const BATCH: u64 = 64;
+/// From this many calls in a slot on they are entered in batches, in that slot and the next. What a batch dates wrongly is then
+/// a small part of what was sent.
+const MANY: u64 = 8 * BATCH;
 
 #[derive(Debug)]
 pub(super) struct Ledger {
@@ -23,9 +27,14 @@ pub(super) struct Ledger {
     config: Mutex<BudgetConfig>,
     start: Instant,
     sent: StripedCounters<1>,
-    /// How many of `sent` were entered, and in which slot of the window that was done last.
+    /// How many of `sent` were entered.
     entered: AtomicU64,
-    entered_in: AtomicU64,
+    /// `BATCH - 1` while calls are entered in batches, else 0. Like the two below it only decides when calls are entered, never
+    /// how many, so threads may overwrite each other's: all three are relaxed.
+    mask: AtomicU64,
+    /// The slot in which calls were entered last, and how many had been sent when that was first done.
+    slot: AtomicU64,
+    sent_before: AtomicU64,
     window: Window,
 }
 
@@ -53,7 +62,9 @@ impl Ledger {
             start: now,
             sent: StripedCounters::new(),
             entered: AtomicU64::new(0),
-            entered_in: AtomicU64::new(0),
+            mask: AtomicU64::new(0),
+            slot: AtomicU64::new(0),
+            sent_before: AtomicU64::new(0),
             window: Window::new(&config),
         }
     }
@@ -81,7 +92,7 @@ impl Ledger {
 
     #[inline]
     pub(super) fn record_sent(&self, now: impl FnOnce() -> Instant) {
-        if self.sent.count(0).is_multiple_of(BATCH) {
+        if self.sent.count(0) & self.mask.load(Ordering::Relaxed) == 0 {
             self.enter_batch(now);
         }
     }
@@ -92,21 +103,17 @@ impl Ledger {
         self.enter(self.since_start(now()));
     }
 
+    /// Takes what `cost` extra attempts cost, or nothing.
     #[inline(never)]
-    pub(super) fn try_withdraw(&self, now: Instant) -> bool {
+    pub(super) fn try_withdraw(&self, cost: u32, now: Instant) -> bool {
         let slot = self.slot_at(now);
         self.window.lapse(slot);
         // What was entered already often is enough, and is spent first in any case.
-        if self.window.try_spend() {
+        if self.window.try_spend(cost) {
             return true;
         }
-        self.withdraw_entering(slot, now)
-    }
-
-    #[inline(never)]
-    fn withdraw_entering(&self, slot: u64, now: Instant) -> bool {
         self.enter_in(slot);
-        self.window.try_spend() || self.window.try_draw(self.since_start(now))
+        self.window.try_spend(cost) || self.window.try_draw(cost, self.since_start(now))
     }
 
     pub(super) fn refund(&self, now: Instant) {
@@ -119,24 +126,35 @@ impl Ledger {
         self.window.balance(now)
     }
 
-    /// Enters the calls that are waiting for it, spread over the time since this was done last.
+    /// Enters the calls that are waiting for it.
     #[cold]
     #[inline(never)]
     fn enter(&self, now: Duration) {
         self.enter_in(self.window.slot_at(now));
     }
 
-    #[inline(always)]
     fn enter_in(&self, slot: u64) {
-        let mut since = self.entered_in.load(Ordering::Relaxed);
-        if since < slot {
-            since = self.entered_in.fetch_max(slot, Ordering::Relaxed);
-        }
         let sent = self.sent.get(0);
         // Of two threads at once, each enters what the other has not.
         let entered = self.entered.fetch_max(sent, Ordering::Relaxed);
         if sent > entered {
-            self.window.earn(sent - entered, since, slot);
+            self.window.earn(sent - entered, slot);
+            self.choose_batch(sent, entered, slot);
+        }
+    }
+
+    /// Decides whether the calls that follow are entered in batches.
+    fn choose_batch(&self, sent: u64, entered: u64, slot: u64) {
+        let last = self.slot.load(Ordering::Relaxed);
+        let many = sent.saturating_sub(self.sent_before.load(Ordering::Relaxed)) >= MANY;
+        if slot > last {
+            self.slot.store(slot, Ordering::Relaxed);
+            self.sent_before.store(entered, Ordering::Relaxed);
+            if !many || slot > last + 1 {
+                self.mask.store(0, Ordering::Relaxed);
+            }
+        } else if many {
+            self.mask.store(BATCH - 1, Ordering::Relaxed);
         }
     }
 
@@ -192,7 +210,7 @@ mod tests {
             for call in 0..calls {
                 let now = begin + Duration::from_secs(1) * call / calls;
                 ledger.record_sent(|| now);
-                if call % failing_every == 0 && ledger.try_withdraw(now) {
+                if call % failing_every == 0 && ledger.try_withdraw(1, now) {
                     retries += 1;
                 }
             }
@@ -215,7 +233,7 @@ mod tests {
             load += 1;
             // Up to two retries, and four of five attempts fail.
             for attempt in 0..2 {
-                if (milli + attempt) % 5 == 0 || !ledger.try_withdraw(at(milli)) {
+                if (milli + attempt) % 5 == 0 || !ledger.try_withdraw(1, at(milli)) {
                     break;
                 }
                 load += 1;
@@ -226,18 +244,75 @@ mod tests {
     }
 
     #[test]
-    fn the_clock_is_read_once_in_64_calls() {
+    fn of_many_calls_each_64th_reads_the_clock() {
         let begin = start();
         let ledger = ledger(0.2, 0, 10, begin);
         let mut reads = 0;
-        for _ in 0..640 {
-            ledger.record_sent(|| {
-                reads += 1;
-                begin
+        let mut send = |calls: u64, now: Instant| {
+            let before = reads;
+            (0..calls).for_each(|_| {
+                ledger.record_sent(|| {
+                    reads += 1;
+                    now
+                })
             });
+            reads - before
+        };
+        assert_eq!(send(MANY, begin), MANY);
+        assert_eq!(send(100 * BATCH, begin), 100);
+        // Slots are a second long. There are as many in the next one, and few in those that follow.
+        assert_eq!(send(100 * BATCH, begin + Duration::from_secs(1)), 100);
+        assert_eq!(send(BATCH, begin + Duration::from_secs(2)), 1);
+        assert_eq!(send(BATCH, begin + Duration::from_secs(3)), 1, "the batch that finds out");
+        assert_eq!(send(100, begin + Duration::from_secs(4)), 100);
+        assert_eq!(ledger.balance(begin), 0.2 * (MANY + 202 * BATCH + 100) as f64);
+    }
+
+    /// Also after another burst, of which 63 calls at most could not be told from these.
+    #[test]
+    fn a_burst_earns_its_share_after_any_silence() {
+        let begin = start();
+        let hours = |hours: u64| begin + Duration::from_secs(3_600 * hours);
+        let ledger = ledger(0.2, 0, 2, begin);
+        for hour in 1..5 {
+            (0..60).for_each(|_| ledger.record_sent(|| hours(hour)));
+            assert_eq!((0..60).filter(|_| ledger.try_withdraw(1, hours(hour))).count(), 12);
         }
-        assert_eq!(reads, 10);
-        assert_eq!(ledger.balance(begin), 128.0);
+        for threads in [4, 8] {
+            std::thread::scope(|scope| {
+                for _ in 0..threads {
+                    scope.spawn(|| (0..60).for_each(|_| ledger.record_sent(|| hours(threads))));
+                }
+            });
+            let granted = (0..1_000).filter(|_| ledger.try_withdraw(1, hours(threads))).count() as u64;
+            assert_eq!(granted, 12 * threads);
+        }
+        (0..10 * MANY).for_each(|_| ledger.record_sent(|| hours(10)));
+        (0..60).for_each(|_| ledger.record_sent(|| hours(11)));
+        let granted = (0..10_000).filter(|_| ledger.try_withdraw(1, hours(11))).count();
+        assert!((12..=25).contains(&granted), "{granted}");
+    }
+
+    #[test]
+    fn however_many_calls_were_sent_what_they_earned_lapses() {
+        let begin = start();
+        for calls in [1, 63, 64, 65, 100, MANY, 100 * BATCH] {
+            let ledger = ledger(0.2, 0, 2, begin);
+            (0..calls).for_each(|_| ledger.record_sent(|| begin));
+            let later = begin + Duration::from_millis(2_200);
+            assert!(!ledger.try_withdraw(1, later), "{calls} calls");
+            assert_eq!(ledger.balance(later), 0.0);
+        }
+    }
+
+    #[test]
+    fn few_calls_in_a_long_time_earn_only_for_the_part_that_is_recent() {
+        let begin = start();
+        let ledger = ledger(1.0, 0, 10, begin);
+        let at = |tenths: u64| begin + Duration::from_millis(100 * tenths);
+        (0..=36_000).for_each(|tenths| ledger.record_sent(|| at(tenths)));
+        let balance = ledger.balance(at(36_000));
+        assert!((100.0..=110.0).contains(&balance), "{balance} of ten calls a second");
     }
 
     #[test]
@@ -274,7 +349,7 @@ mod tests {
         for milli in 0..30_000_u32 {
             let now = begin + Duration::from_millis(milli.into());
             ledger.record_sent(|| now);
-            by_second[milli as usize / 1_000] += u32::from(ledger.try_withdraw(now));
+            by_second[milli as usize / 1_000] += u32::from(ledger.try_withdraw(1, now));
         }
         assert!(by_second.iter().all(|retries| (199..=201).contains(retries)), "{by_second:?}");
     }
@@ -296,13 +371,13 @@ mod tests {
                 ledger.record_sent(|| now);
                 sent.push(milli);
                 for _ in 0..wanted {
-                    if ledger.try_withdraw(now) {
+                    if ledger.try_withdraw(1, now) {
                         retried.push(milli);
                     }
                 }
                 let recent = |log: &[u64], millis| log.iter().filter(|&&at| at + millis > milli).count() as f64;
                 // Retries of the last window; the calls of it and of the window before, whose credit was still good.
-                let paid = ratio * (recent(&sent, 21_000) + 64.0) + f64::from(reserve);
+                let paid = ratio * recent(&sent, 21_000) + f64::from(reserve);
                 prop_assert!(recent(&retried, 10_000) <= paid);
             }
         }
@@ -318,7 +393,7 @@ mod model {
 
     #[test]
     fn each_call_is_entered_once_whoever_enters_it() {
-        with_interruptions(3, || {
+        with_interruptions(2, || {
             let begin = model::now();
             let window = Duration::from_secs(10);
             let config = BudgetConfig { ratio: 1.0, window, reserve: 0, reserve_window: window };
@@ -347,11 +422,11 @@ mod model {
                 let ledger = Arc::clone(&ledger);
                 spawn(move || {
                     ledger.record_sent(|| begin);
-                    u32::from(ledger.try_withdraw(begin))
+                    u32::from(ledger.try_withdraw(1, begin))
                 })
             });
             let spent: u32 = threads.into_iter().map(join).sum();
-            let left = (0..3).filter(|_| ledger.try_withdraw(begin)).count() as u32;
+            let left = (0..3).filter(|_| ledger.try_withdraw(1, begin)).count() as u32;
             assert_eq!(spent + left, 2);
         });
     }

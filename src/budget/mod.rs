@@ -39,9 +39,12 @@
 //! * Only what was sent counts. A call that was refused locally (an open circuit, a limit) earns nothing, and an extra
 //!   attempt that was refused locally is given back ([`refund`](Budget::refund)).
 //! * An extra attempt earns nothing: else each would pay for the next.
-//! * Counting a call ([`record_sent`](Budget::record_sent)) is a load and a store on the thread's own cache line. The clock is
-//!   read by each 64th call of a thread and by each withdrawal; calls counted in between are spread evenly over the time
-//!   since, so up to 63 calls a thread can be dated wrongly by as long as they took to come in.
+//! * A refund is worth the one token that was withdrawn. It never brings a token back that has lapsed, or that has come back by
+//!   itself because the window of the reserve has passed.
+//! * Each call is dated exactly and reads the clock, as long as there are fewer than 512 in a tenth of the window. Beyond that,
+//!   counting a call ([`record_sent`](Budget::record_sent)) is a load and a store on the thread's own cache line, and each 64th
+//!   call of a thread reads the clock, as does each withdrawal. What was counted in between is dated then, so up to 63 calls per
+//!   thread can be dated later than they were sent.
 //! * Ratio and reserve can be [changed](Budget::reconfigure) while the budget is in use; its balance is kept.
 //! * Withdrawals are exact under concurrency: no two spend the same token. What is earned meanwhile is not
 //!   lost, but where exactly as much lapses in the same nanoseconds.
@@ -287,19 +290,15 @@ impl Budget {
 
     /// [Withdraws](Self::try_withdraw_cost) at a time that the caller may have read already; a cost of zero does not read it.
     #[inline]
-    pub(crate) fn try_withdraw_at(&self, cost: u32, now: impl Fn() -> std::time::Instant) -> bool {
-        for taken in 0..cost {
-            let is_taken = match &self.rule {
-                Rule::Unlimited => return true,
-                Rule::Sent(ledger) => ledger.try_withdraw(now()),
-                Rule::InFlight(in_flight) => in_flight.try_start(),
-            };
-            if !is_taken {
-                (0..taken).for_each(|_| self.refund());
-                return false;
-            }
+    pub(crate) fn try_withdraw_at(&self, cost: u32, now: impl FnOnce() -> std::time::Instant) -> bool {
+        if cost == 0 {
+            return true;
         }
-        true
+        match &self.rule {
+            Rule::Unlimited => true,
+            Rule::Sent(ledger) => ledger.try_withdraw(cost, now()),
+            Rule::InFlight(in_flight) => in_flight.try_start(cost),
+        }
     }
 
     /// The extra attempt of one withdrawal has ended. Only a budget of what is in flight needs to know.

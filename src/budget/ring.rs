@@ -48,9 +48,13 @@ impl Ring {
         self.sum.load(Ordering::Relaxed)
     }
 
-    pub(super) fn add(&self, amount: i64, now: Duration) {
-        let newest = self.advance(self.slot_at(now));
-        self.note(newest, amount);
+    /// Adds `amount` in the slot `current`, that of now.
+    #[inline]
+    pub(super) fn add_in(&self, amount: i64, current: u64) {
+        let newest = self.advance(current);
+        // In this order the sum is never less than what counts, even if another thread takes the slot out in between.
+        self.sum.fetch_add(amount, Ordering::Relaxed);
+        self.slot(newest).fetch_add(amount, Ordering::Relaxed);
     }
 
     /// Adds `amount` if the sum stays within `limit`.
@@ -64,31 +68,19 @@ impl Ring {
         added
     }
 
-    /// Adds `amount`, spread evenly over the slots from `first` to `current`, that of now, and returns how much of it is recent
-    /// enough to count.
-    #[inline]
-    pub(super) fn add_spread(&self, amount: i64, first: u64, current: u64) -> i64 {
-        let newest = self.advance(current);
-        if first < newest {
-            return self.spread(amount, first, newest);
+    /// Takes one back of the oldest that still count; `false` if none does.
+    ///
+    /// The oldest, because it leaves the window first: whichever one is meant, the ring never forgets one too early.
+    pub(super) fn take_back(&self, now: Duration) -> bool {
+        let newest = self.advance(self.slot_at(now));
+        let oldest = newest.saturating_sub(SLOTS as u64 - 1);
+        let one_less = |amount: i64| Some(amount - 1).filter(|&left| left >= 0);
+        let taken = (oldest..=newest)
+            .any(|slot| self.slot(slot).fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok());
+        if taken {
+            self.sum.fetch_sub(1, Ordering::Relaxed);
         }
-        self.note(newest, amount);
-        amount
-    }
-
-    #[cold]
-    fn spread(&self, amount: i64, first: u64, newest: u64) -> i64 {
-        let spanned = newest - first + 1;
-        let share = amount / i64::try_from(spanned).unwrap_or(i64::MAX);
-        let counted = spanned.min(SLOTS as u64);
-        for slot in newest + 1 - counted..newest {
-            self.note(slot, share);
-        }
-        let before = i64::try_from(counted - 1).unwrap_or(0) * share;
-        // The newest takes what the division left over, unless much of it is gone anyway.
-        let last = if spanned == counted { amount - before } else { share };
-        self.note(newest, last);
-        before + last
+        taken
     }
 
     /// Begins slot `current`, if that was not done, takes out what has left the window, and returns the number of the newest.
@@ -114,14 +106,6 @@ impl Ring {
         }
         self.newest.store(current, Ordering::Release);
         current
-    }
-
-    /// Adds `amount` in a slot that is among those begun last.
-    #[inline(always)]
-    fn note(&self, slot: u64, amount: i64) {
-        // In this order the sum is never less than what counts, whoever takes the slot out in between.
-        self.sum.fetch_add(amount, Ordering::Relaxed);
-        self.slot(slot).fetch_add(amount, Ordering::Relaxed);
     }
 
     #[allow(clippy::cast_possible_truncation, reason = "a remainder by 11")]
@@ -165,7 +149,7 @@ mod tests {
         let now = start();
         let ring = Ring::new(SECOND);
         let added_at = now + Duration::from_millis(99);
-        ring.add(7, added_at);
+        ring.add_in(7, ring.slot_at(added_at));
         assert_eq!(ring.sum(added_at + SECOND), 7);
         assert_eq!(ring.sum(now + Duration::from_millis(1_100)), 0);
     }
@@ -174,8 +158,8 @@ mod tests {
     fn a_clock_that_steps_back_changes_nothing() {
         let now = start();
         let ring = Ring::new(SECOND);
-        ring.add(7, now + 5 * SECOND);
-        ring.add(1, now);
+        ring.add_in(7, ring.slot_at(now + 5 * SECOND));
+        ring.add_in(1, ring.slot_at(now));
         assert_eq!(ring.sum(now), 8);
     }
 
@@ -212,22 +196,19 @@ mod tests {
                 }
             }
         }
+    }
 
-        #[test]
-        fn what_is_spread_over_time_counts_for_the_part_that_is_recent(
-            amount in 0_i64..10_000, from in 0_u64..9_000, span in 0_u64..9_000,
-        ) {
-            let begin = start();
-            let ring = Ring::new(SECOND);
-            let (since, now) = (begin + Duration::from_millis(from), begin + Duration::from_millis(from + span));
-            let counted = ring.add_spread(amount, ring.slot_at(since), ring.slot_at(now));
-            prop_assert_eq!(ring.sum(now), counted);
-            prop_assert!(counted <= amount);
-            if from / 100 + 10 >= (from + span) / 100 {
-                prop_assert_eq!(counted, amount, "all of it is recent");
-            }
-            prop_assert_eq!(ring.sum(now + Duration::from_millis(1_100)), 0);
-        }
+    #[test]
+    fn what_is_taken_back_is_the_oldest_that_counts_and_never_what_has_left() {
+        let ring = Ring::new(SECOND);
+        let at = |tenths: u64| Duration::from_millis(100 * tenths);
+        assert!(!ring.take_back(at(0)), "there is nothing");
+        assert!(ring.try_add(2, 9, at(0)) && ring.try_add(1, 9, at(5)));
+        assert!(ring.take_back(at(6)));
+        assert_eq!((ring.sum(at(6)), ring.sum(at(11))), (2, 1), "one of the first two is left, and leaves");
+        assert!(ring.take_back(at(11)));
+        assert!(!ring.take_back(at(11)), "what has left cannot be taken back");
+        assert_eq!((ring.sum(at(11)), ring.sum(at(30))), (0, 0));
     }
 }
 
@@ -263,7 +244,7 @@ mod model {
         for now in [millis(100), millis(5_000)] {
             with_interruptions(3, move || {
                 let ring = Arc::new(Ring::new(SECOND));
-                ring.add(1, millis(0));
+                ring.add_in(1, 0);
                 let had = if now < SECOND { 1 } else { 0 };
                 // One is a slot behind: it may find that a newer one has begun.
                 let threads = [now, now + millis(100)].map(|now| {
@@ -282,12 +263,28 @@ mod model {
         with_interruptions(3, || {
             let ring = Arc::new(Ring::new(SECOND));
             let (adding, taking) = (Arc::clone(&ring), Arc::clone(&ring));
-            let adder = spawn(move || adding.add(5, millis(50)));
+            let adder = spawn(move || adding.add_in(5, 0));
             // Begins the slots that follow, and takes out the one that is being added to.
             let taker = spawn(move || taking.try_add(1, 9, millis(1_150)));
             join(adder);
             join(taker);
             assert!((1..=6).contains(&ring.sum(millis(1_150))));
+            assert_eq!(ring.sum(10 * SECOND), 0);
+        });
+    }
+
+    #[test]
+    fn what_is_taken_back_is_taken_once_as_its_slot_leaves() {
+        with_interruptions(2, || {
+            let ring = Arc::new(Ring::new(SECOND));
+            assert!(ring.try_add(2, 9, millis(0)));
+            let (first, second, taking) = (Arc::clone(&ring), Arc::clone(&ring), Arc::clone(&ring));
+            let back = [first, second].map(|ring| spawn(move || i64::from(ring.take_back(millis(500)))));
+            // Begins the slots that follow, and takes out the one that is being taken from.
+            let taker = spawn(move || i64::from(taking.try_add(1, 9, millis(1_150))));
+            back.into_iter().for_each(|thread| assert!((0..=1).contains(&join(thread))));
+            join(taker);
+            assert!((0..=1).contains(&ring.sum(millis(1_150))), "the new one may be what was taken back");
             assert_eq!(ring.sum(10 * SECOND), 0);
         });
     }

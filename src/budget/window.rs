@@ -55,42 +55,47 @@ impl Window {
         self.earned.span(slot)
     }
 
-    /// Earns for `calls` that were sent evenly from the slot `since` to the slot of now; what is older than the window earns
-    /// nothing.
+    /// Earns for `calls` that were sent in the slot `current`, that of now.
     #[inline]
-    pub(super) fn earn(&self, calls: u64, since: u64, current: u64) {
+    pub(super) fn earn(&self, calls: u64, current: u64) {
         // Or older credit could pass for what is being noted, and be spent.
         self.lapse(current);
         let amount = self.earning.load(Ordering::Relaxed).saturating_mul(i64::try_from(calls).unwrap_or(i64::MAX));
-        let counted = self.earned.add_spread(amount, since, current);
-        // Whoever sees this credit sees that it was earned, and does not take it for lapsed.
-        self.credit.fetch_add(counted, Ordering::Release);
+        self.earned.add_in(amount, current);
+        // A thread that sees this credit also sees that it was earned, and does not take it for lapsed.
+        self.credit.fetch_add(amount, Ordering::Release);
     }
 
-    /// Spends what one extra attempt costs: of the credit, else of the reserve.
+    /// Spends what `cost` extra attempts cost: of the credit, else of the reserve.
     #[cfg(test)]
     pub(super) fn try_withdraw(&self, now: Duration) -> bool {
         self.lapse(self.slot_at(now));
-        self.try_spend() || self.try_draw(now)
+        self.try_spend(1) || self.try_draw(1, now)
     }
 
-    /// Spends what one extra attempt costs of the credit alone, all that has not [lapsed](Self::lapse).
+    /// Spends what `cost` extra attempts cost of the credit alone, all that has not [lapsed](Self::lapse).
     #[inline]
-    pub(super) fn try_spend(&self) -> bool {
-        let spend = |credit: i64| Some(credit - TOKEN).filter(|&left| left >= 0);
+    pub(super) fn try_spend(&self, cost: u32) -> bool {
+        let spend = |credit: i64| Some(credit - i64::from(cost) * TOKEN).filter(|&left| left >= 0);
         self.credit.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend).is_ok()
     }
 
-    /// Spends what one extra attempt costs of the reserve alone.
-    pub(super) fn try_draw(&self, now: Duration) -> bool {
-        self.drawn.try_add(1, self.reserve.load(Ordering::Relaxed), now)
+    /// Spends what `cost` extra attempts cost of the reserve, after whole tokens that are left of the credit.
+    pub(super) fn try_draw(&self, cost: u32, now: Duration) -> bool {
+        let whole = |credit: i64| (credit / TOKEN).min(i64::from(cost));
+        let spend = |credit: i64| Some(credit - whole(credit) * TOKEN).filter(|&left| left < credit);
+        let spent = self.credit.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend).map_or(0, whole);
+        let drawn = self.drawn.try_add(i64::from(cost) - spent, self.reserve.load(Ordering::Relaxed), now);
+        if !drawn {
+            self.credit.fetch_add(spent * TOKEN, Ordering::Relaxed);
+        }
+        drawn
     }
 
-    /// Takes one withdrawal back. To the reserve first, which is drawn on last.
+    /// Takes one withdrawal back: of the reserve first, which is drawn on last, and else of the credit, where it lapses with
+    /// what was earned.
     pub(super) fn refund(&self, now: Duration) {
-        if self.drawn.sum(now) > 0 {
-            self.drawn.add(-1, now);
-        } else {
+        if !self.drawn.take_back(now) {
             self.credit.fetch_add(TOKEN, Ordering::Relaxed);
         }
     }
@@ -148,8 +153,8 @@ mod tests {
         Duration::ZERO
     }
 
-    fn earn(window: &Window, calls: u64, since: Duration, now: Duration) {
-        window.earn(calls, window.slot_at(since), window.slot_at(now));
+    fn earn(window: &Window, calls: u64, now: Duration) {
+        window.earn(calls, window.slot_at(now));
     }
 
     /// Scenario 13.
@@ -159,7 +164,7 @@ mod tests {
             let now = start();
             let window = Window::new(&config(ratio, 0, 1));
             let spent = (0..10_000).filter(|_| {
-                earn(&window, 1, now, now);
+                earn(&window, 1, now);
                 window.try_withdraw(now)
             });
             let (spent, expected) = (spent.count() as f64, 10_000.0 * ratio);
@@ -172,12 +177,12 @@ mod tests {
     fn the_balance_is_what_was_earned_and_the_reserve() {
         let now = start();
         let double = Window::new(&config(2.0, 0, 10));
-        earn(&double, 10_000, now, now);
+        earn(&double, 10_000, now);
         assert_eq!(double.balance(now), 20_000.0);
 
         let window = Window::new(&config(0.5, 10, 1));
         assert_eq!(window.balance(now), 10.0);
-        earn(&window, 10_000, now, now);
+        earn(&window, 10_000, now);
         assert_eq!(window.balance(now), 5_010.0);
         while window.try_withdraw(now) {}
         assert_eq!(window.balance(now), 0.0);
@@ -190,11 +195,11 @@ mod tests {
         let now = start();
         let after = |millis| now + Duration::from_millis(millis);
         let one = Window::new(&config(1.0, 0, 1));
-        earn(&one, 1, now, now);
+        earn(&one, 1, now);
         assert!(!one.try_withdraw(after(3_000)));
 
         let half = Window::new(&config(0.5, 0, 1));
-        earn(&half, 2, now, now);
+        earn(&half, 2, now);
         assert!(half.try_withdraw(after(901)));
 
         let reserve = Window::new(&config(0.5, 5, 1));
@@ -211,30 +216,64 @@ mod tests {
         let bucket = Window::new(&config(0.4, 2, 60));
         assert!(bucket.try_withdraw(now) && bucket.try_withdraw(now));
         assert!(!bucket.try_withdraw(now));
-        earn(&bucket, 2, now, now);
+        earn(&bucket, 2, now);
         assert!(!bucket.try_withdraw(now), "0.8 is not enough");
-        earn(&bucket, 1, now, now);
+        earn(&bucket, 1, now);
         assert!(bucket.try_withdraw(now), "1.2 is");
         bucket.refund(now);
         assert!(bucket.try_withdraw(now), "what was given back can be spent again");
         assert!(!bucket.try_withdraw(now));
     }
 
+    /// Whatever it was taken of, and however late it is given back.
     #[test]
-    fn calls_of_a_long_time_earn_only_for_the_part_that_is_recent() {
+    fn a_refund_is_worth_one_token_and_revives_none() {
+        let second = Duration::from_secs;
+        let reserve = Window::new(&config(0.0, 10, 10));
+        assert!((0..10).all(|_| reserve.try_withdraw(start())));
+        (0..10).for_each(|_| reserve.refund(second(5)));
+        assert_eq!(reserve.balance(second(5)), 10.0);
+        assert_eq!(reserve.balance(Duration::from_millis(11_500)), 10.0);
+
+        let late = Window::new(&config(0.0, 10, 10));
+        assert!((0..10).all(|_| late.try_withdraw(start())));
+        (0..10).for_each(|_| late.refund(second(20)));
+        assert_eq!(late.balance(second(20)), 10.0, "they had come back by themselves");
+
+        let both = Window::new(&config(1.0, 2, 10));
+        earn(&both, 3, start());
+        assert!((0..5).all(|_| both.try_withdraw(start())));
+        (0..9).for_each(|_| both.refund(second(5)));
+        assert_eq!(both.balance(second(5)), 5.0, "no more than there was");
+        assert_eq!(both.balance(second(12)), 2.0, "the credit lapses all the same");
+    }
+
+    #[test]
+    fn a_withdrawal_of_two_takes_both_or_none() {
         let now = start();
-        let window = Window::new(&config(1.0, 0, 10));
-        let hour = Duration::from_secs(3_600);
-        earn(&window, 36_000, now, now + hour);
-        let balance = window.balance(now + hour);
-        assert!((100.0..=110.0).contains(&balance), "{balance} of ten calls a second");
+        let window = Window::new(&config(1.0, 3, 10));
+        earn(&window, 3, now);
+        assert!(window.try_spend(2) && !window.try_spend(2));
+        assert!(window.try_draw(2, now), "one of the credit and one of the reserve");
+        assert_eq!(window.balance(now), 2.0);
+        assert!(window.try_draw(1, now));
+        earn(&window, 0, now);
+        assert!(!window.try_draw(2, now));
+        assert_eq!(window.balance(now), 1.0);
+
+        earn(&window, 1, now);
+        assert!(window.try_withdraw(now) && window.try_withdraw(now));
+        earn(&window, 1, now);
+        assert!(!window.try_draw(2, now), "one is not enough");
+        assert_eq!(window.balance(now), 1.0);
+        assert_eq!(window.balance(Duration::from_secs(12)), 3.0, "and it was credit, which has lapsed");
     }
 
     #[test]
     fn of_many_threads_no_two_spend_the_same_token() {
         let now = start();
         let window = Window::new(&config(1.0, 0, 60));
-        earn(&window, 10_000, now, now);
+        earn(&window, 10_000, now);
         let spent: usize = std::thread::scope(|scope| {
             let take = || (0..2_000).filter(|_| window.try_withdraw(now)).count();
             let threads: Vec<_> = (0..8).map(|_| scope.spawn(take)).collect();
@@ -263,7 +302,7 @@ mod tests {
                 tokens.retain(|&at| at + 10 >= slot);
                 drawn.retain(|&at| at + 10 >= slot);
                 if let Some(calls) = earned {
-                    earn(&window, calls, now, now);
+                    earn(&window, calls, now);
                     tokens.extend((0..calls).map(|_| slot));
                 } else {
                     let expected = tokens.pop_front().is_some() || {
@@ -292,7 +331,7 @@ mod model {
     fn window(earned: u64, reserve: u32) -> Arc<Window> {
         let length = Duration::from_secs(10);
         let window = Window::new(&BudgetConfig { ratio: 1.0, window: length, reserve, reserve_window: length });
-        earn(&window, earned, start(), start());
+        earn(&window, earned, start());
         Arc::new(window)
     }
 
@@ -300,8 +339,8 @@ mod model {
         Duration::ZERO
     }
 
-    fn earn(window: &Window, calls: u64, since: Duration, now: Duration) {
-        window.earn(calls, window.slot_at(since), window.slot_at(now));
+    fn earn(window: &Window, calls: u64, now: Duration) {
+        window.earn(calls, window.slot_at(now));
     }
 
     const fn next_slot() -> Duration {
@@ -352,7 +391,7 @@ mod model {
             let window = window(2, 0);
             let now = Duration::from_secs(11);
             let (earning, spending) = (Arc::clone(&window), Arc::clone(&window));
-            let earner = spawn(move || earn(&earning, 1, now, now));
+            let earner = spawn(move || earn(&earning, 1, now));
             let spender = spawn(move || usize::from(spending.try_withdraw(now)));
             join(earner);
             let spent = join(spender) + (0..3).filter(|_| window.try_withdraw(now)).count();
@@ -366,7 +405,7 @@ mod model {
             with_interruptions(3, move || {
                 let window = window(1, 0);
                 let (earning, spending) = (Arc::clone(&window), Arc::clone(&window));
-                let earner = spawn(move || earn(&earning, 1, now, now));
+                let earner = spawn(move || earn(&earning, 1, now));
                 let spender = spawn(move || (0..2).filter(|_| spending.try_withdraw(now)).count());
                 join(earner);
                 let spent = join(spender) + (0..3).filter(|_| window.try_withdraw(now)).count();

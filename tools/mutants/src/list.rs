@@ -93,6 +93,13 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         model: "budget::ring::model::no_two_take_the_last_of_a_limit",
     },
     Mutant {
+        name: "what is taken back is taken by two who saw it",
+        file: RING,
+        text: ".any(|slot| self.slot(slot).fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok());",
+        fault: ".any(|slot| one_less(self.slot(slot).load(Ordering::Relaxed)).map(|left| self.slot(slot).store(left, Ordering::Relaxed)).is_some());",
+        model: "budget::ring::model::what_is_taken_back_is_taken_once_as_its_slot_leaves",
+    },
+    Mutant {
         name: "credit lapses to a sum that is out of date",
         file: WINDOW,
         text: "match self.credit.compare_exchange_weak(credit, earned, Ordering::Relaxed, Ordering::Acquire) {",
@@ -109,8 +116,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "credit is seen before what earned it",
         file: WINDOW,
-        text: "self.credit.fetch_add(counted, Ordering::Release);",
-        fault: "self.credit.fetch_add(counted, Ordering::Relaxed);",
+        text: "self.credit.fetch_add(amount, Ordering::Release);",
+        fault: "self.credit.fetch_add(amount, Ordering::Relaxed);",
         model: "budget::ledger::model::no_two_spend_what_one_call_earned",
     },
     Mutant {
@@ -123,8 +130,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "a refund goes to the reserve and to the credit",
         file: WINDOW,
-        text: "            self.drawn.add(-1, now);\n        } else {",
-        fault: "            self.drawn.add(-1, now);\n        }\n        {",
+        text: "        if !self.drawn.take_back(now) {",
+        fault: "        self.drawn.take_back(now);\n        {",
         model: "budget::window::model::what_is_given_back_can_be_spent_again_once",
     },
     Mutant {
