@@ -1,8 +1,7 @@
 //! Counters, gauges and histograms: our own atomics first, the recorder of the `metrics` facade second.
 //!
-//! The recorder's handles are resolved once, on first use. [`resolve`] makes every instrument resolve them again, for a
-//! recorder that was installed late: counters then start from what was counted so far. Gauges add up: each layer adds what
-//! changed, so a recorder has to be installed before the layers are built.
+//! The recorder's handles are resolved once: those of counters and histograms on first use, those of gauges when they are made.
+//! Everything is exported as a change (an increment), so that several instruments of one name and metric add up.
 #![allow(dead_code, reason = "used by the families, each behind its feature")]
 
 use std::sync::Arc;
@@ -12,9 +11,6 @@ use std::time::Duration;
 use super::names;
 use crate::cores::counters::StripedCounters;
 use crate::name::Name;
-
-#[cfg(feature = "metrics")]
-pub use recorder::resolve;
 
 /// Counts, one for each value of a label.
 #[derive(Debug)]
@@ -41,8 +37,7 @@ pub(crate) struct StateGauges<const N: usize> {
     exported: recorder::Gauges<N>,
 }
 
-/// A level that goes up and down: one gauge, to which every layer of one name adds its share. A layer that is dropped takes its
-/// share off.
+/// A level that goes up and down. The gauge shows the sum over all levels of one name; a level that is dropped leaves it.
 #[derive(Debug)]
 pub(crate) struct Level {
     bits: AtomicU64,
@@ -80,10 +75,8 @@ impl<const N: usize> Tally<N> {
     pub(crate) fn add(&self, which: usize) {
         #[cfg(feature = "metrics")]
         {
-            // Resolved before it is counted: the first resolution may publish the count so far.
-            let handles = self.exported.get(|| self.counters.all());
             self.counters.add(which);
-            handles[which].increment(1);
+            self.exported.get()[which].increment(1);
         }
         #[cfg(not(feature = "metrics"))]
         self.counters.add(which);
@@ -122,7 +115,7 @@ impl<const N: usize> TallySum<N> {
         Tally {
             counters: StripedCounters::part_of(self.counters.clone()),
             #[cfg(feature = "metrics")]
-            exported: recorder::Counters::part_of(self.exported.clone(), self.counters.clone()),
+            exported: recorder::Counters::part_of(self.exported.clone()),
         }
     }
 
@@ -195,17 +188,21 @@ impl Level {
             #[cfg(feature = "metrics")]
             exported: recorder::Gauges::new(recorder::Labels::new(name, metric, None), [""]),
         };
-        // The recorder shows it from here on.
-        level.set(0.0);
+        level.change(0.0);
         level
     }
 
     pub(crate) fn set(&self, level: f64) {
+        // Each change is from what the last one left, whichever thread made it.
         let before = f64::from_bits(self.bits.swap(level.to_bits(), Ordering::Relaxed));
+        self.change(level - before);
+    }
+
+    fn change(&self, by: f64) {
         #[cfg(feature = "metrics")]
-        self.exported.get()[0].increment(level - before);
+        self.exported.get()[0].increment(by);
         #[cfg(not(feature = "metrics"))]
-        let _ = before;
+        let _ = by;
     }
 }
 
@@ -249,37 +246,15 @@ mod recorder {
     //! The handles of the installed recorder.
 
     use std::array;
-    use std::sync::atomic::{AtomicU64, Ordering};
     use std::sync::{Arc, OnceLock};
     use std::time::Duration;
 
     use metrics::{Counter, Gauge, Key, KeyName, Label, Level, Metadata, Recorder, SharedString, Unit, with_recorder};
 
     use super::names::{self, MetricKind};
-    use crate::cores::counters::StripedCounters;
     use crate::name::Name;
 
     static METADATA: Metadata<'static> = Metadata::new("mainstay", Level::INFO, None);
-
-    /// How often [`resolve`] was called.
-    static EPOCH: AtomicU64 = AtomicU64::new(0);
-
-    /// Makes every layer resolve its metrics handles again: call it once after installing a recorder late.
-    ///
-    /// Handles are resolved on a layer's first call. A layer that was called before the recorder was installed holds handles
-    /// that lead nowhere; after this it publishes to the recorder, its counters starting from all that it has counted. Under
-    /// traffic the calls that are being counted at that moment may be missing from the recorder, or be there twice; the
-    /// layers' own statistics stay exact.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// // install the recorder of your choice, then:
-    /// mainstay::telemetry::resolve();
-    /// ```
-    pub fn resolve() {
-        EPOCH.fetch_add(1, Ordering::Relaxed);
-    }
 
     /// The name and labels of a metric.
     #[derive(Debug)]
@@ -316,51 +291,43 @@ mod recorder {
     #[derive(Debug)]
     pub(super) struct Counters<const N: usize> {
         source: Source<N>,
-        handles: Resolved<[Counter; N]>,
+        handles: OnceLock<[Counter; N]>,
     }
 
     /// Where the handles come from.
     #[derive(Debug)]
     enum Source<const N: usize> {
-        /// The recorder.
-        Recorder { labels: Labels, values: [&'static str; N] },
-        /// The sum that these counters are a part of, and what that has counted.
-        Sum(Arc<Counters<N>>, Arc<StripedCounters<N>>),
+        Recorder {
+            labels: Labels,
+            values: [&'static str; N],
+        },
+        /// The sum that these counters are a part of.
+        Sum(Arc<Counters<N>>),
     }
 
     impl<const N: usize> Counters<N> {
         pub(super) const fn new(labels: Labels, values: [&'static str; N]) -> Self {
-            Self { source: Source::Recorder { labels, values }, handles: Resolved::new() }
+            Self { source: Source::Recorder { labels, values }, handles: OnceLock::new() }
         }
 
-        pub(super) const fn part_of(sum: Arc<Self>, counters: Arc<StripedCounters<N>>) -> Self {
-            Self { source: Source::Sum(sum, counters), handles: Resolved::new() }
+        pub(super) const fn part_of(sum: Arc<Self>) -> Self {
+            Self { source: Source::Sum(sum), handles: OnceLock::new() }
         }
 
-        /// The handles; resolved anew, they start from `so_far`.
         #[inline]
-        pub(super) fn get(&self, so_far: impl FnOnce() -> [u64; N]) -> &[Counter; N] {
-            self.handles.get(|| match &self.source {
-                Source::Recorder { labels, values } => {
-                    let so_far = so_far();
-                    with_recorder(|recorder| {
-                        labels.describe(recorder);
-                        array::from_fn(|which| {
-                            let counter = recorder.register_counter(&labels.key(values[which]), &METADATA);
-                            if so_far[which] > 0 {
-                                counter.absolute(so_far[which]);
-                            }
-                            counter
-                        })
-                    })
-                }
-                Source::Sum(sum, counters) => sum.get_dyn(&|| counters.all()).clone(),
-            })
+        pub(super) fn get(&self) -> &[Counter; N] {
+            self.handles.get_or_init(|| self.resolve())
         }
 
-        /// The same, of one type: a sum can be a part of another.
-        fn get_dyn(&self, so_far: &dyn Fn() -> [u64; N]) -> &[Counter; N] {
-            self.get(so_far)
+        #[cold]
+        fn resolve(&self) -> [Counter; N] {
+            match &self.source {
+                Source::Recorder { labels, values } => with_recorder(|recorder| {
+                    labels.describe(recorder);
+                    array::from_fn(|which| recorder.register_counter(&labels.key(values[which]), &METADATA))
+                }),
+                Source::Sum(sum) => sum.get().clone(),
+            }
         }
     }
 
@@ -368,16 +335,16 @@ mod recorder {
     pub(super) struct Gauges<const N: usize> {
         labels: Labels,
         values: [&'static str; N],
-        handles: Resolved<[Gauge; N]>,
+        handles: OnceLock<[Gauge; N]>,
     }
 
     impl<const N: usize> Gauges<N> {
         pub(super) const fn new(labels: Labels, values: [&'static str; N]) -> Self {
-            Self { labels, values, handles: Resolved::new() }
+            Self { labels, values, handles: OnceLock::new() }
         }
 
         pub(super) fn get(&self) -> &[Gauge; N] {
-            self.handles.get(|| {
+            self.handles.get_or_init(|| {
                 with_recorder(|recorder| {
                     self.labels.describe(recorder);
                     array::from_fn(|which| recorder.register_gauge(&self.labels.key(self.values[which]), &METADATA))
@@ -389,12 +356,12 @@ mod recorder {
     #[derive(Debug)]
     pub(super) struct Histogram {
         labels: Labels,
-        handle: Resolved<metrics::Histogram>,
+        handle: OnceLock<metrics::Histogram>,
     }
 
     impl Histogram {
         pub(super) const fn new(labels: Labels) -> Self {
-            Self { labels, handle: Resolved::new() }
+            Self { labels, handle: OnceLock::new() }
         }
 
         #[inline]
@@ -405,54 +372,7 @@ mod recorder {
                     recorder.register_histogram(&self.labels.key(""), &METADATA)
                 })
             };
-            self.handle.get(resolve).record(duration.as_secs_f64());
-        }
-    }
-
-    /// A value that is made on first use, and made anew after each [`resolve`].
-    ///
-    /// A list that grows by one node a `resolve` instead of a lock: what was handed out stays valid, and a read is a load and
-    /// a comparison. Recorders are installed once or twice in a process's life.
-    #[derive(Debug)]
-    struct Resolved<T> {
-        first: OnceLock<Node<T>>,
-    }
-
-    #[derive(Debug)]
-    struct Node<T> {
-        epoch: u64,
-        value: T,
-        next: OnceLock<Box<Self>>,
-    }
-
-    impl<T> Resolved<T> {
-        const fn new() -> Self {
-            Self { first: OnceLock::new() }
-        }
-
-        #[inline]
-        fn get(&self, resolve: impl FnOnce() -> T) -> &T {
-            let epoch = EPOCH.load(Ordering::Relaxed);
-            match self.first.get() {
-                Some(node) if node.epoch == epoch => &node.value,
-                _ => self.get_slow(epoch, resolve),
-            }
-        }
-
-        #[cold]
-        #[inline(never)]
-        fn get_slow(&self, epoch: u64, resolve: impl FnOnce() -> T) -> &T {
-            let mut resolve = Some(resolve);
-            let mut make = || {
-                // Only the end of the list is empty, so this runs once at most.
-                let value = resolve.take().map(|resolve| resolve());
-                Node { epoch, value: value.expect("resolved once"), next: OnceLock::new() }
-            };
-            let mut node = self.first.get_or_init(&mut make);
-            while node.epoch < epoch {
-                node = node.next.get_or_init(|| Box::new(make()));
-            }
-            &node.value
+            self.handle.get_or_init(resolve).record(duration.as_secs_f64());
         }
     }
 }
@@ -462,40 +382,67 @@ mod tests {
     use super::*;
     use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 
-    /// One test: `resolve` is global, and would disturb others in the same process.
-    #[test]
-    fn counts_go_to_the_recorder_and_a_late_one_gets_all_of_them() {
-        let recorder = DebuggingRecorder::new();
-        let snapshotter = recorder.snapshotter();
-        let tally: Tally<2> = Tally::new(&Name::from("late"), names::CALLS, "outcome", ["success", "refused"]);
-
-        tally.add(0);
-        tally.add(0);
-        metrics::with_local_recorder(&recorder, || {
-            tally.add(0);
-            assert!(snapshotter.snapshot().into_vec().is_empty(), "resolved before, it leads nowhere");
-            resolve();
-            tally.add(0);
-            tally.add(1);
-        });
-        assert_eq!(tally.all(), [4, 1]);
-
-        let mut published: Vec<_> = snapshotter
-            .snapshot()
-            .into_vec()
-            .into_iter()
-            .filter(|(key, ..)| key.key().labels().any(|label| label.value() == "late"))
+    /// What is exported for this name, by labels.
+    fn exported(recorder: &DebuggingRecorder, name: &str) -> Vec<(String, DebugValue)> {
+        let entries = recorder.snapshotter().snapshot().into_vec().into_iter();
+        let mut exported: Vec<_> = entries
+            .filter(|(key, ..)| key.key().labels().any(|label| label.value() == name))
             .map(|(key, _, description, value)| {
+                assert!(description.is_some());
                 let labels: Vec<_> = key.key().labels().map(|label| label.value().to_owned()).collect();
-                (key.key().name().to_owned(), labels.join(" "), description.is_some(), value)
+                (labels.join(" "), value)
             })
             .collect();
-        published.sort_by(|one, other| one.1.cmp(&other.1));
-        let name = names::CALLS.to_owned();
-        let expected = [
-            (name.clone(), "late refused".to_owned(), true, DebugValue::Counter(1)),
-            (name, "late success".to_owned(), true, DebugValue::Counter(4)),
-        ];
-        assert_eq!(published, expected);
+        exported.sort_by(|one, other| one.0.cmp(&other.0));
+        exported
+    }
+
+    #[test]
+    fn counts_of_several_instruments_of_one_name_add_up() {
+        let recorder = DebuggingRecorder::new();
+        metrics::with_local_recorder(&recorder, || {
+            let new = || Tally::<2>::new(&Name::from("both"), names::CALLS, "outcome", ["success", "refused"]);
+            let (one, other) = (new(), new());
+            one.add(0);
+            one.add(1);
+            (0..3).for_each(|_| other.add(0));
+            assert_eq!((one.all(), other.all()), ([1, 1], [3, 0]));
+        });
+        let counts =
+            [("both refused".to_owned(), DebugValue::Counter(1)), ("both success".to_owned(), DebugValue::Counter(4))];
+        assert_eq!(exported(&recorder, "both"), counts);
+    }
+
+    #[test]
+    fn levels_of_one_name_add_up_and_leave_when_they_are_dropped() {
+        let recorder = DebuggingRecorder::new();
+        // A look takes the gauge back to zero.
+        let mut level = 0.0;
+        let mut shown = || {
+            let DebugValue::Gauge(change) = exported(&recorder, "pool").remove(0).1 else { panic!("it is a gauge") };
+            level += change.into_inner();
+            level
+        };
+        metrics::with_local_recorder(&recorder, || {
+            let new = || Level::new(&Name::from("pool"), names::BALANCE_ENDPOINTS);
+            let (one, other) = (new(), new());
+            assert_eq!(shown(), 0.0, "shown before the first change");
+            one.set(3.0);
+            other.set(4.0);
+            one.set(1.0);
+            assert_eq!(shown(), 5.0);
+            drop(other);
+            assert_eq!(shown(), 1.0);
+        });
+    }
+
+    #[test]
+    fn a_recorder_that_is_installed_after_the_first_count_gets_nothing_of_that_instrument() {
+        let recorder = DebuggingRecorder::new();
+        let tally = Tally::<2>::new(&Name::from("early"), names::CALLS, "outcome", ["success", "refused"]);
+        tally.add(0);
+        metrics::with_local_recorder(&recorder, || tally.add(0));
+        assert!(exported(&recorder, "early").is_empty());
+        assert_eq!(tally.all(), [2, 0], "its own count is exact");
     }
 }

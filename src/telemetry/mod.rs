@@ -5,8 +5,10 @@
 //! * **Statistics**: every layer counts in its own atomics, striped by thread; its handle reads them at any time. Nothing
 //!   needs to be installed.
 //! * **Metrics** (feature `metrics`): the same counts go to the recorder of the `metrics` facade,
-//!   under the names in [`METRICS`]. Handles are resolved once, on first use. A recorder that was installed after the first
-//!   call is found by `resolve`.
+//!   under the names in [`METRICS`]. **Install the recorder before the layers are built**: each layer looks it up once, for its
+//!   gauges when it is built and for its counters when it first counts. A layer that found none exports nothing from then on;
+//!   its statistics stay exact. Layers, pools and caches of one name add up: counters and histograms hold the calls of all of
+//!   them, gauges the sum of their levels, and what is dropped leaves the sum.
 //! * **Events**: rare things (a state change, a retry, an ejection) are [`Event`]s for a [`Listener`]; with the feature
 //!   `tracing` they are also `tracing` events with the target `mainstay`. Nothing is built when nobody listens.
 //!
@@ -45,8 +47,6 @@ mod tracing;
 
 pub use event::Event;
 pub use future::ResponseFuture;
-#[cfg(feature = "metrics")]
-pub use instruments::resolve;
 pub use layer::TelemetryLayer;
 pub use names::{METRICS, Metric, MetricKind};
 pub use service::{Telemetry, TelemetryHandle, TelemetryStatistics};

@@ -95,7 +95,7 @@ pub const METRICS: &[Metric] = &[
     counter(BALANCE_EJECTIONS, &["name", "reason"], "Endpoints ejected."),
     gauge(BALANCE_ENDPOINTS, &["name"], "Endpoints of a pool."),
     gauge(BALANCE_USABLE, &["name"], "Endpoints of a pool that calls go to."),
-    gauge(BALANCE_PANIC, &["name"], "1 while a pool uses all endpoints because too few are healthy."),
+    gauge(BALANCE_PANIC, &["name"], "Pools that use all endpoints because too few are healthy."),
     counter(HEALTH_CHECKS, &["name", "outcome"], "Health checks that ended, by what they ended in."),
     gauge(HEALTH_TARGETS, &["name"], "Targets of a health monitor."),
     gauge(HEALTH_TARGETS_UNHEALTHY, &["name"], "Targets of a health monitor that are unhealthy."),
