@@ -22,7 +22,7 @@ pin_project! {
     ///
     /// # Panics
     ///
-    /// A miss that is polled outside a tokio runtime, since it has to start a load. A panic of the inner service, or of a hook
+    /// If it is polled after it has completed. A miss that is polled outside a tokio runtime, since it has to start a load. A panic of the inner service, or of a hook
     /// that judges its answer, goes on in the call that led the load.
     ///
     /// # Cancel safety
