@@ -8,7 +8,7 @@ use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use mainstay::backoff::{BackoffConfig, Jitter};
-use mainstay::budget::{Budget, BudgetConfig};
+use mainstay::budget::{Budget, BudgetConfig, InFlightConfig};
 use mainstay::context::{self, Context};
 use mainstay::retry::{AfterAttempt, AttemptReport, EndedAttempt, GiveUpReason, RetryBuilder, RetryConfig};
 use mainstay::{BoxError, Outcome, Rejectable, Rejected, RetryLayer, classify_fn};
@@ -350,11 +350,66 @@ async fn giving_up_while_the_next_attempt_is_waited_for_marks_the_result() {
     let set: [fn(RetryBuilder) -> RetryBuilder; 2] =
         [|builder| builder.ready_timeout(SECOND), |builder| builder.max_elapsed(3 * SECOND)];
     for set in set {
-        let (outer, inner) = (every(SECOND).build().unwrap(), set(every(SECOND)).build().unwrap());
+        let outer = every(SECOND).ready_timeout(Duration::ZERO).build().unwrap();
+        let inner = set(every(SECOND)).build().unwrap();
         outer.layer(inner.layer(ReadyOnce(false))).oneshot(()).await.unwrap_err();
         let counted = (inner.handle().statistics(), outer.handle().statistics());
         assert_eq!((counted.0.gave_up(), counted.1.gave_up_inner, counted.1.retries), (1, 1, 0));
     }
+}
+
+/// Each wait for readiness has the whole of its time.
+#[tokio::test(start_paused = true)]
+async fn every_wait_for_readiness_has_the_whole_of_its_time() {
+    /// Becomes ready for each further attempt after 400 ms, and fails every one.
+    #[derive(Clone, Default)]
+    struct Slow(Arc<Mutex<Option<Instant>>>);
+
+    impl Service<()> for Slow {
+        type Response = u32;
+        type Error = BoxError;
+        type Future = Ready<Result<u32, BoxError>>;
+
+        fn poll_ready(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), BoxError>> {
+            if context::current().attempt() < 2 {
+                return Poll::Ready(Ok(()));
+            }
+            let ready = *self.0.lock().unwrap().get_or_insert_with(|| Instant::now() + Duration::from_millis(400));
+            let waker = cx.waker().clone();
+            if ready <= Instant::now() {
+                return Poll::Ready(Ok(()));
+            }
+            tokio::spawn(async move {
+                tokio::time::sleep_until(ready).await;
+                waker.wake();
+            });
+            Poll::Pending
+        }
+
+        fn call(&mut self, (): ()) -> Self::Future {
+            *self.0.lock().unwrap() = None;
+            reset()
+        }
+    }
+
+    let layer = every(SECOND).max_attempts(4).ready_timeout(Duration::from_millis(600)).build().unwrap();
+    let start = Instant::now();
+    layer.layer(Slow::default()).oneshot(()).await.unwrap_err();
+    assert_eq!((layer.handle().statistics().gave_up_attempts, start.elapsed()), (1, Duration::from_millis(3 * 1_400)));
+}
+
+/// A panic after an attempt that was paid for has ended settles nothing twice.
+#[tokio::test(start_paused = true)]
+async fn a_panic_of_a_delay_settles_what_was_paid_once() {
+    let budget = Budget::in_flight(InFlightConfig::default()).unwrap();
+    let panics_later = |ended: &EndedAttempt| {
+        assert!(ended.attempt < 2, "a delay of the test");
+        Some(Duration::ZERO)
+    };
+    let layer = every(SECOND).delay_by(panics_later).budget(budget.clone()).build().unwrap();
+    assert!(budget.try_withdraw(), "the extra attempt of another call");
+    assert!(tokio::spawn(layer.run(reset)).await.unwrap_err().is_panic());
+    assert_eq!((budget.balance(), layer.handle().statistics().panicked), (2.0, 1));
 }
 
 /// The reserve is for what is sent: attempts that are rejected further in use none of it up, however many.

@@ -196,7 +196,6 @@ where
                     *this.last = Some(result).filter(|result| result.is_err() || *progress.may_be_lost);
                 });
                 progress.timer.as_mut().disarm();
-                *this.limit = None;
                 this.attempt.as_mut().scope_mut().next_attempt();
             }
             match *progress.stage {

@@ -252,6 +252,23 @@ async fn entry_06_an_optional_call_that_was_rejected_does_not_mark_the_attempt()
     }
 }
 
+/// A mark of an earlier attempt says nothing about the result of a later one, even if it is the same rejection.
+#[tokio::test(start_paused = true)]
+async fn entry_06_a_mark_does_not_outlive_its_attempt() {
+    let limited = || BoxError::from_rejected(Rejected::Limited { retry_after: None });
+    let (outer, inner) = (every(SECOND).build().unwrap(), every(Duration::ZERO).build().unwrap());
+    let attempts = AtomicU32::new(0);
+    let call = outer.run(async || match attempts.fetch_add(1, Relaxed) {
+        0 => {
+            inner.run(|| ready(Err::<u32, _>(limited()))).await.unwrap_err();
+            fails("once").await
+        }
+        1 => Err(limited()),
+        _ => Ok(7),
+    });
+    assert_eq!(call.await.unwrap(), 7);
+}
+
 /// A result without a mark of its own (a response, an error of the user's type) is told by when it comes.
 #[tokio::test(start_paused = true)]
 async fn entry_06_a_response_that_was_replaced_later_does_not_mark_the_attempt() {
