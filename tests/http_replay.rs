@@ -216,7 +216,7 @@ async fn a_copy_may_be_lost_only_while_another_reader_has_not_read_to_the_end() 
     let copy = policy.try_clone(&request).unwrap();
     request.body_mut().frame().await.unwrap().unwrap();
     drop(request);
-    assert_eq!((policy.is_replayable(&copy), policy.may_be_lost(&copy)), (true, false), "nobody else reads");
+    assert_eq!((policy.is_replayable(&copy), policy.may_be_lost(&copy)), (true, false), "no other reader is left");
 
     let mut request = Request::put("/").body(ReplayBody::new(Frames::of(&["one ", "two"]), 1)).unwrap();
     let copy = policy.try_clone(&request).unwrap();

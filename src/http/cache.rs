@@ -19,9 +19,9 @@ use crate::outcome::DefaultClassifier;
 /// | request | |
 /// |---|---|
 /// | `GET`, `HEAD` | cached, apart from each other, by the whole URI and the `Host` |
-/// | any other method | passes by the cache |
-/// | with a `Range` or a condition (`If-None-Match`, ..) | passes by: the answer is not the whole |
-/// | with `Cache-Control: no-store` | passes by |
+/// | any other method | bypasses the cache |
+/// | with a `Range` or a condition (`If-None-Match`, ..) | bypasses it, since the answer may not be the whole |
+/// | with `Cache-Control: no-store` | bypasses it |
 ///
 /// | response | |
 /// |---|---|
@@ -104,7 +104,7 @@ impl HttpCaching {
 
     /// Makes these request headers part of the key, so that answers that vary by them can be stored. Default: none.
     ///
-    /// Callers choose the values, and each combination is an entry of its own.
+    /// Callers choose the values, and each combination is a separate entry.
     #[must_use]
     pub fn vary(mut self, names: impl IntoIterator<Item = HeaderName>) -> Self {
         self.vary = names.into_iter().collect();
@@ -119,7 +119,7 @@ impl HttpCaching {
         self
     }
 
-    /// The key of the answer to `request`; `None` if the request passes by the cache.
+    /// The key of the answer to `request`; `None` if the request bypasses the cache.
     pub fn key<B>(&self, request: &Request<B>) -> Option<HttpKey> {
         let headers = request.headers();
         let is_head = match *request.method() {
@@ -139,7 +139,7 @@ impl HttpCaching {
         };
         let selected = |name: &HeaderName| headers.get_all(name).iter().cloned().collect();
         let authorization = headers.get(AUTHORIZATION).filter(|_| self.by_authorization).cloned().map(|mut value| {
-            // Not for logs.
+            // Keeps the credentials out of debug output.
             value.set_sensitive(true);
             value
         });

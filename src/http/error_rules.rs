@@ -46,7 +46,7 @@ impl ErrorRules {
                 if error.downcast_ref().is_some_and(&predicate) {
                     return Some(outcome);
                 }
-                // Under an error that is known by its type, a rejection is not seen by anyone else.
+                // Layers cannot look into an error of this type, so a rejection below it is recognized here.
                 if let Some(rejected) = error.downcast_ref::<Rejected>() {
                     return Some(rejected.outcome());
                 }

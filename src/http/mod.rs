@@ -57,7 +57,7 @@
 //!
 //! # What errors mean
 //!
-//! An error of the client, without any response, is `Transient`. Two kinds of errors are not evidence of that kind:
+//! An error of the client, without any response, is `Transient`. Two kinds of errors are treated differently:
 //!
 //! * **The body of the request failed.** The client reports it as its own error, but the failure is the caller's: an upload that
 //!   was aborted, or that stalled. Layers recognise a [`Rejected::RequestBodyFailed`](crate::Rejected::RequestBodyFailed) among the

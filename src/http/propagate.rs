@@ -23,7 +23,7 @@ const LEAST: Duration = Duration::from_millis(1);
 /// Sends the ambient deadline (as what is left of it), attempt and criticality along with each request.
 ///
 /// What is sent as the deadline is the [nearer](crate::context::Context::propagated_deadline) of the caller's deadline and the end of
-/// the attempt's timeout: past either of them nobody waits for this answer.
+/// the attempt's timeout: past either of them the answer is no longer waited for.
 ///
 /// Put it right around the client, below retries and timeouts, so that each attempt says what holds for it. What is not set is not
 /// sent: no deadline, an attempt of 0 (there is no retry), the default criticality. Headers of these names that the request came
@@ -199,7 +199,7 @@ where
         {
             return PropagateFuture { inner: None, is_rejected: true };
         }
-        // Of an attempt that has less time than the least there is to say, its own timer takes care.
+        // An attempt with less than that left is cut by its own timer.
         let remaining = left_until(context.propagated_deadline()).map(|left| left.max(LEAST));
         let attempt = (context.attempt() > 0).then(|| context.attempt().into());
         let criticality = (context.criticality() != Criticality::default())

@@ -240,7 +240,7 @@ where
 
     fn is_end_stream(&self) -> bool {
         let shared = lock(&self.shared);
-        // A reader that cannot read the rest has not read all: its next poll fails.
+        // A reader that was overtaken, or whose start was lost, is not at its end: its next poll fails.
         if shared.is_out_of_reach_of(self.turn) {
             return false;
         }

@@ -229,7 +229,7 @@ async fn entry_01_a_body_that_ends_during_the_delay_within_the_cap_is_sent_again
 }
 
 #[tokio::test(start_paused = true)]
-async fn entry_01_a_body_that_nobody_reads_any_more_cannot_be_lost_and_the_result_is_not_kept() {
+async fn entry_01_a_body_without_a_reader_cannot_be_lost_and_the_result_is_not_kept() {
     // The last result is dropped before the delay, or a slot that its body holds would be held through it.
     #[derive(Debug)]
     struct Held(Arc<AtomicBool>);
@@ -579,7 +579,7 @@ fn core_entry_17_the_first_of_several_rules_holds_and_each_link_of_the_chain_is_
     assert_eq!(classifier.classify(Ok::<_, &BoxError>(&fine)), Outcome::Success);
 }
 
-/// A retry over a real client, and nobody at the address: a POST is repeated where the classifier knows that it was not sent.
+/// A retry over a real client whose connections are refused: a POST is repeated where the classifier knows that it was not sent.
 #[tokio::test(start_paused = true)]
 async fn core_entry_17_a_post_that_no_server_took_is_repeated() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -602,7 +602,7 @@ async fn core_entry_17_a_post_that_no_server_took_is_repeated() {
     assert_eq!((handle.statistics().attempts(), handle.statistics().gave_up_not_idempotent), (1, 1));
 }
 
-/// The situation of the list: a pool of one live endpoint and one where nobody listens, and twenty POSTs.
+/// The situation of the list: a pool of one live endpoint and one that refuses connections, and twenty POSTs.
 #[cfg(feature = "balance")]
 #[tokio::test(start_paused = true)]
 async fn core_entry_17_twenty_posts_succeed_beside_a_dead_endpoint() {
