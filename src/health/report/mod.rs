@@ -220,10 +220,12 @@ impl HealthReport {
         monitor: &Monitor<K>,
         key: K,
     ) -> Result<(), InvalidConfig> {
-        let shared = monitor.shared().clone();
-        self.add_check(name, role, move || match shared.target(&key) {
-            Some(health) => PartState::of_target(&health),
-            None => PartState::unknown("no such target"),
+        // Weak: what a monitor publishes to ends with it, and with that the subscriptions and those who follow them.
+        let shared = Arc::downgrade(monitor.shared());
+        self.add_check(name, role, move || match shared.upgrade().map(|shared| shared.target(&key)) {
+            Some(Some(health)) => PartState::of_target(&health),
+            Some(None) => PartState::unknown("no such target"),
+            None => PartState::unknown("its monitor is gone"),
         })
     }
 

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use mainstay::health::{Monitor, MonitorBuilder};
+use mainstay::HealthStatus;
+use mainstay::health::{HealthReport, Monitor, MonitorBuilder, Role};
 use mainstay::telemetry::Event;
 
 /// A monitor of whose end the test keeps watch: every check has another result, so that each is followed by an event.
@@ -153,4 +154,28 @@ async fn a_target_that_is_added_after_a_stop_is_not_checked_before_the_next_star
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert!(asked.load(SeqCst) > 0);
     assert_eq!(monitor.statistics().healthy, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn entry_11_a_subscription_ends_with_its_monitor_though_a_report_shows_a_target() {
+    let monitor = Monitor::builder("test").build().unwrap();
+    monitor.add("a", || async { Ok::<_, Infallible>(()) });
+    let report = HealthReport::new("app");
+    report.mark_started();
+    report.add_target("upstream", Role::Critical, &monitor, "a").unwrap();
+    let mut changes = monitor.subscribe();
+    let follower = tokio::spawn({
+        let mut changes = monitor.subscribe();
+        async move { while changes.changed().await.is_some() {} }
+    });
+    monitor.start().unwrap();
+    assert_eq!(changes.changed().await.unwrap().status, HealthStatus::Healthy);
+    assert_eq!(report.readiness().parts()[0].status, HealthStatus::Healthy);
+    drop(monitor);
+    assert_eq!(changes.changed().await.unwrap().status, HealthStatus::Unknown);
+    assert_eq!(changes.changed().await, None);
+    follower.await.unwrap();
+    let answer = report.readiness();
+    assert_eq!(answer.parts()[0].status, HealthStatus::Unknown);
+    assert_eq!(answer.parts()[0].detail.as_deref(), Some("its monitor is gone"));
 }
