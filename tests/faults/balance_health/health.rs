@@ -96,6 +96,97 @@ async fn entry_19_nothing_begins_after_a_drop_or_a_removal_has_returned() {
     }
 }
 
+/// The listener is held up on its worker while another thread stops the monitor.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn entry_19_a_stop_returns_after_the_listener_that_runs_meanwhile() {
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let stopped = Arc::new(AtomicBool::new(false));
+    let (inside, is_inside) = std::sync::mpsc::sync_channel(1);
+    let listener = {
+        let (log, stopped) = (log.clone(), stopped.clone());
+        move |_: &Event<'_>| {
+            let _ = inside.try_send(());
+            // Long enough for a stop that does not wait to return, and without an end to wait for from one that does.
+            for _ in 0..20_000 {
+                if stopped.load(SeqCst) {
+                    break;
+                }
+                std::thread::yield_now();
+            }
+            log.lock().unwrap().push("the listener returned");
+        }
+    };
+    let monitor = Monitor::builder("test").jitter(0.0).listener(listener).build().unwrap();
+    monitor.add(0, || async { Ok::<_, Infallible>(()) });
+    monitor.start().unwrap();
+    tokio::task::spawn_blocking({
+        let log = log.clone();
+        move || {
+            is_inside.recv().unwrap();
+            monitor.stop();
+            log.lock().unwrap().push("the stop returned");
+            stopped.store(true, SeqCst);
+        }
+    })
+    .await
+    .unwrap();
+    assert_eq!(*log.lock().unwrap(), ["the listener returned", "the stop returned"]);
+}
+
+/// A check that is over when the monitor is: its result is neither counted nor heard.
+#[tokio::test(start_paused = true)]
+async fn entry_19_the_result_of_a_check_that_stops_its_monitor_is_not_counted() {
+    let heard = Arc::new(AtomicU32::new(0));
+    let listener = {
+        let heard = heard.clone();
+        move |_: &Event<'_>| {
+            heard.fetch_add(1, SeqCst);
+        }
+    };
+    let monitor = Monitor::builder("test").jitter(0.0).listener(listener).build().unwrap();
+    let own = monitor.clone();
+    monitor.add(0, move || {
+        own.stop();
+        async { Ok::<_, Infallible>(()) }
+    });
+    monitor.start().unwrap();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let statistics = monitor.statistics();
+    assert_eq!((statistics.passed, statistics.unknown, heard.load(SeqCst)), (0, 1, 0));
+    // The probe holds a handle of its own monitor.
+    assert!(monitor.remove(&0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn entry_19_a_check_that_is_under_way_is_dropped_at_once() {
+    let under_way = Arc::new(());
+    let monitor = Monitor::builder("test").jitter(0.0).timeout(Duration::from_secs(3600)).build().unwrap();
+    let end: [fn(&Monitor<u32>); 3] = [
+        |monitor| monitor.stop(),
+        |monitor| assert!(monitor.remove(&0)),
+        |monitor| assert!(!monitor.add(0, std::future::pending::<Result<(), Infallible>>)),
+    ];
+    for end in end {
+        let held = under_way.clone();
+        monitor.add(0, move || {
+            let held = held.clone();
+            async move {
+                let _held = held;
+                std::future::pending::<Result<(), Infallible>>().await
+            }
+        });
+        monitor.start().unwrap();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(Arc::strong_count(&under_way), 3, "the probe and its check");
+        end(&monitor);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert!(Arc::strong_count(&under_way) <= 2, "the check is gone");
+        monitor.remove(&0);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(Arc::strong_count(&under_way), 1);
+    }
+}
+
 /// A probe and a listener may end the monitor, and each other, from within.
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn entry_19_a_probe_and_a_listener_may_end_what_calls_them() {
@@ -178,4 +269,24 @@ async fn entry_11_a_subscription_ends_with_its_monitor_though_a_report_shows_a_t
     let answer = report.readiness();
     assert_eq!(answer.parts()[0].status, HealthStatus::Unknown);
     assert_eq!(answer.parts()[0].detail.as_deref(), Some("its monitor is gone"));
+}
+
+/// A monitor whose runtime is gone: who waits for a change on another runtime is woken.
+#[test]
+fn a_prober_that_dies_with_its_runtime_is_a_change_like_any_other() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let checking = runtime();
+    let monitor = Monitor::builder("test").jitter(0.0).build().unwrap();
+    monitor.add(0, || async { Ok::<_, Infallible>(()) });
+    let mut changes = monitor.subscribe();
+    checking.block_on(async {
+        monitor.start().unwrap();
+        assert_eq!(changes.changed().await.unwrap().status, HealthStatus::Healthy);
+    });
+    let mut waiting = tokio_test::task::spawn(changes.changed());
+    tokio_test::assert_pending!(waiting.poll());
+    drop(checking);
+    assert!(waiting.is_woken());
+    let change = tokio_test::assert_ready!(waiting.poll()).unwrap();
+    assert_eq!((change.key, change.status), (0, HealthStatus::Unknown));
 }

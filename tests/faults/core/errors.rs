@@ -167,6 +167,30 @@ fn entry_14_a_search_leaves_no_trace() {
     let _ = Odd(true).0;
 }
 
+/// An error whose `source()` is the root of the chain that it holds: within a search, too, the chain that it follows has an end.
+#[test]
+fn entry_14_a_chain_that_is_followed_within_a_search_ends() {
+    #[derive(Debug)]
+    struct Root(Outer);
+    impl std::fmt::Display for Root {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("root")
+        }
+    }
+    impl StdError for Root {
+        fn source(&self) -> Option<&(dyn StdError + 'static)> {
+            let first: &(dyn StdError + 'static) = &self.0;
+            let chain: Vec<_> = std::iter::successors(Some(first), |&error| error.source()).take(10).collect();
+            assert!(chain.len() < 10, "endless");
+            chain.last().copied()
+        }
+    }
+    let error: BoxError = Box::new(Root(Outer(Rejected::shed().into())));
+    assert!(error.as_rejected().is_some_and(Rejected::is_shed));
+    let error: BoxError = Box::new(Root(Outer("reset".into())));
+    assert!(error.as_rejected().is_none());
+}
+
 #[tokio::test(start_paused = true)]
 async fn entry_14_a_local_rejection_below_a_lift_costs_no_attempt_and_no_budget() {
     for depth in 0..hidden().len() {
