@@ -300,8 +300,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "a flight is not marked when its key is invalidated",
         file: SINGLE_FLIGHT,
-        text: "            state.invalidated = true;\n",
-        fault: "",
+        text: "            let mut state = lock(&flight.state);\n            state.invalidated = true;\n",
+        fault: "            let mut state = lock(&flight.state);\n",
         model: "cache::single_flight::model::an_invalidation_sticks_although_a_load_or_a_refresh_of_the_key_is_under_way",
     },
     Mutant {
