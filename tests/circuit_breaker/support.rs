@@ -10,9 +10,9 @@ use mainstay::{CircuitState, DefaultClassifier, Outcome};
 
 pub(crate) type Builder = CircuitBreakerBuilder<DefaultClassifier>;
 
-/// A builder with one failure in a window of one call as its trigger, and one probe.
+/// A builder of the default settings, but that the circuit stays open for exactly 5 s each time.
 pub(crate) fn builder() -> Builder {
-    CircuitBreakerHandle::builder("test")
+    CircuitBreakerHandle::builder("test").open_time(OpenTime::Constant(secs(5)))
 }
 
 /// Failure rate 50 % and slower than 4 s at 50 %, over 20 s, from 5 calls on; open for 5 s; 4 probes, half-open for 1 s at

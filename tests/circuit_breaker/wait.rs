@@ -439,10 +439,73 @@ async fn on_a_ramp_the_admitted_share_is_that_of_the_newcomers_and_goes_to_those
     assert_eq!(clones.settle(), [false, true, true, false, false, false]);
     let _calls: Vec<_> = [0, 1, 2].map(|nth| clones.services[nth].call(1)).into();
     assert_eq!((clones.settle(), clones.breaker.statistics().waiting), (vec![false; 6], 3));
+    assert_eq!(clones.breaker.statistics().rejected, 0, "those that were released do not ask the ramp again");
+    advance(secs(1)).await;
+    assert_eq!(clones.settle(), [false; 6]);
     // The ramp is over: it closes by the first one's look.
-    advance(secs(20)).await;
+    advance(secs(19)).await;
     assert_eq!(clones.settle(), [false, false, false, true, true, true]);
     assert_eq!(clones.breaker.state(), CircuitState::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_turn_is_void_when_a_probe_has_failed_and_its_owner_keeps_its_place() {
+    let mut clones = clones(waiting(2).probe_rule(ProbeRule::FirstFailure), 3);
+    assert_eq!(clones.ready(), [false; 3]);
+    advance(secs(30)).await;
+    assert!(poll(&mut clones.services[0]).is_ready());
+    let mut probe = task::spawn(clones.services[0].call(1));
+    assert_pending!(probe.poll());
+    clones.calls.next_request().await.unwrap().1.send_error("still down");
+    assert_ready_err!(probe.poll());
+    assert_eq!(clones.breaker.state(), CircuitState::Open);
+    // The second was released with the first, and has not looked yet.
+    assert!(clones.services[1].is_woken());
+    assert_eq!(clones.settle(), [false; 3]);
+    advance(secs(30)).await;
+    assert_eq!(clones.settle(), [false, true, true]);
+    assert_eq!(clones.breaker.statistics().rejected, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_with_another_deadline_has_its_own_time() {
+    let mut clones = clones(waiting(1), 1);
+    let now = tokio::time::Instant::now();
+    let by = |seconds| mainstay::context::Context::new().with_deadline(now + secs(seconds));
+    assert_pending!(by(2).enter(|| poll(&mut clones.services[0])));
+    // The first caller has left; another one polls the same service.
+    advance(secs(1)).await;
+    assert_pending!(by(5).enter(|| poll(&mut clones.services[0])));
+    advance(secs(4) - millis(1)).await;
+    assert_pending!(by(5).enter(|| poll(&mut clones.services[0])));
+    advance(millis(1)).await;
+    assert!(by(5).enter(|| poll(&mut clones.services[0])).is_ready());
+    assert_rejected(assert_ready!(task::spawn(clones.services[0].call(1)).poll()), CircuitState::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_in_the_queue_reopens_a_circuit_that_was_half_open_for_too_long() {
+    let mut clones = clones(waiting(1).half_open_max(secs(3)), 1);
+    advance(secs(30)).await;
+    let _hung = permit(&clones.breaker);
+    assert_eq!(clones.ready(), [false]);
+    advance(secs(3) - millis(1)).await;
+    assert_eq!(clones.settle(), [false]);
+    assert_eq!(clones.breaker.state(), CircuitState::HalfOpen);
+    advance(millis(1)).await;
+    assert_eq!(clones.settle(), [false]);
+    assert_eq!(clones.breaker.state(), CircuitState::Open);
+    advance(secs(30)).await;
+    assert_eq!(clones.settle(), [true]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_whose_time_is_over_and_that_is_not_polled_takes_no_turn() {
+    let wait = AdmissionMode::Wait { max: secs(3), queue: 50 };
+    let mut clones = clones(waiting(1).admission(wait), 2);
+    assert_pending!(poll(&mut clones.services[0]));
+    advance(secs(30)).await;
+    assert!(poll(&mut clones.services[1]).is_ready());
 }
 
 #[test]

@@ -14,8 +14,8 @@ pub(in crate::circuit_breaker) struct Place {
     number: u64,
     /// When it gives up; `None` is beyond the end of time.
     until: Option<Instant>,
-    /// When it looks by itself.
-    looks: Option<Instant>,
+    /// The generation of the ramp that it has asked, and the end of the step in which it has.
+    asked: Option<(u64, Option<Instant>)>,
 }
 
 /// What a waiter finds when it looks.
@@ -83,10 +83,7 @@ impl Shared {
             match find(machine, queue, place, now, &mut change, (&mut woken, &mut before)) {
                 Some(Look::Go) => (Look::Go, change, Some(waker)),
                 Some(found) => (found, change, queue.leave(place.number)),
-                None => {
-                    place.looks = queue.wait(place.number, waker);
-                    (Look::Wait(place.looks), change, None)
-                }
+                None => (Look::Wait(queue.wait(place.number, waker)), change, None),
             }
         });
         wake(woken);
@@ -165,9 +162,13 @@ fn find(
         return in_vain(machine, Vain::NoQueue);
     }
     let is_new = !place.is_entered();
-    // A newcomer is one call of those that a ramp admits a share of, and in each step those that wait ask once more.
-    if machine.is_on_ramp() && (is_new || place.looks.is_some_and(|looks| looks <= now)) {
+    // A call asks the ramp once in each step, as it would if it were made again.
+    let has_asked = |(generation, until): (u64, Option<Instant>)| {
+        generation == machine.generation() && until.is_none_or(|until| now < until)
+    };
+    if machine.is_on_ramp() && !place.asked.is_some_and(has_asked) {
         let (admitted, over) = machine.ask_ramp(now);
+        place.asked = Some((machine.generation(), machine.due(now)));
         *change = change.take().or(over);
         if flows(machine) {
             return Some(Look::Go);
