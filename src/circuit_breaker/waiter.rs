@@ -1,7 +1,7 @@
 //! [`Waiter`]: the shell around the place of one call in the queue.
 
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
 use tokio::time::{Sleep, sleep_until};
@@ -71,7 +71,7 @@ impl Waiter {
             }
             let Some(looks) = looks else { return self.pending() };
             let mut timer = Box::pin(sleep_until(looks.into()));
-            if pin!(tokio::task::unconstrained(timer.as_mut())).poll(cx).is_pending() {
+            if timer.as_mut().poll(cx).is_pending() {
                 self.timer = Some(timer);
                 return self.pending();
             }
