@@ -191,9 +191,16 @@ mod spans {
     use tracing::span::{Attributes, Id, Record};
     use tracing_subscriber::layer::{Context, SubscriberExt};
 
-    /// Writes down each span's fields as they are set.
+    thread_local! {
+        /// What this thread's test reads.
+        static FIELDS: Fields = Fields::default();
+    }
+
+    /// Writes down each span's fields as they are set, in the list of the thread that sets them.
     #[derive(Clone, Default)]
     struct Fields(Arc<Mutex<Vec<String>>>);
+
+    struct OfThread;
 
     impl Visit for Fields {
         fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
@@ -205,21 +212,23 @@ mod spans {
         }
     }
 
-    impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Fields {
+    impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for OfThread {
         fn on_new_span(&self, attributes: &Attributes<'_>, _: &Id, _: Context<'_, S>) {
-            attributes.record(&mut self.clone());
+            attributes.record(&mut FIELDS.with(Fields::clone));
         }
 
         fn on_record(&self, _: &Id, values: &Record<'_>, _: Context<'_, S>) {
-            values.record(&mut self.clone());
+            values.record(&mut FIELDS.with(Fields::clone));
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_span_carries_the_name_and_how_the_call_ended() {
-        let fields = Fields::default();
-        let subscriber = tracing_subscriber::registry().with(fields.clone());
-        let _installed = tracing::subscriber::set_default(subscriber);
+        // For the whole process. With a subscriber of this thread alone, another test of the same process can be the first to
+        // reach the span's call site; tracing then caches for all threads that no one is interested in it.
+        tracing::subscriber::set_global_default(tracing_subscriber::registry().with(OfThread)).unwrap();
+        tracing::callsite::rebuild_interest_cache();
+        let fields = FIELDS.with(Fields::clone);
 
         let layer = TelemetryLayer::new("spanned");
         service(&layer).oneshot(Do::Answer(200)).await.unwrap();

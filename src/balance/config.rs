@@ -87,13 +87,16 @@ pub struct PoolConfig {
     /// [`PoolHandle::set_health`](super::PoolHandle::set_health). Default `false`: what is not known to be bad is used.
     pub await_first_probe: bool,
     /// Ejection for consecutive failures; `None` turns it off. Default: on.
+    #[cfg_attr(feature = "serde", serde(with = "crate::cores::serde_off"))]
     pub ejection: Option<EjectionConfig>,
     /// A circuit breaker for each endpoint, as a source of its eligibility; `None` for none. Open, it takes its endpoint out as
     /// an ejection does; when its probe is due, one call is sent to find out. Default `None`: ejection alone.
+    #[cfg_attr(feature = "serde", serde(with = "crate::cores::serde_off"))]
     pub circuit_breaker: Option<CircuitBreakerConfig>,
     /// Seeds the picks, so that the same calls in the same order give the same picks; `None` draws from a generator per
     /// thread. For tests: the seeded generator is shared by all handles of the pool, which costs under contention. Default
     /// `None`.
+    #[cfg_attr(feature = "serde", serde(with = "crate::cores::serde_off"))]
     pub seed: Option<u64>,
 }
 

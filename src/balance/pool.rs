@@ -494,7 +494,7 @@ impl<K: Key, S, C, R> PoolBuilder<K, S, C, R> {
     /// assert_eq!(built.unwrap_err().field(), "max_out");
     /// ```
     pub fn build(self) -> Result<Pool<K, S, C, R>, InvalidConfig> {
-        self.config.validate()?;
+        self.config.validate().map_err(|error| error.of_layer(self.name.clone()))?;
         let registry = Registry::new(Core::new(self.config, Emitter::new(&self.name, self.listener)));
         Ok(Pool {
             snapshot: registry.snapshot(),

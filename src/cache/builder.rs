@@ -707,7 +707,7 @@ impl<K, V, F, C, M> CacheBuilder<K, V, F, C, M> {
         M: MakeStore<K, V>,
         M::Store: Store<K, V>,
     {
-        self.config.validate()?;
+        self.config.validate().map_err(|error| error.of_layer(self.name.clone()))?;
         let store = self.store.make(&self.config);
         let (core, owner) = Core::new(self.config, store, Emitter::new(&self.name, self.listener));
         let parts =

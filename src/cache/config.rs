@@ -98,6 +98,7 @@ pub struct CacheConfig {
 
     /// Makes the jitter repeatable: the same seed gives the same times to live in the same order of loads. Default: `None`,
     /// a fresh seed.
+    #[cfg_attr(feature = "serde", serde(with = "crate::cores::serde_off"))]
     pub seed: Option<u64>,
 }
 

@@ -42,8 +42,10 @@ pub struct CircuitBreakerConfig {
     /// Trips when this share of the calls in the window has failed: `failures / calls >= failure_rate`. Above 0.0, at most
     /// 1.0. It is looked at after every verdict, a success too: a success can be the call that completes the minimum.
     /// Default: 0.5.
+    #[cfg_attr(feature = "serde", serde(with = "crate::cores::serde_off"))]
     pub failure_rate: Option<f64>,
     /// Trips when calls are slow, failed or not. It costs two clock reads a call. Default: none.
+    #[cfg_attr(feature = "serde", serde(with = "crate::cores::serde_off"))]
     pub slow_calls: Option<SlowCalls>,
     /// Whether a call that is still running beyond [`SlowCalls::longer_than`] is in the window as a slow one before it ends, so
     /// that a dependency that hangs opens the circuit even when no call ever returns. Needs
@@ -56,8 +58,10 @@ pub struct CircuitBreakerConfig {
     pub watch_in_flight: bool,
     /// Trips after this many failures in a row. At least 1. A healthy call starts the row anew; one without evidence does
     /// not. Default: none.
+    #[cfg_attr(feature = "serde", serde(with = "crate::cores::serde_off"))]
     pub consecutive_failures: Option<u32>,
     /// Trips when this many calls have failed within a period, whatever the number of calls that did not. Default: none.
+    #[cfg_attr(feature = "serde", serde(with = "crate::cores::serde_off"))]
     pub failures_per_period: Option<FailuresPerPeriod>,
     /// How long the circuit stays open. Default: 5 s, as Hystrix and Polly have it, and from 5 s to 5.5 s each time that the
     /// probes have opened it again, so that the breakers of a fleet do not go on probing together.
@@ -81,6 +85,7 @@ pub struct CircuitBreakerConfig {
     pub half_open_max: Option<Duration>,
     /// Lets the admitted share grow in steps once the probes have shown that the callee is well, instead of jumping to
     /// everything. The ramp has its own times: [`half_open_max`](Self::half_open_max) is over when it begins. Default: none.
+    #[cfg_attr(feature = "serde", serde(with = "crate::cores::serde_off"))]
     pub ramp: Option<Ramp>,
     /// Whether a call dropped before its end (its caller left, an outer timeout fired, a hedge won) is a failure.
     /// Default: `false`, it is no evidence by itself. Either way it is slow if it ran beyond [`SlowCalls::longer_than`], and
@@ -111,7 +116,7 @@ pub struct CircuitBreakerConfig {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(rename_all = "snake_case", deny_unknown_fields))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case", deny_unknown_fields, from = "shorthand::Window"))]
 #[non_exhaustive]
 pub enum Window {
     /// The last `calls` calls. From 1 to 65 536; two bits each are kept.
@@ -126,6 +131,57 @@ pub enum Window {
         #[cfg_attr(feature = "serde", serde(with = "crate::cores::serde_duration"))]
         length: Duration,
     },
+}
+
+/// How a file may write a [`Window`]: `{ count = 100 }` for `{ count = { calls = 100 } }`, and `{ time = "10s" }` likewise.
+#[cfg(feature = "serde")]
+mod shorthand {
+    use std::time::Duration;
+
+    use serde::Deserialize;
+
+    #[derive(Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    pub(super) enum Window {
+        Count(Count),
+        Time(Time),
+    }
+
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected a number of calls, such as 100")]
+    pub(super) enum Count {
+        Short(u32),
+        Long(Calls),
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    pub(super) struct Calls {
+        calls: u32,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected a duration with a unit, such as 10s")]
+    pub(super) enum Time {
+        Short(#[serde(with = "crate::cores::serde_duration")] Duration),
+        Long(Length),
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    pub(super) struct Length {
+        #[serde(with = "crate::cores::serde_duration")]
+        length: Duration,
+    }
+
+    impl From<Window> for super::Window {
+        fn from(window: Window) -> Self {
+            match window {
+                Window::Count(Count::Short(calls) | Count::Long(Calls { calls })) => Self::Count { calls },
+                Window::Time(Time::Short(length) | Time::Long(Length { length })) => Self::Time { length },
+            }
+        }
+    }
 }
 
 /// When slow calls trip the breaker.

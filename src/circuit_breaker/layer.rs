@@ -679,7 +679,7 @@ impl<C> CircuitBreakerBuilder<C> {
     /// ```
     pub fn build(self) -> Result<CircuitBreakerLayer<C>, InvalidConfig> {
         let Self { name, config, own, classifier, listener, observers } = self;
-        config.validate_with(own.trip.is_some())?;
+        config.validate_with(own.trip.is_some()).map_err(|error| error.of_layer(name.clone()))?;
         let breaker = Breaker::new(name, config, own, listener, observers, true);
         let handle = CircuitBreakerHandle::from_breaker(breaker);
         Ok(CircuitBreakerLayer { handle, classifier })

@@ -12,6 +12,8 @@ pub(crate) mod random;
 pub(crate) mod seen;
 #[cfg(feature = "serde")]
 pub(crate) mod serde_duration;
+#[cfg(feature = "serde")]
+pub(crate) mod serde_off;
 #[cfg(feature = "circuit-breaker")]
 pub(crate) mod sliding_window;
 pub(crate) mod striped_arc;

@@ -2,10 +2,11 @@
 //!
 //! A bare number is refused: it would leave the unit to the reader.
 
+use std::fmt;
 use std::time::Duration;
 
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serializer};
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 #[allow(dead_code, reason = "used by the families, each behind its feature")]
 pub(crate) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
@@ -14,29 +15,41 @@ pub(crate) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Re
 
 #[allow(dead_code, reason = "used by the families, each behind its feature")]
 pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    humantime::parse_duration(&text)
-        .map_err(|error| D::Error::custom(format!("`{text}` is no duration such as \"250ms\" or \"2s\": {error}")))
+    struct WithUnit;
+
+    impl Visitor<'_> for WithUnit {
+        type Value = Duration;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a duration with a unit, such as 500ms")
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<Duration, E> {
+            humantime::parse_duration(text)
+                .map_err(|error| E::custom(format!("`{text}` is not a duration with a unit, such as 500ms: {error}")))
+        }
+    }
+    deserializer.deserialize_str(WithUnit)
 }
 
-/// The same for `Option<Duration>`.
+/// `Option<Duration>`; `"off"` is `None`.
 pub(crate) mod option {
-    use super::{Deserialize, Deserializer, Duration, Serializer};
+    use super::{Deserialize, Deserializer, Duration, Serialize, Serializer};
+    use crate::cores::serde_off;
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(transparent)]
+    struct WithUnit(#[serde(with = "super")] Duration);
 
     #[allow(dead_code, reason = "used by the families, each behind its feature")]
     #[allow(clippy::ref_option, reason = "the signature that serde calls")]
     pub(crate) fn serialize<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
-        match duration {
-            Some(duration) => super::serialize(duration, serializer),
-            None => serializer.serialize_none(),
-        }
+        serde_off::serialize(&duration.map(WithUnit), serializer)
     }
 
     #[allow(dead_code, reason = "used by the families, each behind its feature")]
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-        #[derive(Deserialize)]
-        struct Wrapped(#[serde(with = "super")] Duration);
-        Ok(Option::<Wrapped>::deserialize(deserializer)?.map(|Wrapped(duration)| duration))
+        Ok(serde_off::deserialize(deserializer)?.map(|WithUnit(duration)| duration))
     }
 }
 
@@ -64,7 +77,11 @@ mod tests {
     #[test]
     fn a_number_without_a_unit_is_refused_with_the_text() {
         let error = toml::from_str::<Settings>("wait = \"250\"").unwrap_err().to_string();
-        assert!(error.contains("`250` is no duration"), "{error}");
-        assert!(toml::from_str::<Settings>("wait = 250").is_err());
+        assert!(error.contains("`250` is not a duration with a unit, such as 500ms"), "{error}");
+        for field in ["wait = 250", "wait = \"1s\"\nlimit = 500"] {
+            let error = toml::from_str::<Settings>(field).unwrap_err().to_string();
+            assert!(error.contains("expected a duration with a unit, such as 500ms"), "{error}");
+        }
+        assert_eq!(toml::from_str::<Settings>("wait = \"1s\"\nlimit = \"off\"").unwrap().limit, None);
     }
 }

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use crate::name::Name;
+
 /// A setting that cannot be used: which field, its value, and what would be accepted.
 ///
 /// Constructors never panic on bad input and never clamp it silently; they answer with this.
@@ -21,8 +23,9 @@ use std::fmt;
 /// );
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("invalid `{field}` = {value}: {requirement}")]
+#[error("{}invalid `{field}` = {value}: {requirement}", Prefix(layer.as_ref()))]
 pub struct InvalidConfig {
+    layer: Option<Name>,
     field: Cow<'static, str>,
     value: String,
     requirement: Cow<'static, str>,
@@ -42,7 +45,28 @@ impl InvalidConfig {
         value: impl fmt::Debug,
         requirement: impl Into<Cow<'static, str>>,
     ) -> Self {
-        Self { field: field.into(), value: format!("{value:?}"), requirement: requirement.into() }
+        Self { layer: None, field: field.into(), value: format!("{value:?}"), requirement: requirement.into() }
+    }
+
+    /// Names the layer that the settings are for, in place of any name that was set before.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let error = mainstay::InvalidConfig::new("attempts", 0, "must be at least 1").of_layer("users");
+    /// assert_eq!(error.layer(), Some("users"));
+    /// assert_eq!(error.to_string(), "`users`: invalid `attempts` = 0: must be at least 1");
+    /// ```
+    #[must_use]
+    pub fn of_layer(mut self, name: impl Into<Name>) -> Self {
+        self.layer = Some(name.into());
+        self
+    }
+
+    /// The name of the layer that the settings are for; `None` where they were validated by themselves.
+    #[must_use]
+    pub fn layer(&self) -> Option<&str> {
+        self.layer.as_deref()
     }
 
     /// The same error, its field prefixed by the structure that holds it.
@@ -93,5 +117,14 @@ impl InvalidConfig {
     #[must_use]
     pub fn requirement(&self) -> &str {
         &self.requirement
+    }
+}
+
+/// The name of a layer in front of an error text.
+struct Prefix<'a>(Option<&'a Name>);
+
+impl fmt::Display for Prefix<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |name| write!(f, "`{name}`: "))
     }
 }

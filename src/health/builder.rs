@@ -124,7 +124,7 @@ impl MonitorBuilder {
     /// assert_eq!(built.unwrap_err().field(), "rise");
     /// ```
     pub fn build<K: Key>(self) -> Result<Monitor<K>, InvalidConfig> {
-        self.config.validate()?;
+        self.config.validate().map_err(|error| error.of_layer(self.name.clone()))?;
         Ok(Monitor::with(Shared::new(self.name, self.config, self.listener)))
     }
 }

@@ -62,6 +62,7 @@ pub struct RetryConfig {
     pub ready_timeout: Option<Duration>,
     /// What jitter is drawn from, so that each run sees the same delays; behind a lock, taken for each retry. For tests: clients
     /// of one seed come back together. Default: `None`, a generator for each thread.
+    #[cfg_attr(feature = "serde", serde(with = "crate::cores::serde_off"))]
     pub seed: Option<u64>,
     /// Whether to retry even after a retry further in has given up. Attempts then multiply: two layers of 3 make 9.
     /// Default: `false`.

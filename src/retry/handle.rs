@@ -400,7 +400,7 @@ impl Core {
         budget: Option<Budget>,
         hooks: Hooks,
     ) -> Result<Self, InvalidConfig> {
-        config.validate()?;
+        config.validate().map_err(|error| error.of_layer(emitter.name().clone()))?;
         let calls = Tally::new(emitter.name(), names::RETRY_CALLS, "outcome", OUTCOMES);
         let retries = Tally::new(emitter.name(), names::RETRIES, "cause", CAUSES);
         let mut random = config.seed.map(Random::seeded);

@@ -1,7 +1,7 @@
 //! [`TimeoutHandle`]: reads and controls a timeout while it runs.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::{TimeoutConfig, TimeoutKind};
@@ -70,7 +70,7 @@ const ABANDONED: usize = 1;
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) kind: TimeoutKind,
-    pub(super) include_readiness: bool,
+    include_readiness: AtomicBool,
     timeout: AtomicDuration,
     emitter: Emitter,
     cut_off: Tally<3>,
@@ -113,7 +113,8 @@ impl TimeoutHandle {
     /// ```
     #[must_use]
     pub fn config(&self) -> TimeoutConfig {
-        let Shared { kind, include_readiness, .. } = *self.shared;
+        let Shared { kind, .. } = *self.shared;
+        let include_readiness = self.shared.includes_readiness();
         TimeoutConfig { timeout: self.shared.timeout().get(), kind, include_readiness }
     }
 
@@ -157,8 +158,40 @@ impl TimeoutHandle {
     /// # Ok::<(), mainstay::InvalidConfig>(())
     /// ```
     pub fn set_timeout(&self, timeout: Duration) -> Result<(), InvalidConfig> {
-        TimeoutConfig { timeout, ..self.config() }.validate()?;
+        TimeoutConfig { timeout, ..self.config() }.validate().map_err(|error| error.of_layer(self.name().clone()))?;
         self.shared.timeout.store(timeout, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Changes all settings but the kind, for calls and waits that start from now on. Those that run keep what they were given,
+    /// and all counts are kept.
+    ///
+    /// # Errors
+    ///
+    /// What [`TimeoutConfig::validate`] finds, or another [`kind`](TimeoutConfig::kind): an attempt cannot become a whole call.
+    /// Nothing is changed then.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::timeout::TimeoutConfig;
+    ///
+    /// let handle = mainstay::TimeoutLayer::total("orders", Duration::from_secs(1))?.handle();
+    /// let mut config = TimeoutConfig::total(Duration::from_secs(3));
+    /// config.include_readiness = true;
+    /// handle.reconfigure(config)?;
+    /// assert_eq!(handle.config(), config);
+    /// assert!(handle.reconfigure(TimeoutConfig::attempt(Duration::from_secs(3))).is_err());
+    /// # Ok::<(), mainstay::InvalidConfig>(())
+    /// ```
+    pub fn reconfigure(&self, config: TimeoutConfig) -> Result<(), InvalidConfig> {
+        if config.kind != self.shared.kind {
+            let requirement = "cannot be changed; build another layer";
+            return Err(InvalidConfig::new("kind", config.kind, requirement).of_layer(self.name().clone()));
+        }
+        self.set_timeout(config.timeout)?;
+        self.shared.include_readiness.store(config.include_readiness, Ordering::Relaxed);
         Ok(())
     }
 }
@@ -198,7 +231,7 @@ impl Shared {
         let TimeoutConfig { timeout, kind, include_readiness } = config;
         Self {
             kind,
-            include_readiness,
+            include_readiness: AtomicBool::new(include_readiness),
             timeout: AtomicDuration::new(timeout),
             emitter,
             cut_off,
@@ -209,6 +242,11 @@ impl Shared {
     #[inline]
     pub(super) fn timeout(&self) -> PackedDuration {
         self.timeout.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(super) fn includes_readiness(&self) -> bool {
+        self.include_readiness.load(Ordering::Relaxed)
     }
 
     /// Counts a call that ended by itself.

@@ -304,7 +304,7 @@ impl<T> TimeoutBuilder<T> {
     /// assert_eq!(built.unwrap_err().field(), "timeout");
     /// ```
     pub fn build(self) -> Result<TimeoutLayer<T>, InvalidConfig> {
-        self.config.validate()?;
+        self.config.validate().map_err(|error| error.of_layer(self.name.clone()))?;
         let emitter = Emitter::new(&self.name, self.listener);
         Ok(TimeoutLayer { shared: StripedArc::new(Shared::new(emitter, self.config)), source: self.source })
     }

@@ -1,7 +1,7 @@
 //! [`Timeout`]: the service.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use tokio::time::Instant;
 use tower_service::Service;
@@ -43,7 +43,7 @@ enum Readiness {
     /// Nobody waits, or it does not count.
     Idle,
     /// The inner service was pending when the time started.
-    Waiting { limit: Limit, timer: Pin<Box<Timer>> },
+    Waiting { limit: Limit, timer: Pin<Box<Timer>>, caller: Waker },
     /// The time was up before the inner service was ready: the next call is rejected without it. With the rejection of what
     /// was waited for, where that is known.
     Over(Limit, Option<Rejected>),
@@ -62,18 +62,19 @@ impl<S, T> Timeout<S, T> {
     where
         S: Service<Req>,
     {
+        self.forget_abandoned(cx);
         if let Readiness::Waiting { limit, .. } = &self.readiness
             && limit.cutoff().at.is_some_and(|at| Timer::is_late(at, Instant::now()))
         {
-            // Nobody was there to be refused when that wait ended, so this is another.
+            // No caller took the rejection when that wait ended, so this is another wait.
             self.readiness = Readiness::Idle;
         }
         if let Readiness::Idle = self.readiness {
             let limit =
                 Limit { started: Instant::now(), timeout: self.shared.timeout(), deadline: context::deadline() };
-            self.readiness = Readiness::Waiting { limit, timer: Box::pin(Timer::new()) };
+            self.readiness = Readiness::Waiting { limit, timer: Box::pin(Timer::new()), caller: cx.waker().clone() };
         }
-        if let Readiness::Waiting { limit, timer } = &mut self.readiness {
+        if let Readiness::Waiting { limit, timer, .. } = &mut self.readiness {
             let limit = *limit;
             match limit.cutoff().at {
                 Some(at) if timer.as_mut().poll_at(at, cx).is_ready() => {
@@ -87,6 +88,17 @@ impl<S, T> Timeout<S, T> {
             }
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Forgets the wait of a caller that has left: each caller has its own time. A wait belongs to the task that started it,
+    /// and a task that polls `poll_ready` again goes on with its own.
+    #[cold]
+    fn forget_abandoned(&mut self, cx: &Context<'_>) {
+        if let Readiness::Waiting { caller, .. } = &self.readiness
+            && !caller.will_wake(cx.waker())
+        {
+            self.readiness = Readiness::Idle;
+        }
     }
 
     /// Since when the time of a call runs that is made `now`: a wait for readiness that counts for it brings the start forward.
@@ -137,11 +149,13 @@ where
     #[inline(always)]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         match self.inner.poll_ready(cx) {
-            Poll::Pending if self.shared.include_readiness => self.poll_waiting::<Req>(cx),
+            Poll::Pending if self.shared.includes_readiness() => self.poll_waiting::<Req>(cx),
             poll => {
-                if let Readiness::Over(..) = self.readiness {
-                    // Refused nobody, and now the inner service is ready after all.
-                    self.readiness = Readiness::Idle;
+                match self.readiness {
+                    Readiness::Idle => {}
+                    // No call was rejected, and now the inner service is ready after all.
+                    Readiness::Over(..) => self.readiness = Readiness::Idle,
+                    Readiness::Waiting { .. } => self.forget_abandoned(cx),
                 }
                 poll
             }

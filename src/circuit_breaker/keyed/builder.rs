@@ -193,7 +193,7 @@ impl<K: BreakerKey, F, C> KeyedCircuitBreakerBuilder<K, F, C> {
     /// ```
     pub fn build(self) -> Result<KeyedCircuitBreakerLayer<K, F, C>, InvalidConfig> {
         let Self { name, config, own, key, classifier, listener, observers, key_observers } = self;
-        config.validate_with(own.trip.is_some())?;
+        config.validate_with(own.trip.is_some()).map_err(|error| error.of_layer(name.clone()))?;
         let registry = Registry::new(Parts { name, config, own, listener, observers, key_observers });
         Ok(KeyedCircuitBreakerLayer::from_parts(Arc::new(registry), Arc::new(key), classifier))
     }

@@ -4,6 +4,7 @@
 
 use std::future::pending;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::task::{Context as Context_, Poll};
 use std::time::Duration;
 
 use mainstay::backoff::BackoffConfig;
@@ -164,5 +165,192 @@ async fn entry_24_a_panic_under_a_timeout_is_counted_wherever_it_comes_from() {
         let mut service = computed.layer(service_fn(|()| async { Ok::<_, BoxError>(()) }));
         assert!(catch_unwind(AssertUnwindSafe(|| drop(Service::call(&mut service, ())))).is_err());
         assert_eq!((computed.handle().statistics().abandoned, computed.handle().statistics().calls()), (1, 1));
+    }
+}
+
+/// A service that is never ready.
+#[derive(Clone)]
+struct Busy;
+
+impl Service<()> for Busy {
+    type Response = ();
+    type Error = BoxError;
+    type Future = std::future::Pending<Result<(), BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context_<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Pending
+    }
+
+    fn call(&mut self, (): ()) -> Self::Future {
+        pending()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn entry_26_each_caller_has_its_own_time_to_wait_for_readiness() {
+    for abandoned_after in [30, 99, 100, 105, 109, 500] {
+        let mut config = TimeoutConfig::attempt(millis(100));
+        config.include_readiness = true;
+        let mut service = TimeoutLayer::new("test", config).unwrap().layer(Busy);
+        {
+            let mut first = task::spawn(service.ready());
+            assert!(first.poll().is_pending());
+        }
+        advance(millis(abandoned_after)).await;
+        let start = Instant::now();
+        let error = service.ready().await.unwrap().call(()).await.unwrap_err();
+        assert_eq!(error.as_rejected(), Some(&Rejected::Timeout { timeout: millis(100), sent: false }));
+        assert_eq!(start.elapsed(), millis(100), "the first left after {abandoned_after} ms");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn entry_30_a_timeout_is_reconfigured_without_losing_what_it_counted() {
+    let layer = TimeoutLayer::total("test", millis(100)).unwrap();
+    let mut service = layer.layer(Busy);
+    Service::call(&mut service, ()).await.unwrap_err();
+
+    let mut config = TimeoutConfig::total(millis(300));
+    config.include_readiness = true;
+    layer.handle().reconfigure(config).unwrap();
+    assert_eq!(layer.handle().config(), config);
+    let start = Instant::now();
+    service.ready().await.unwrap().call(()).await.unwrap_err();
+    assert_eq!(start.elapsed(), millis(300), "of the wait for readiness, which counts from now on");
+    let counted = layer.handle().statistics();
+    assert_eq!((counted.timed_out, counted.not_sent), (1, 1));
+
+    for (wrong, field) in [(TimeoutConfig::attempt(SECOND), "kind"), (TimeoutConfig::total(Duration::ZERO), "timeout")]
+    {
+        let error = layer.handle().reconfigure(wrong).unwrap_err();
+        assert_eq!((error.layer(), error.field()), (Some("test"), field));
+        assert_eq!(layer.handle().config(), config, "nothing was changed");
+    }
+}
+
+#[test]
+fn entry_28_a_bad_setting_names_the_layer() {
+    let error = TimeoutLayer::total("users", Duration::ZERO).unwrap_err();
+    assert_eq!((error.layer(), error.field(), error.value()), (Some("users"), "timeout", "0ns"));
+    assert!(error.to_string().starts_with("`users`: invalid `timeout` = 0ns"), "{error}");
+    let error = RetryLayer::builder("users").attempt_timeout(Duration::ZERO).build().map(drop).unwrap_err();
+    assert_eq!((error.layer(), error.field()), (Some("users"), "attempt_timeout"));
+    #[cfg(feature = "circuit-breaker")]
+    {
+        use mainstay::circuit_breaker::CircuitBreakerLayer;
+        let error = CircuitBreakerLayer::builder("users").failure_rate(2.0).build().map(drop).unwrap_err();
+        assert_eq!((error.layer(), error.field()), (Some("users"), "failure_rate"));
+    }
+    #[cfg(feature = "balance")]
+    {
+        let built = mainstay::balance::Pool::<u32, ()>::builder("users").max_out(1.5).build();
+        let error = built.map(drop).unwrap_err();
+        assert_eq!((error.layer(), error.field()), (Some("users"), "max_out"));
+    }
+}
+
+#[cfg(feature = "serde")]
+mod entry_28_settings_from_a_file {
+    use super::*;
+    use mainstay::retry::RetryConfig;
+    use serde::{Serialize, de::DeserializeOwned};
+
+    fn read<T: DeserializeOwned>(text: &str) -> T {
+        toml::from_str(text).unwrap_or_else(|error| panic!("{text}: {error}"))
+    }
+
+    fn refused<T: DeserializeOwned>(text: &str) -> String {
+        toml::from_str::<T>(text).map(drop).unwrap_err().to_string()
+    }
+
+    /// What is written is read again as the same.
+    fn written<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(config: &T) {
+        assert_eq!(&read::<T>(&toml::to_string(config).unwrap()), config);
+    }
+
+    #[test]
+    fn a_number_without_a_unit_says_what_is_expected() {
+        let with_unit = "a duration with a unit, such as 500ms";
+        for field in ["attempt_timeout", "max_elapsed", "ready_timeout", "max_retry_after"] {
+            let error = refused::<RetryConfig>(&format!("{field} = 500"));
+            assert!(error.contains("invalid type: integer `500`") && error.contains(with_unit), "{error}");
+        }
+        for value in ["0.5", "true", "[500]"] {
+            let error = refused::<TimeoutConfig>(&format!("timeout = {value}"));
+            assert!(error.contains(with_unit), "{error}");
+        }
+        assert!(refused::<TimeoutConfig>("timeout = \"500\"").contains(with_unit));
+    }
+
+    #[test]
+    fn every_optional_setting_of_a_retry_can_be_off() {
+        for field in ["attempt_timeout", "max_elapsed", "ready_timeout", "seed"] {
+            assert_eq!(read::<RetryConfig>(&format!("{field} = \"off\"")), RetryConfig::default());
+        }
+        let mut config = read::<RetryConfig>("attempt_timeout = \"500ms\"\nseed = 7");
+        assert_eq!((config.attempt_timeout, config.seed), (Some(millis(500)), Some(7)));
+        written(&config);
+        config.attempt_timeout = None;
+        written(&config);
+        assert!(refused::<RetryConfig>("seed = \"on\"").contains("expected u64"));
+    }
+
+    #[cfg(feature = "circuit-breaker")]
+    #[test]
+    fn every_optional_setting_of_a_breaker_can_be_off_and_its_window_is_short() {
+        use mainstay::circuit_breaker::{CircuitBreakerConfig, Window};
+        let read = read::<CircuitBreakerConfig>;
+        let config = read("failure_rate = \"off\"\nconsecutive_failures = 5");
+        assert_eq!((config.failure_rate, config.consecutive_failures), (None, Some(5)));
+        written(&config);
+        let optional =
+            ["slow_calls", "consecutive_failures", "failures_per_period", "half_open_max", "ramp", "throttled_opens"];
+        for field in optional {
+            let config = read(&format!("{field} = \"off\""));
+            written(&config);
+        }
+        assert_eq!(read("half_open_max = \"off\"").half_open_max, None);
+        assert_eq!(read("failure_rate = 0.25").failure_rate, Some(0.25));
+
+        assert_eq!(read("window = { count = 100 }").window, Window::Count { calls: 100 });
+        assert_eq!(read("window = { count = { calls = 7 } }").window, Window::Count { calls: 7 });
+        assert_eq!(read("window = { time = \"10s\" }").window, Window::Time { length: 10 * SECOND });
+        assert_eq!(read("window = { time = { length = \"2s\" } }").window, Window::Time { length: 2 * SECOND });
+        for wrong in
+            ["{ count = \"100\" }", "{ count = -1 }", "{ count = { call = 1 } }", "{ time = 10 }", "{ calls = 1 }"]
+        {
+            refused::<CircuitBreakerConfig>(&format!("window = {wrong}"));
+        }
+        assert!(refused::<CircuitBreakerConfig>("window = { time = 10 }").contains("a duration with a unit"));
+    }
+
+    #[cfg(feature = "balance")]
+    #[test]
+    fn every_optional_setting_of_a_pool_can_be_off() {
+        use mainstay::balance::PoolConfig;
+        let config = read::<PoolConfig>("ejection = \"off\"\ncircuit_breaker = \"off\"\nseed = \"off\"");
+        assert!(config.ejection.is_none() && config.circuit_breaker.is_none() && config.seed.is_none());
+        written(&config);
+        written(&PoolConfig::default());
+        assert!(read::<PoolConfig>("ejection = { max_time = \"off\" }").ejection.unwrap().max_time.is_none());
+    }
+
+    #[cfg(feature = "cache")]
+    #[test]
+    fn every_optional_setting_of_a_cache_can_be_off() {
+        use mainstay::cache::CacheConfig;
+        for field in ["negative_ttl", "load_timeout", "soft_load_timeout", "seed"] {
+            written(&read::<CacheConfig>(&format!("{field} = \"off\"")));
+        }
+        assert_eq!(read::<CacheConfig>("load_timeout = \"off\"").load_timeout, None);
+    }
+
+    #[cfg(feature = "health")]
+    #[test]
+    fn every_optional_setting_of_a_monitor_can_be_off() {
+        use mainstay::health::MonitorConfig;
+        for field in ["fast_interval", "down_interval"] {
+            written(&read::<MonitorConfig>(&format!("{field} = \"off\"")));
+        }
     }
 }

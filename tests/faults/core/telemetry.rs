@@ -101,7 +101,7 @@ fn entry_12_gauges_of_one_name_show_the_sum_and_forget_what_is_dropped() {
         let pool = |size: u32| {
             let pool = Pool::builder("app").build().unwrap();
             let service = service_fn(|(): ()| async { Ok::<_, BoxError>(()) });
-            (0..size).for_each(|key| drop(pool.handle().add(key, service)));
+            (0..size).for_each(|key| pool.handle().add(key, service));
             pool
         };
         let (one, other) = (pool(2), pool(3));
