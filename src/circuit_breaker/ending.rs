@@ -51,10 +51,12 @@ impl Ending {
         }
     }
 
-    /// A response is an answer, unless it says that the time of the caller is up and the classifier ignores it therefore.
+    /// A response is an answer, unless the classifier ignores it at the deadline of the caller: such a response says that the
+    /// time of the caller is up. It is no evidence in either direction, so that callers with tiny deadlines cannot open the
+    /// circuit.
     #[inline(always)]
     pub(super) fn of_response(outcome: Outcome) -> Self {
-        if outcome == Outcome::Ignored && deadline_is_spent() { Self::Cut } else { Self::Answered }
+        if outcome == Outcome::Ignored && deadline_is_spent() { Self::Unknown } else { Self::Answered }
     }
 
     /// An error that the classifier ignores at the deadline of the caller is how a client reports a call that was cut.

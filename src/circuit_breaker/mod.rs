@@ -96,8 +96,9 @@
 //!   `minimum_calls` calls in a row without an answer open the circuit.)
 //! * A half-open circuit opens again after `minimum_calls` probes in a row without an answer, or as many as there are
 //!   [`probes`](CircuitBreakerConfig::probes) if that is more.
-//! * A result that the classifier ignores when the deadline of the caller has passed, or is less than 10 ms away, is a call that
-//!   the deadline cut: this is how a client or a gateway with a timer of its own reports it.
+//! * An error that the classifier ignores when the deadline of the caller has passed, or is less than 10 ms away, is a call that
+//!   the deadline cut: this is how a client with its own timer reports it. A response that is ignored then (a 504) is no
+//!   evidence, or callers with tiny deadlines could open the circuit.
 //! * An attempt timeout that ended a call is a failure, and says nothing about an answer. Neither does an error that the classifier
 //!   ignores at another time, nor a call that was never sent.
 //!
