@@ -65,7 +65,7 @@ pub(crate) use wrapper_methods;
 /// `ready_methods!(Retry<S, C, R>, "a layer, as an expression for the examples")`: the first parameter is the inner service.
 #[allow(unused_macros, reason = "used by the families, each behind its feature")]
 macro_rules! ready_methods {
-    ($service:ident < $inner:ident $(, $rest:ident)* >, $example:literal) => {
+    ($service:ident < $inner:ident $(, $rest:ident)* >, $example:literal $(, $begin:ident)?) => {
         impl<$inner $(, $rest)*> $service<$inner $(, $rest)*> {
             /// Waits until the service can take a call.
             ///
@@ -96,6 +96,7 @@ macro_rules! ready_methods {
                 <$inner as ::tower_service::Service<Req>>::Error: $crate::Rejectable,
                 Self: ::tower_service::Service<Req, Error = <$inner as ::tower_service::Service<Req>>::Error>,
             {
+                $(self.$begin();)?
                 $crate::Ready::new(self)
             }
 

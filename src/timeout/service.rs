@@ -90,6 +90,11 @@ impl<S, T> Timeout<S, T> {
         Poll::Ready(Ok(()))
     }
 
+    /// Each future of `ready` is a wait with its own time.
+    fn begin_wait(&mut self) {
+        self.readiness = Readiness::Idle;
+    }
+
     /// Forgets the wait of a caller that has left: each caller has its own time. A wait belongs to the task that started it,
     /// and a task that polls `poll_ready` again goes on with its own.
     #[cold]
@@ -128,7 +133,7 @@ impl<S, T> Timeout<S, T> {
 }
 
 crate::macros::wrapper_methods!(Timeout<S, T>, "mainstay::TimeoutLayer::builder(\"orders\").build()?");
-crate::macros::ready_methods!(Timeout<S, T>, "mainstay::TimeoutLayer::builder(\"orders\").build()?");
+crate::macros::ready_methods!(Timeout<S, T>, "mainstay::TimeoutLayer::builder(\"orders\").build()?", begin_wait);
 
 impl<S: Clone, T: Clone> Clone for Timeout<S, T> {
     fn clone(&self) -> Self {

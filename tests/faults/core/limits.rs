@@ -201,6 +201,12 @@ async fn entry_26_each_caller_has_its_own_time_to_wait_for_readiness() {
         let error = service.ready().await.unwrap().call(()).await.unwrap_err();
         assert_eq!(error.as_rejected(), Some(&Rejected::Timeout { timeout: millis(100), sent: false }));
         assert_eq!(start.elapsed(), millis(100), "the first left after {abandoned_after} ms");
+
+        // The same within one task.
+        assert!(tokio::time::timeout(millis(99), service.ready()).await.is_err());
+        let start = Instant::now();
+        service.ready().await.unwrap().call(()).await.unwrap_err();
+        assert_eq!(start.elapsed(), millis(100));
     }
 }
 
