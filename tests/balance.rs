@@ -640,7 +640,8 @@ async fn a_call_that_waits_for_an_endpoint_is_served_as_soon_as_one_may_be_used(
     let pool = Pool::builder("test").empty_wait(Duration::from_secs(1)).panic_threshold(0.0).build().unwrap();
     fill(&pool, &fakes(2));
     let handle = pool.handle();
-    let steps: [(&dyn Fn(), &dyn Fn()); 2] = [
+    type Act<'a> = &'a dyn Fn();
+    let steps: [(Act<'_>, Act<'_>); 2] = [
         (&|| (0..2).for_each(|key| assert!(handle.disable(&key))), &|| assert!(handle.enable(&1))),
         (&|| (0..2).for_each(|key| assert!(handle.set_health(&key, HealthStatus::Unhealthy))), &|| {
             assert!(handle.set_health(&1, HealthStatus::Healthy))

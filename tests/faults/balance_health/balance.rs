@@ -203,7 +203,7 @@ async fn entry_02_shares_follow_the_weights_where_latencies_vary() {
             let varies = Arc::new(AtomicUsize::new(0));
             server.set_latency(move || {
                 let turn = varies.fetch_add(1, Ordering::Relaxed) as u64;
-                (5 + (number + turn * step * 7919 / 13) % 11) as u32 * MS
+                MS * u32::try_from(5 + (number + turn * step * 7919 / 13) % 11).unwrap()
             });
         }
         load(&pool, 4, 10_000).await;

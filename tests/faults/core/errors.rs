@@ -226,7 +226,8 @@ async fn entry_14_a_local_rejection_below_a_lift_costs_no_attempt_and_no_budget(
 #[test]
 fn compiling_a_lifted_box_is_no_dead_end() {
     fn boxed(error: Error<BoxError>) -> Result<(), BoxError> {
-        Err(error).map_err(Error::into_boxed)
+        let result: Result<(), _> = Err(error);
+        result.map_err(Error::into_boxed)
     }
     let error = boxed(Error::Service(Box::new(Outer("reset".into())))).unwrap_err();
     assert!(error.is::<Outer>() && error.source().is_some_and(|source| source.to_string() == "reset"));
