@@ -252,10 +252,9 @@ fn a_pick_finds_an_endpoint_as_long_as_there_is_one() {
         let registry = pool(quiet(), [1]);
         let changer = {
             let registry = Arc::clone(&registry);
-            // At every moment one of the two is in the pool.
+            // At every moment one of the two is in the pool, and at none both: only a newer snapshot leads to the other.
             spawn(move || {
-                registry.apply([insert(2)]);
-                registry.apply([Membership::Remove(1)]);
+                registry.apply([Membership::Remove(1), insert(2)]);
             })
         };
         let picked = registry.pick(&Now::unread(), &Tried::default());
