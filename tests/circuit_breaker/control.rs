@@ -250,7 +250,7 @@ fn bad_settings_are_errors_and_not_panics() {
     let mut config = CircuitBreakerConfig::default();
     config.probes = 0;
     let error = CircuitBreakerLayer::new("bad", config).unwrap_err();
-    assert_eq!(error.to_string(), "invalid `probes` = 0: must be from 1 to 1024");
+    assert_eq!(error.to_string(), "`bad`: invalid `probes` = 0: must be from 1 to 1024");
 }
 
 #[test]

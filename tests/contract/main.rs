@@ -216,8 +216,10 @@ async fn clones_do_not_share_readiness<S: Subject>(build: impl Fn(Strict) -> S) 
 async fn a_future_dropped_at_any_poll_releases_everything<S: Subject>(build: impl Fn(Strict) -> S) {
     const PENDING: u32 = 3;
     let (inner, script) = Strict::new();
-    script.pending_polls.store(PENDING, Relaxed);
     let mut service = build(inner);
+    // A breaker opens on a callee that answers none of its calls; this one has answered.
+    assert_eq!(service.ready().await.unwrap().call(1).await.unwrap(), 2);
+    script.pending_polls.store(PENDING, Relaxed);
     for polls in 0..=PENDING {
         let mut future = task::spawn(service.ready().await.unwrap().call(1));
         for _ in 0..polls {

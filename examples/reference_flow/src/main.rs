@@ -79,14 +79,15 @@ pub(crate) const SERVER_ATTEMPT: Duration = Duration::from_secs(1);
 pub(crate) const DATABASE_DEADLINE: Duration = Duration::from_millis(700);
 pub(crate) const DATABASE_ATTEMPT: Duration = Duration::from_millis(300);
 /// How long a call waits for the circuit of the database: enough for a restart that takes 300 ms, and less than
-/// [`DATABASE_DEADLINE`], so that some of it is left for the call.
-const DATABASE_WAIT: AdmissionMode = AdmissionMode::Wait { max: Duration::from_millis(600), queue: 50 };
+/// [`DATABASE_DEADLINE`], so that some of it is left for the call. The queues of three servers together stay well below
+/// [`in_flight_limit`]: reads that wait for the database must not keep cached ones out.
+const DATABASE_WAIT: AdmissionMode = AdmissionMode::Wait { max: Duration::from_millis(600), queue: 15 };
 
 /// Requests that the balancer has under way at once; what comes beyond that is refused. A third of a second's worth: enough
 /// for all that may hang while the database does, and little enough that the wait for a worker stays short, since the servers
 /// can do twice the planned rate.
 pub(crate) fn in_flight_limit(rate: u32) -> usize {
-    (rate as usize / 3).max(50)
+    (rate as usize / 3).max(60)
 }
 
 /// How long a cached answer is fresh. A server hears of the writes that go through it, but not of its siblings'.
