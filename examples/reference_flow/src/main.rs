@@ -87,7 +87,7 @@ const DATABASE_WAIT: AdmissionMode = AdmissionMode::Wait { max: Duration::from_m
 /// for all that may hang while the database does, and little enough that the wait for a worker stays short, since the servers
 /// can do twice the planned rate.
 pub(crate) fn in_flight_limit(rate: u32) -> usize {
-    (rate as usize / 3).max(60)
+    (rate as usize / 3).max(90)
 }
 
 /// How long a cached answer is fresh. A server hears of the writes that go through it, but not of its siblings'.
@@ -206,7 +206,7 @@ fn calls_of_database(
     let retry = RetryLayer::builder("database").http().max_attempts(2).build()?;
     let breaker = CircuitBreakerLayer::builder("database")
         .classify(HttpClassifier::new())
-        .consecutive_failures(5)
+        .consecutive_failures(3)
         .open_time(OpenTime::Constant(Duration::from_millis(200)))
         // A probe that fails is a call of a user, and one that succeeds is enough to go by.
         .probes(1)
