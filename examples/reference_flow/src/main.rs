@@ -60,7 +60,7 @@ use mainstay::retry::RetryLayer;
 use mainstay::telemetry::TelemetryLayer;
 use mainstay::timeout::{TimeoutKind, TimeoutLayer};
 use mainstay::{BoxError, CircuitState, Outcome, Rejectable, Rejected};
-use tower::ServiceBuilder;
+use tower::{ServiceBuilder, ServiceExt as _};
 use tower::load_shed::error::Overloaded;
 
 use crate::application::{Cached, Database, NoCache};
@@ -82,6 +82,9 @@ pub(crate) const DATABASE_ATTEMPT: Duration = Duration::from_millis(300);
 /// [`DATABASE_DEADLINE`], so that some of it is left for the call. The queues of three servers together stay well below
 /// [`in_flight_limit`]: reads that wait for the database must not keep cached ones out.
 const DATABASE_WAIT: AdmissionMode = AdmissionMode::Wait { max: Duration::from_millis(600), queue: 15 };
+
+/// Writes that a server has under way at once; it makes ten per second, of some milliseconds each.
+const WRITES_AT_ONCE: usize = 2;
 
 /// Requests that the balancer has under way at once; what comes beyond that is refused. A third of a second's worth: enough
 /// for all that may hang while the database does, and little enough that the wait for a worker stays short, since the servers
@@ -187,14 +190,15 @@ fn in_front_of_database(address: SocketAddr, without: Option<Family>, faults: Fa
         .option_layer((without != Some(Family::Cache)).then_some(cache))
         .map_request(application::announce_miss)
         .service(database.clone());
-    // A read waits for the circuit, and its answer serves many. A write does not: its user gets a quick 503 instead.
+    // A read waits for the circuit, and its answer serves many. So do two writes; the user of another gets a quick 503 instead.
     let writes = ServiceBuilder::new()
         .map_err(|error: BoxError| match error.downcast_ref::<Overloaded>() {
             Some(_) => BoxError::from_rejected(Rejected::shed()),
             None => error,
         })
         .load_shed()
-        .service(database);
+        .concurrency_limit(WRITES_AT_ONCE)
+        .service_fn(move |request| database.clone().oneshot(request));
     Ok(Database::new(HttpStack::new(reads), HttpStack::new(writes), handle, circuit))
 }
 
