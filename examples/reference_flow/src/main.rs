@@ -60,8 +60,8 @@ use mainstay::retry::RetryLayer;
 use mainstay::telemetry::TelemetryLayer;
 use mainstay::timeout::{TimeoutKind, TimeoutLayer};
 use mainstay::{BoxError, CircuitState, Outcome, Rejectable, Rejected};
-use tower::{ServiceBuilder, ServiceExt as _};
 use tower::load_shed::error::Overloaded;
+use tower::{ServiceBuilder, ServiceExt as _};
 
 use crate::application::{Cached, Database, NoCache};
 use crate::balancer::{Members, PoolMembers, Server, ServerPool, Servers};
@@ -81,7 +81,7 @@ pub(crate) const DATABASE_ATTEMPT: Duration = Duration::from_millis(300);
 /// How long a call waits for the circuit of the database: enough for a restart that takes 300 ms, and less than
 /// [`DATABASE_DEADLINE`], so that some of it is left for the call. The queues of three servers together stay well below
 /// [`in_flight_limit`]: reads that wait for the database must not keep cached ones out.
-const DATABASE_WAIT: AdmissionMode = AdmissionMode::Wait { max: Duration::from_millis(600), queue: 15 };
+const DATABASE_WAIT: AdmissionMode = AdmissionMode::Wait { max: Duration::from_millis(600), queue: 20 };
 
 /// Writes that a server has under way at once; it makes ten per second, of some milliseconds each.
 const WRITES_AT_ONCE: usize = 2;
