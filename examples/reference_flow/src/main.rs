@@ -47,6 +47,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use http::{Request, StatusCode};
 use mainstay::backoff::BackoffConfig;
 use mainstay::balance::{EjectionConfig, Picker, Pool};
@@ -60,8 +61,8 @@ use mainstay::retry::RetryLayer;
 use mainstay::telemetry::TelemetryLayer;
 use mainstay::timeout::{TimeoutKind, TimeoutLayer};
 use mainstay::{BoxError, CircuitState, Outcome, Rejectable, Rejected};
-use tower::load_shed::error::Overloaded;
-use tower::{ServiceBuilder, ServiceExt as _};
+use tokio::sync::Semaphore;
+use tower::{Service as _, ServiceBuilder, ServiceExt as _};
 
 use crate::application::{Cached, Database, NoCache};
 use crate::balancer::{Members, PoolMembers, Server, ServerPool, Servers};
@@ -83,8 +84,9 @@ pub(crate) const DATABASE_ATTEMPT: Duration = Duration::from_millis(300);
 /// [`in_flight_limit`]: reads that wait for the database must not keep cached ones out.
 const DATABASE_WAIT: AdmissionMode = AdmissionMode::Wait { max: Duration::from_millis(600), queue: 20 };
 
-/// Writes that a server has under way at once; it makes ten per second, of some milliseconds each.
-const WRITES_AT_ONCE: usize = 2;
+/// Writes that wait for the circuit at once, in each server. It gets ten per second, so most of them are rejected at once while
+/// the database stalls.
+const WAITING_WRITES: usize = 1;
 
 /// Requests that the balancer has under way at once; what comes beyond that is refused. A third of a second's worth: enough
 /// for all that may hang while the database does, and little enough that the wait for a worker stays short, since the servers
@@ -190,15 +192,21 @@ fn in_front_of_database(address: SocketAddr, without: Option<Family>, faults: Fa
         .option_layer((without != Some(Family::Cache)).then_some(cache))
         .map_request(application::announce_miss)
         .service(database.clone());
-    // A read waits for the circuit, and its answer serves many. So do two writes; the user of another gets a quick 503 instead.
-    let writes = ServiceBuilder::new()
-        .map_err(|error: BoxError| match error.downcast_ref::<Overloaded>() {
-            Some(_) => BoxError::from_rejected(Rejected::shed()),
-            None => error,
-        })
-        .load_shed()
-        .concurrency_limit(WRITES_AT_ONCE)
-        .service_fn(move |request| database.clone().oneshot(request));
+    // A read waits for the circuit, and its answer serves many. So does one write; the users of others get a quick 503 instead.
+    let places = Arc::new(Semaphore::new(WAITING_WRITES));
+    let writes = tower::service_fn(move |request| {
+        let (mut database, places) = (database.clone(), places.clone());
+        async move {
+            match database.ready().now_or_never() {
+                Some(ready) => drop(ready?),
+                None => {
+                    let _place = places.try_acquire().map_err(|_| BoxError::from_rejected(Rejected::shed()))?;
+                    database.ready().await?;
+                }
+            }
+            database.call(request).await
+        }
+    });
     Ok(Database::new(HttpStack::new(reads), HttpStack::new(writes), handle, circuit))
 }
 
