@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::hooks::Hooks;
+use super::policy::Hints;
 use super::{AfterAttempt, EndedAttempt, GiveUpReason, RetryConfig, config};
 use crate::backoff::{Backoff, Progress};
 use crate::budget::Budget;
@@ -145,9 +146,18 @@ struct Settings {
     random: Option<Random>,
 }
 
+/// What decides on the next attempt, as the settings are now.
+pub(super) struct Plan {
+    pub(super) hints: Hints,
+    /// Whether it retries although a retry further in gave up.
+    pub(super) works_after_inner: bool,
+    is_seeded: bool,
+    backoff: Backoff,
+}
+
 /// The configured delays.
 #[derive(Clone, Copy)]
-pub(super) struct Delays {
+struct Delays {
     backoff: Backoff,
     /// After throttles that name no time.
     throttled: Backoff,
@@ -454,13 +464,20 @@ impl Core {
     }
 
     pub(super) fn config(&self) -> RetryConfig {
-        self.settings().0
+        lock(&self.settings).config
     }
 
-    /// The settings as they are now, and the delays that come of them.
-    pub(super) fn settings(&self) -> (RetryConfig, Delays) {
-        let settings = lock(&self.settings);
-        (settings.config, settings.delays)
+    /// What decides on the attempt after one that ended in `outcome`. A copy, since functions of the user are called with it.
+    #[inline]
+    pub(super) fn plan(&self, outcome: Outcome) -> Plan {
+        let Settings { config, delays, random } = &*lock(&self.settings);
+        let is_throttled = outcome == Outcome::Throttled { retry_after: None };
+        Plan {
+            hints: Hints::of(config),
+            works_after_inner: config.retry_after_inner_gave_up,
+            is_seeded: random.is_some(),
+            backoff: if is_throttled { delays.throttled } else { delays.backoff },
+        }
     }
 
     /// An attempt, or the call, has a longest time, or the budget counts the calls in flight.
@@ -478,19 +495,17 @@ impl Core {
     /// The next delay of a call that has come this far; `None` when a sequence of the user's own has ended.
     pub(super) fn next_delay(
         &self,
-        config: &RetryConfig,
-        delays: &Delays,
+        plan: &Plan,
         attempt: u32,
         outcome: Outcome,
         progress: &mut Progress,
     ) -> Option<Duration> {
         let is_hooked = self.hooks.delay.is_some() || self.hooks.sequence.is_some();
-        let is_throttled = outcome == Outcome::Throttled { retry_after: None };
-        let backoff = if is_throttled { &delays.throttled } else { &delays.backoff };
+        let backoff = &plan.backoff;
         if !is_hooked && backoff.never_waits() {
             return Some(Duration::ZERO);
         }
-        let draw = if config.seed.is_some() { self.draw() } else { random::thread_draw() };
+        let draw = if plan.is_seeded { self.draw() } else { random::thread_draw() };
         let ended = EndedAttempt { attempt, outcome, previous: progress.last(), draw };
         let delay = match (self.hooks.delay.as_ref().and_then(|delay| delay.next_delay(&ended)), &self.hooks.sequence) {
             (Some(delay), _) => delay,
