@@ -312,7 +312,8 @@ impl Breaker {
     }
 
     pub(super) fn reconfigure(&self, config: CircuitBreakerConfig) -> Result<(), InvalidConfig> {
-        config.validate_with(self.shared.with_settings(|machine| machine.has_own_trip()))?;
+        let has_trip = self.shared.with_settings(|machine| machine.has_own_trip());
+        config.validate_with(has_trip).map_err(|error| error.of_layer(self.name().clone()))?;
         self.shared.reconfigure(config, now());
         Ok(())
     }

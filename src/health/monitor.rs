@@ -424,7 +424,7 @@ impl<K: Key> Monitor<K> {
     /// # Ok::<_, mainstay::InvalidConfig>(())
     /// ```
     pub fn reconfigure(&self, config: MonitorConfig) -> Result<(), InvalidConfig> {
-        config.validate()?;
+        config.validate().map_err(|error| error.of_layer(self.name().clone()))?;
         self.owner.shared.reconfigure(config);
         Ok(())
     }

@@ -374,12 +374,11 @@ where
         let lost = || core.lose(progress.stage, *progress.paid);
         let decision = on_unwind(lost, || {
             let is_among = |errors: Identities| errors.hold(result.as_ref().err()?);
-            let plan = core.plan(outcome);
-            let inner_gave_up = scope.gave_up(is_among) && !plan.works_after_inner;
+            let inner_gave_up = scope.gave_up(is_among) && !core.config().retry_after_inner_gave_up;
             let replayable = copy.is_none_or(|copy| shared.requests.is_replayable(copy));
-            let delay = || core.next_delay(&plan, attempt.number(), outcome, progress.delays);
+            let delay = || core.next_delay(attempt.number(), outcome, progress.delays);
             let ended = Ended { replayable, inner_gave_up, ..ended };
-            decide(ended, limits, plan.hints, || now().into_std(), delay, || core.draw_evenly())
+            decide(ended, limits, || core.hints(), || now().into_std(), delay, || core.draw_evenly())
         });
         let cause = Cause::of(outcome, sent);
         // Only what comes on top of a call that was sent is extra.

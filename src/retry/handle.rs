@@ -1,7 +1,7 @@
 //! [`RetryHandle`]: reads and controls a retry while it runs.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -127,6 +127,8 @@ pub(super) struct Core {
     max_attempts: AtomicU32,
     attempt_timeout: AtomicDuration,
     max_elapsed: AtomicDuration,
+    /// Whether there is a delay after failures other than throttles.
+    has_delay: AtomicBool,
     settings: Mutex<Settings>,
     pub(super) budget: Budget,
     /// The budget belongs to this retry alone, and goes by its settings.
@@ -144,15 +146,6 @@ struct Settings {
     delays: Delays,
     /// In place of the threads' generators, for repeatable tests.
     random: Option<Random>,
-}
-
-/// What decides on the next attempt, as the settings are now.
-pub(super) struct Plan {
-    pub(super) hints: Hints,
-    /// Whether it retries although a retry further in gave up.
-    pub(super) works_after_inner: bool,
-    is_seeded: bool,
-    backoff: Backoff,
 }
 
 /// The configured delays.
@@ -267,10 +260,10 @@ impl RetryHandle {
     /// # Ok::<(), mainstay::InvalidConfig>(())
     /// ```
     pub fn set_max_attempts(&self, max_attempts: u32) -> Result<(), InvalidConfig> {
-        config::valid_attempts(max_attempts)?;
+        config::valid_attempts(max_attempts).map_err(|error| error.of_layer(self.name().clone()))?;
         let mut settings = lock(&self.core.settings);
         settings.config.max_attempts = max_attempts;
-        self.core.publish(&settings.config);
+        self.core.publish(&settings.config, &settings.delays);
         Ok(())
     }
 
@@ -300,17 +293,18 @@ impl RetryHandle {
     /// # Ok::<(), mainstay::InvalidConfig>(())
     /// ```
     pub fn reconfigure(&self, config: RetryConfig) -> Result<(), InvalidConfig> {
-        config.validate()?;
-        let delays = Delays::new(&config)?;
+        let named = |error: InvalidConfig| error.of_layer(self.name().clone());
+        config.validate().map_err(named)?;
+        let delays = Delays::new(&config).map_err(named)?;
         let mut settings = lock(&self.core.settings);
         if self.core.owns_budget {
-            self.core.budget.reconfigure(config.budget).map_err(|error| error.within("budget"))?;
+            self.core.budget.reconfigure(config.budget).map_err(|error| named(error.within("budget")))?;
         }
         if config.seed != settings.config.seed {
             settings.random = config.seed.map(Random::seeded);
         }
         (settings.config, settings.delays) = (config, delays);
-        self.core.publish(&config);
+        self.core.publish(&config, &delays);
         Ok(())
     }
 }
@@ -413,6 +407,7 @@ impl Core {
         config.validate().map_err(|error| error.of_layer(emitter.name().clone()))?;
         let calls = Tally::new(emitter.name(), names::RETRY_CALLS, "outcome", OUTCOMES);
         let retries = Tally::new(emitter.name(), names::RETRIES, "cause", CAUSES);
+        let delays = Delays::new(&config)?;
         let mut random = config.seed.map(Random::seeded);
         let first_draw = random.as_mut().map_or_else(random::thread_draw, Random::draw);
         let owns_budget = budget.is_none();
@@ -420,7 +415,8 @@ impl Core {
             max_attempts: AtomicU32::new(config.max_attempts),
             attempt_timeout: AtomicDuration::new(NO_LIMIT),
             max_elapsed: AtomicDuration::new(NO_LIMIT),
-            settings: Mutex::new(Settings { config, delays: Delays::new(&config)?, random }),
+            has_delay: AtomicBool::new(true),
+            settings: Mutex::new(Settings { config, delays, random }),
             budget: budget.map_or_else(|| Budget::new(config.budget), Ok)?,
             owns_budget,
             even_draws: AtomicU64::new(first_draw),
@@ -429,17 +425,18 @@ impl Core {
             calls,
             retries,
         };
-        core.publish(&config);
+        core.publish(&config, &delays);
         Ok(core)
     }
 
     /// Puts beside the lock what calls read that go well. Called under the lock, so that the two agree.
-    fn publish(&self, config: &RetryConfig) {
+    fn publish(&self, config: &RetryConfig, delays: &Delays) {
         let limit = |limit: Option<Duration>| limit.map_or(NO_LIMIT, |limit| limit.min(LONGEST_LIMIT));
         // Relaxed: each is read by itself, and guards nothing.
         self.max_attempts.store(config.max_attempts, Ordering::Relaxed);
         self.attempt_timeout.store(limit(config.attempt_timeout), Ordering::Relaxed);
         self.max_elapsed.store(limit(config.max_elapsed), Ordering::Relaxed);
+        self.has_delay.store(!delays.backoff.never_waits(), Ordering::Relaxed);
     }
 
     #[inline]
@@ -467,17 +464,10 @@ impl Core {
         lock(&self.settings).config
     }
 
-    /// What decides on the attempt after one that ended in `outcome`. A copy, since functions of the user are called with it.
-    #[inline]
-    pub(super) fn plan(&self, outcome: Outcome) -> Plan {
-        let Settings { config, delays, random } = &*lock(&self.settings);
-        let is_throttled = outcome == Outcome::Throttled { retry_after: None };
-        Plan {
-            hints: Hints::of(config),
-            works_after_inner: config.retry_after_inner_gave_up,
-            is_seeded: random.is_some(),
-            backoff: if is_throttled { delays.throttled } else { delays.backoff },
-        }
+    /// How times that a callee names are followed.
+    #[cold]
+    pub(super) fn hints(&self) -> Hints {
+        Hints::of(&lock(&self.settings).config)
     }
 
     /// An attempt, or the call, has a longest time, or the budget counts the calls in flight.
@@ -493,19 +483,22 @@ impl Core {
     }
 
     /// The next delay of a call that has come this far; `None` when a sequence of the user's own has ended.
-    pub(super) fn next_delay(
-        &self,
-        plan: &Plan,
-        attempt: u32,
-        outcome: Outcome,
-        progress: &mut Progress,
-    ) -> Option<Duration> {
+    pub(super) fn next_delay(&self, attempt: u32, outcome: Outcome, progress: &mut Progress) -> Option<Duration> {
         let is_hooked = self.hooks.delay.is_some() || self.hooks.sequence.is_some();
-        let backoff = &plan.backoff;
+        let is_throttled = outcome == Outcome::Throttled { retry_after: None };
+        if !is_hooked && !is_throttled && !self.has_delay.load(Ordering::Relaxed) {
+            return Some(Duration::ZERO);
+        }
+        // Copied, since functions of the user are called below.
+        let (backoff, seeded) = {
+            let mut settings = lock(&self.settings);
+            let Delays { backoff, throttled } = settings.delays;
+            (if is_throttled { throttled } else { backoff }, settings.random.as_mut().map(Random::draw))
+        };
         if !is_hooked && backoff.never_waits() {
             return Some(Duration::ZERO);
         }
-        let draw = if plan.is_seeded { self.draw() } else { random::thread_draw() };
+        let draw = seeded.unwrap_or_else(random::thread_draw);
         let ended = EndedAttempt { attempt, outcome, previous: progress.last(), draw };
         let delay = match (self.hooks.delay.as_ref().and_then(|delay| delay.next_delay(&ended)), &self.hooks.sequence) {
             (Some(delay), _) => delay,
@@ -521,12 +514,6 @@ impl Core {
     pub(super) fn draw_evenly(&self) -> u64 {
         // The golden ratio of 2^64: of all steps it leaves the smallest gaps, however many draws are made.
         self.even_draws.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)
-    }
-
-    /// Uniform over all 64-bit values, from the seed if there is one.
-    fn draw(&self) -> u64 {
-        let seeded = lock(&self.settings).random.as_mut().map(Random::draw);
-        seeded.unwrap_or_else(random::thread_draw)
     }
 
     #[inline]

@@ -85,13 +85,13 @@ pub(super) enum Decision {
     Retry(Duration),
 }
 
-/// `now` is called only if it matters, `backoff` only if a delay is needed, and `draw`, uniform over all 64-bit values, only
+/// `hints` are asked for only if the callee named a time, `now` is called only if it matters, `backoff` only if a delay is needed, and `draw`, uniform over all 64-bit values, only
 /// for a delay that the callee named. `backoff` returns `None` when its sequence has ended.
 #[inline(always)]
 pub(super) fn decide(
     ended: Ended,
     limits: Limits,
-    hints: Hints,
+    hints: impl Fn() -> Hints,
     now: impl Fn() -> Instant,
     backoff: impl FnOnce() -> Option<Duration>,
     draw: impl FnOnce() -> u64,
@@ -118,17 +118,15 @@ pub(super) fn decide(
     if !ended.replayable {
         return Decision::GiveUp(GiveUpReason::NotReplayable);
     }
-    if let RetryHint::After(named) = ended.hint
+    let named = if let RetryHint::After(named) = ended.hint { Some((named, hints())) } else { None };
+    if let Some((named, hints)) = named
         && hints.trust == TrustHint::Exact
         && named > hints.max_retry_after
     {
         return Decision::GiveUp(GiveUpReason::RetryAfter);
     }
     let Some(own) = backoff() else { return Decision::GiveUp(GiveUpReason::Attempts) };
-    let (shortest, mut longest) = match ended.hint {
-        RetryHint::After(named) => hints.range(own, named),
-        _ => (own, own),
-    };
+    let (shortest, mut longest) = named.map_or((own, own), |(named, hints)| hints.range(own, named));
     // The clock is not read for a retry at once without a limit.
     if !shortest.is_zero() && now().checked_add(shortest).is_none() {
         let is_own = shortest == own;
@@ -229,7 +227,7 @@ mod tests {
         let now = tokio::time::Instant::now().into_std();
         let deadline = deadline_in.map(|left| now + left);
         let limits = Limits { deadline, over_at: None };
-        decide(ended, limits, HINTS, || now, || Some(SECOND / 10), || 0)
+        decide(ended, limits, || HINTS, || now, || Some(SECOND / 10), || 0)
     }
 
     #[test]
@@ -254,7 +252,7 @@ mod tests {
     fn a_sequence_of_delays_that_has_ended_ends_the_attempts() {
         let now = tokio::time::Instant::now().into_std();
         let limits = Limits { deadline: None, over_at: None };
-        let decided = decide(first(), limits, HINTS, || now, || None, || 0);
+        let decided = decide(first(), limits, || HINTS, || now, || None, || 0);
         assert_eq!(decided, Decision::GiveUp(GiveUpReason::Attempts));
     }
 
@@ -269,7 +267,7 @@ mod tests {
         let now = tokio::time::Instant::now().into_std();
         let after = |left| {
             let limits = Limits { deadline: None, over_at: Some(now + left) };
-            decide(first(), limits, HINTS, || now, || Some(SECOND / 10), || 0)
+            decide(first(), limits, || HINTS, || now, || Some(SECOND / 10), || 0)
         };
         assert_eq!(after(SECOND / 10), Decision::GiveUp(GiveUpReason::Elapsed));
         assert_eq!(after(SECOND / 9), Decision::Retry(SECOND / 10));
@@ -305,7 +303,7 @@ mod tests {
         let wait = |named, left, draw| {
             let limits = Limits { deadline: Some(now + left), over_at: None };
             let ended = Ended { hint: RetryHint::After(named), ..first() };
-            decide(ended, limits, HINTS, || now, || Some(SECOND / 10), || draw)
+            decide(ended, limits, || HINTS, || now, || Some(SECOND / 10), || draw)
         };
         let hour = 3_600 * SECOND;
         assert_eq!(wait(2 * SECOND, hour, 0), Decision::Retry(2 * SECOND));

@@ -125,7 +125,7 @@ impl<K: BreakerKey> Registry<K> {
 
     /// Puts other settings in place of these, for the breakers that exist and for those that will be made.
     pub(super) fn reconfigure(&self, config: KeyedCircuitBreakerConfig) -> Result<(), InvalidConfig> {
-        config.validate_with(self.own.trip.is_some())?;
+        config.validate_with(self.own.trip.is_some()).map_err(|error| error.of_layer(self.name().clone()))?;
         let mut revision = {
             let mut keys = lock(&self.ring);
             self.max_keys.store(config.max_keys, Ordering::Relaxed);

@@ -255,6 +255,35 @@ fn entry_28_a_bad_setting_names_the_layer() {
     }
 }
 
+#[test]
+#[cfg(all(feature = "circuit-breaker", feature = "health"))]
+fn entry_28_a_bad_setting_at_run_time_names_the_layer() {
+    use mainstay::circuit_breaker::CircuitBreakerLayer;
+    use mainstay::health::{Monitor, MonitorConfig};
+
+    let retry = RetryLayer::builder("users").build().unwrap().handle();
+    let mut config = retry.config();
+    config.attempt_timeout = Some(Duration::ZERO);
+    let breaker = CircuitBreakerLayer::builder("users").build().unwrap().handle();
+    let mut breaks = breaker.config();
+    breaks.failure_rate = Some(2.0);
+    let keyed = CircuitBreakerLayer::builder("users").keyed(|key: &u32| Some(*key)).build().unwrap().handle();
+    let mut by_key = keyed.config();
+    by_key.breaker.failure_rate = Some(2.0);
+    let monitor = Monitor::<u32>::new("users", MonitorConfig::default()).unwrap();
+    let mut checks = monitor.config();
+    checks.interval = Duration::ZERO;
+    for error in [
+        retry.set_max_attempts(0).unwrap_err(),
+        retry.reconfigure(config).unwrap_err(),
+        breaker.reconfigure(breaks).unwrap_err(),
+        keyed.reconfigure(by_key).unwrap_err(),
+        monitor.reconfigure(checks).unwrap_err(),
+    ] {
+        assert_eq!(error.layer(), Some("users"), "{error}");
+    }
+}
+
 #[cfg(feature = "serde")]
 mod entry_28_settings_from_a_file {
     use super::*;
